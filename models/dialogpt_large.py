@@ -1,0 +1,9 @@
+"""DialoGPT large (774 M): small talk in the style of web forums, no chat template of its own."""
+
+from adapters.hugging import HuggingAdapter as Base
+
+
+class HuggingAdapter(Base):
+    model_name = "microsoft/DialoGPT-large"
+    # Its repository holds pickled weights only.
+    defaults = {"chat_template": "dialogpt", "max_new_tokens": 128, "use_safetensors": False}

@@ -1,0 +1,14 @@
+"""OpenLLaMA 3B: a base model under a permissive licence; a conversation is written out as a transcript."""
+
+from adapters.hugging import HuggingAdapter as Base
+
+
+class HuggingAdapter(Base):
+    model_name = "openlm-research/open_llama_3b_v2"
+    # It would go on to write the user's next turn; its repository holds pickled weights only.
+    defaults = {
+        "chat_template": "plain",
+        "max_new_tokens": 128,
+        "stop": ["\nUser:"],
+        "use_safetensors": False,
+    }
