@@ -25,8 +25,9 @@ def find(name: str) -> type:
     Raises:
         ConfigurationError: no such model, or its file has no class `HuggingAdapter`.
     """
-    spelled = {_plain(stem): stem for stem in names()}
-    stem = spelled.get(_plain(str(name).removeprefix("models.")))
+    wanted = str(name).removeprefix("models.")
+    spelled = {_plain(stem): stem for stem in names()} | {stem: stem for stem in names()}
+    stem = spelled.get(wanted) or spelled.get(_plain(wanted))
     if stem is None:
         raise ConfigurationError(
             f"there is no model {name!r}: module_name is one of {', '.join(names())}, or add models/{name}.py"

@@ -49,12 +49,12 @@ CONFIGS = {
 def random_model(architecture: str, seed: int = 0, **changes) -> transformers.PreTrainedModel:
     """A model with random weights, spread wide enough that its answers differ and some of them end."""
     config = CONFIGS[architecture]()
-    config.update({"vocab_size": 259, "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS} | changes)
+    config.update(
+        {"vocab_size": 259, "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS} | changes
+    )
     torch.manual_seed(seed)
     auto = (
-        transformers.AutoModelForSeq2SeqLM
-        if config.is_encoder_decoder
-        else transformers.AutoModelForCausalLM
+        transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
     )
     model = auto.from_config(config).eval()
     with torch.no_grad():
@@ -64,7 +64,9 @@ def random_model(architecture: str, seed: int = 0, **changes) -> transformers.Pr
     return model
 
 
-def save(folder: Path, architecture: str = "llama", chat_template: str | None = CHAT_TEMPLATE, **changes) -> Path:
+def save(
+    folder: Path, architecture: str = "llama", chat_template: str | None = CHAT_TEMPLATE, **changes
+) -> Path:
     """A tiny model and its tokenizer as a folder that `from_pretrained` loads."""
     random_model(architecture, **changes).save_pretrained(folder)
     byte_tokenizer(chat_template).save_pretrained(folder)

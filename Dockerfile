@@ -1,0 +1,13 @@
+# The image the models run in: Dataloop's runner with this app's dependencies. The code comes with the app.
+FROM hub.dataloop.ai/dtlpy-runner-images/cpu:python3.12_opencv
+
+USER 1000
+# HF_HOME is where weights are kept; a GPU pod gives its GPU to containers that ask for it.
+ENV HOME=/tmp \
+    HF_HOME=/tmp/huggingface \
+    PATH=/tmp/.local/bin:$PATH \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+COPY --chown=1000 requirements.txt /tmp/requirements.txt
+RUN python3 -m pip install --user --no-cache-dir -r /tmp/requirements.txt

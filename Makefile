@@ -1,0 +1,34 @@
+# Sets up .venv once; a change of the requirements sets it up again.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: setup demo test lint bench
+setup: $(READY)
+
+$(READY): constraints.txt requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	  || { echo "Python 3.11 to 3.13 is needed: make $(or $(MAKECMDGOALS),setup) PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "Setting up $(VENV), once: torch (1 of 2) …"
+	@$(PYTHON) -m venv $(VENV)
+# torch alone first: so pip takes a local CPU build where it has one.
+	@$(PIP) torch
+	@echo "Setting up $(VENV): the other packages (2 of 2) …"
+	@$(PIP) --requirement requirements-dev.txt
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/python -m examples.demo
+
+test: $(READY)
+	@$(BIN)/python -m pytest --numprocesses 2
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(READY)
+	@$(BIN)/python -m benchmarks

@@ -1,0 +1,161 @@
+"""The app's manifest, dataloop.json: one module, where it runs, and a model entry for every model file."""
+
+import ast
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import models
+from engine.errors import AdapterError, ConfigurationError
+
+ROOT = Path(__file__).resolve().parents[1]
+NAME = "huggingface-adapter"
+VERSION = "0.1.0"
+ENTRY_POINT = "adapters/dataloop.py"
+MODULE = "model-adapter"
+# What the Dockerfile starts from. The GPU pod takes it too: the GPU libraries come with torch.
+RUNNER_IMAGE = "hub.dataloop.ai/dtlpy-runner-images/cpu:python3.12_opencv"
+
+
+def build(
+    names: Iterable[str] | None = None, entry_point: str = ENTRY_POINT, version: str = VERSION
+) -> dict[str, Any]:
+    """The manifest as JSON.
+
+    Args:
+        names: the model files to register; all of them by default.
+        entry_point: the file with the class `ModelAdapter`, relative to the repository.
+        version: three numbers with dots.
+
+    Raises:
+        ConfigurationError: no such model or entry point, a model named twice, or a model file that cannot
+            be read.
+    """
+    path = (ROOT / entry_point).resolve()
+    if not path.is_file() or not path.is_relative_to(ROOT):
+        raise ConfigurationError(f"there is no entry point {entry_point!r}: name a file of the repository")
+    return {
+        "name": NAME,
+        "displayName": "Hugging Face adapter",
+        "description": "Hugging Face language models that answer prompt items, with a confidence each.",
+        "version": version,
+        "scope": "project",
+        "attributes": {
+            "Provider": "Hugging Face",
+            "Category": "Model",
+            "Gen AI": "LLM",
+            "NLP": "Conversational",
+            "Media Type": ["Text"],
+            "Hub": ["Hugging Face"],
+        },
+        "components": {
+            "computeConfigs": [_compute("cpu", "regular-m"), _compute("gpu", "gpu-t4")],
+            "modules": [_module(path.relative_to(ROOT).as_posix())],
+            "models": [_model(stem) for stem in _stems(names)],
+        },
+    }
+
+
+def dumps(manifest: dict[str, Any]) -> str:
+    """The text of dataloop.json."""
+    return json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+
+
+def _compute(name: str, pod: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        # The first call after a start also downloads the weights.
+        "executionTimeout": 3 * 60 * 60,
+        "runtime": {
+            "podType": pod,
+            "concurrency": 1,
+            "runnerImage": RUNNER_IMAGE,
+            # predict_dataset waits for executions of its own service: a call in the queue gets a second pod.
+            "autoscaler": {"type": "rabbitmq", "minReplicas": 0, "maxReplicas": 2, "queueLength": 1},
+            "preemptible": False,
+        },
+    }
+
+
+def _module(entry_point: str) -> dict[str, Any]:
+    return {
+        "name": MODULE,
+        "entryPoint": entry_point,
+        "className": "ModelAdapter",
+        "computeConfig": "cpu",
+        "initInputs": [_port("model_entity", "Model")],
+        "integrations": ["dl-huggingface-api-key"],
+        "functions": [
+            {
+                "name": "predict_items",
+                "displayName": "Predict items",
+                "description": "Answers prompt items.",
+                "input": [_port("items", "Item[]")],
+                "output": [_port("items", "Item[]"), _port("annotations", "Annotation[]")],
+            },
+            {
+                "name": "predict_dataset",
+                "displayName": "Predict a dataset",
+                "description": "Answers the prompt items of a dataset that a filter selects.",
+                "input": [_port("dataset", "Dataset"), _port("filters", "Json")],
+                "output": [],
+            },
+        ],
+    }
+
+
+def _port(name: str, kind: str) -> dict[str, str]:
+    return {"name": name, "type": kind}
+
+
+def _stems(names: Iterable[str] | None) -> list[str]:
+    """The chosen model files' names, in the order given; spelled as files or as model entries."""
+    entries = {_entry_name(stem): stem for stem in models.names()}
+    chosen = list(entries) if names is None else [_entry_name(name) for name in names]
+    unknown = [name for name in chosen if name not in entries]
+    if unknown or not chosen or len(set(chosen)) < len(chosen):
+        problem = f"there is no model {unknown[0]!r}" if unknown else "no model is named, or one twice"
+        raise ConfigurationError(f"{problem}: name some of {', '.join(entries)}")
+    return [entries[name] for name in chosen]
+
+
+def _entry_name(name: str) -> str:
+    return name.strip().removeprefix("models.").replace("_", "-").lower()
+
+
+def _model(stem: str) -> dict[str, Any]:
+    adapter = _adapter(stem)
+    weights = getattr(adapter, "model_name", None)
+    configuration: dict[str, Any] = {"module_name": f"models.{stem}"}
+    # A folder of this machine says nothing to another one: there the file itself knows its own.
+    if weights and not Path(weights).is_absolute() and not (ROOT / weights).exists():
+        configuration["model_name"] = weights
+    configuration |= getattr(adapter, "defaults", {})
+    return {
+        "name": _entry_name(stem),
+        "moduleName": MODULE,
+        "scope": "project",
+        "status": "pre-trained",
+        "description": _description(stem),
+        "tags": ["huggingface", "llm"],
+        "labels": ["q"],
+        "inputType": "text",
+        "outputType": "text",
+        "configuration": configuration,
+        "metadata": {},
+    }
+
+
+def _adapter(stem: str) -> type:
+    try:
+        return models.find(stem)
+    except AdapterError:
+        raise
+    except Exception as error:  # It is the user's code: anything can happen.
+        raise ConfigurationError(f"models/{stem}.py cannot be imported: {error!r}") from error
+
+
+def _description(stem: str) -> str:
+    source = (models.FOLDER / f"{stem}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or stem).split("\n\n")[0].replace("\n", " ")

@@ -1,0 +1,48 @@
+"""Answers beside their questions, as a table for people."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from adapters.prompt_items import read
+from engine.errors import PromptError
+
+HEADERS = ("item", "prompt", "question", "answer", "confidence")
+
+
+def rows(
+    name: str, item: Mapping[str, Any], answers: Iterable[Mapping[str, Any]], model_name: str
+) -> list[tuple[str, str, str, str, str]]:
+    """One row per question of an item, in order, under `HEADERS`; a question without an answer shows a dash.
+
+    Args:
+        item: the item's JSON.
+        answers: its answers as `annotations.as_dict` has them.
+    """
+    given: dict[str, list[Mapping[str, Any]]] = {}
+    for answer in answers:
+        given.setdefault(answer["metadata"]["system"]["promptId"], []).append(answer)
+    try:
+        dialogues, _ = read(item, model_name)
+    except PromptError:
+        dialogues = []
+    table = []
+    for turn in (turn for dialogue in dialogues for turn in dialogue.turns):
+        answer = given[turn.key].pop(0) if given.get(turn.key) else None
+        confidence = answer and answer["metadata"]["user"]["model"].get("confidence")
+        table.append(
+            (
+                name,
+                turn.key,
+                turn.messages[-1].text,
+                answer["coordinates"] if answer else "-",
+                "-" if confidence is None else f"{confidence:.3f}",
+            )
+        )
+    return table
+
+
+def drawn(table: Sequence[Sequence[str]]) -> str:
+    """The table as text, long cells wrapped."""
+    from tabulate import tabulate
+
+    return tabulate(table, HEADERS, tablefmt="simple_outline", maxcolwidths=[24, 12, 44, 44, None])

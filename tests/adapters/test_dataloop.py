@@ -1,0 +1,178 @@
+"""The platform's side, with the real SDK against a local platform over HTTP."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.dataloop import ModelAdapter, PredictionError
+from engine.errors import ConfigurationError
+
+
+@pytest.fixture
+def adapter(model_entity, tiny_model: Path) -> ModelAdapter:
+    """A tiny model, loaded the way the platform's runner does it."""
+    configuration = {
+        "module_name": "models.auto_causal_lm",
+        "model_name": str(tiny_model),
+        "max_new_tokens": 8,
+    }
+    return ModelAdapter(model_entity=model_entity(configuration))
+
+
+def answers_on(item: Any) -> list[dict]:
+    return [annotation.to_json() for annotation in item.annotations.list()]
+
+
+def test_answers_land_as_free_text_signed_in_both_places(adapter, upload, questions):
+    item = upload("questions.json", questions)
+    items, returned = adapter.predict_items([item])
+    assert [i.id for i in items] == [item.id]
+    stored = answers_on(item)
+    assert len(stored) == len(returned) == 3
+    assert sorted(a["metadata"]["system"]["promptId"] for a in stored) == ["first", "first", "second"]
+    for annotation in stored:
+        assert annotation["type"] == "text"
+        assert annotation["label"] == "q"
+        user, system = annotation["metadata"]["user"], annotation["metadata"]["system"]
+        assert user["annotation_type"] == "prediction"
+        assert user["model"] == system["model"]
+        assert user["model"]["name"] == "tiny"
+        assert user["model"]["model_id"] == adapter.model_entity.id
+        assert 0 <= user["model"]["confidence"] <= 1
+
+
+def test_messages_are_answered_turn_by_turn_and_then_only_the_last(adapter, upload, messages, dl):
+    item = upload("messages.json", messages)
+    adapter.predict_items([item])
+    first = {a["metadata"]["system"]["promptId"]: a for a in answers_on(item)}
+    assert set(first) == {"1", "2"}
+    adapter.predict_items([item])
+    second = {a["metadata"]["system"]["promptId"]: a for a in answers_on(item)}
+    assert len(answers_on(item)) == 2
+    assert second["1"]["id"] == first["1"]["id"], "an answered turn keeps its answer"
+    assert second["2"]["id"] != first["2"]["id"], "the last turn is answered anew"
+
+
+def test_a_second_run_replaces_the_first(adapter, upload, questions):
+    item = upload("questions.json", questions)
+    adapter.predict_items([item])
+    before = {a["id"] for a in answers_on(item)}
+    adapter.predict_items([item])
+    after = {a["id"] for a in answers_on(item)}
+    assert len(after) == 3
+    assert not before & after
+
+
+def test_nothing_else_on_the_item_is_touched(adapter, upload, questions, dl):
+    item = upload("questions.json", questions)
+    human = dl.FreeText(text="a person's", label="q")
+    other = dl.AnnotationCollection()
+    other.add(human, prompt_id="first")
+    other.add(human, prompt_id="first", model_info={"name": "other", "model_id": "0", "confidence": 0.5})
+    item.annotations.upload(annotations=other)
+    before = answers_on(item)
+    adapter.predict_items([item])
+    adapter.predict_items([item])
+    assert [
+        a for a in answers_on(item) if a["metadata"]["system"].get("model", {}).get("name") != "tiny"
+    ] == before
+
+
+def test_one_bad_item_costs_no_other_and_keeps_what_it_had(adapter, upload, questions, dl):
+    good = upload("good.json", questions)
+    changed = upload("changed.json", questions)
+    adapter.predict_items([changed])
+    old = answers_on(changed)
+    upload("changed.json", {**questions, "prompts": {}})
+    broken, binary = upload("broken.json", b"{"), upload("binary.json", b"\xff\xfe\x00")
+    with pytest.raises(PredictionError) as raised:
+        adapter.predict_items([broken, good, changed, binary])
+    assert {item for item, _ in raised.value.failures} == {broken.id, changed.id, binary.id}
+    for item, reason in raised.value.failures:
+        assert item in str(raised.value)
+        assert reason in str(raised.value)
+    assert len(answers_on(good)) == 3
+    assert answers_on(broken) == []
+    assert answers_on(changed) == old
+
+
+def test_answers_stay_when_their_replacement_cannot_be_stored(adapter, upload, questions, gateway):
+    item = upload("questions.json", questions)
+    adapter.predict_items([item])
+    before = answers_on(item)
+    gateway.fail(method="POST", path=r"/items/[^/]+/annotations$", status=400, when="before", times=5)
+    with pytest.raises(Exception, match=item.id):
+        adapter.predict_items([item])
+    assert answers_on(item) == before
+
+
+def test_a_load_writes_none_of_our_keys_to_the_platform(model_entity, tiny_model, gateway):
+    model = model_entity({"module_name": "auto_causal_lm", "model_name": str(tiny_model)})
+    configured = dict(model.configuration)
+    ModelAdapter(model_entity=model)
+    sdk_defaults = {
+        "include_background",
+        "upload_annotations",
+        "clean_annotations",
+        "overwrite_annotations",
+        "upload_features",
+        "root_path",
+        "data_path",
+        "output_path",
+    }
+    writes = [r for r in gateway.requests if r.method == "PATCH" and "/ml/models/" in r.path]
+    assert writes
+    for write in writes:
+        assert set(write.json["configuration"]) - set(configured) <= sdk_defaults
+
+
+def test_a_model_loaded_before_is_not_written_at_all(model_entity, tiny_model, gateway, project):
+    ModelAdapter(model_entity=model_entity({"module_name": "auto_causal_lm", "model_name": str(tiny_model)}))
+    seen = len(gateway.requests)
+    ModelAdapter(model_entity=project.models.get(model_name="tiny"))
+    assert not [r for r in gateway.requests[seen:] if r.method in ("PATCH", "PUT")]
+
+
+def test_artifacts_win_over_the_hub_id(model_entity, tiny_model, upload, questions):
+    model = model_entity({"module_name": "smollm2_1_7b_instruct", "max_new_tokens": 4})
+    model.artifacts.upload(filepath=f"{tiny_model}/*")
+    adapter = ModelAdapter(model_entity=model)
+    item = upload("questions.json", questions)
+    adapter.predict_items([item])
+    assert len(answers_on(item)) == 3
+
+
+def test_saved_weights_become_the_models_artifacts(adapter, project):
+    adapter.save_to_model()
+    names = {
+        Path(artifact.filename).name for artifact in project.models.get(model_name="tiny").artifacts.list()
+    }
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+
+
+@pytest.mark.parametrize(
+    ("configuration", "reason"),
+    [
+        ({}, "has no module_name: set it to one of .*tiny_talk"),
+        ({"module_name": "models.nobody"}, "there is no model 'models.nobody'"),
+        ({"module_name": "tiny_talk", "max_new_token": 3}, "did you mean 'max_new_tokens'"),
+    ],
+)
+def test_a_configuration_that_cannot_be_says_why(model_entity, configuration, reason):
+    with pytest.raises(ConfigurationError, match=reason):
+        ModelAdapter(model_entity=model_entity(configuration))
+
+
+def test_no_prompt_or_answer_is_logged_above_debug(adapter, upload, questions, caplog):
+    with caplog.at_level("INFO"):
+        item = upload("questions.json", questions)
+        adapter.predict_items([item])
+    logged = caplog.text
+    for text in [
+        "Hello",
+        "And again",
+        "Grüß",
+        *(a["coordinates"] for a in answers_on(item) if a["coordinates"]),
+    ]:
+        assert text not in logged

@@ -1,0 +1,40 @@
+"""What a test can turn and read: requests that fail on purpose, and the log of all requests."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Request:
+    """One request as it was received, and the status it was answered with (0: connection dropped)."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    json: Any
+    user: str
+    status: int = 0
+
+
+@dataclass
+class Fault:
+    """Fails the requests number `nth` to `nth + times - 1` that match, counted from 1."""
+
+    method: str | None
+    path: re.Pattern[str]
+    nth: int = 1
+    times: float = 1
+    status: int = 503
+    when: str = "before"
+    drop: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
+    seen: int = 0
+
+    def strikes(self, method: str, path: str) -> bool:
+        """Count the request if it matches, and say whether it is one of those that fail."""
+        if self.method not in (None, method) or not self.path.search(path):
+            return False
+        self.seen += 1
+        return self.nth <= self.seen < self.nth + self.times

@@ -1,0 +1,33 @@
+"""Every route the gateway knows, one file for each family."""
+
+from aiohttp import web
+
+from tests.gateway.routes import (
+    annotations,
+    apps,
+    datasets,
+    dpks,
+    executions,
+    features,
+    items,
+    models,
+    packages,
+    projects,
+    services,
+)
+
+_FAMILIES = (
+    projects,
+    datasets,
+    items,
+    annotations,
+    packages,
+    dpks,
+    apps,
+    models,
+    services,
+    executions,
+    features,
+)
+
+ROUTES: list[web.RouteDef] = [route for family in _FAMILIES for route in family.routes]

@@ -1,0 +1,134 @@
+"""What the platform keeps: JSON records in memory, the bytes of items in files."""
+
+import itertools
+import secrets
+import time
+from collections import defaultdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+TABLES = {
+    "projects": "Project",
+    "datasets": "Dataset",
+    "items": "Item",
+    "annotations": "Annotation",
+    "packages": "Package",
+    "dpks": "Dpk",
+    "apps": "App",
+    "models": "Model",
+    "services": "Service",
+    "executions": "Execution",
+    "feature_sets": "Feature set",
+    "features": "Feature vector",
+}
+
+_process = secrets.token_hex(5)
+_counter = itertools.count()
+
+
+class Refusal(Exception):
+    """The platform says no: an HTTP status and a message for the user."""
+
+    def __init__(self, status: int, message: str):
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+def new_id() -> str:
+    """24 hexadecimal digits laid out like an ObjectId: later ids sort after earlier ones."""
+    return f"{int(time.time()):08x}{_process}{next(_counter) & 0xFFFFFF:06x}"
+
+
+def now() -> str:
+    """The current time as the platform writes it: UTC, milliseconds, Z."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def merge(target: Record, changes: Record) -> Record:
+    """Lay `changes` over `target` in place: dicts deeply, `None` deletes, the rest replaces."""
+    for key, value in changes.items():
+        if value is None:
+            target.pop(key, None)
+        elif isinstance(value, dict) and isinstance(target.get(key), dict):
+            merge(target[key], value)
+        else:
+            target[key] = value
+    return target
+
+
+class Store:
+    """Tables of records by id. Only the server's event loop touches it, so it needs no locks."""
+
+    def __init__(self, folder: Path):
+        self.blobs = folder / "blobs"
+        self.blobs.mkdir(parents=True)
+        self.tables: dict[str, dict[str, Record]] = defaultdict(dict)
+
+    def add(self, table: str, record: Record, user: str) -> Record:
+        """Give the record an id, dates and a creator, and keep it."""
+        identity = new_id()
+        moment = now()
+        record = record | {
+            "id": identity,
+            "createdAt": moment,
+            "updatedAt": moment,
+            "creator": user,
+            "updatedBy": user,
+        }
+        self.tables[table][identity] = record
+        return record
+
+    def get(self, table: str, identity: str | None) -> Record:
+        """The record with this id; a 404 that names the table and the id otherwise."""
+        try:
+            return self.tables[table][identity]
+        except KeyError:
+            raise Refusal(404, f"{TABLES[table]} not found: {identity}") from None
+
+    def find(self, table: str, **fields: Any) -> list[Record]:
+        """Records whose top-level fields equal these, oldest first."""
+        wanted = fields.items()
+        return [row for row in self.tables[table].values() if all(row.get(k) == v for k, v in wanted)]
+
+    def touch(self, record: Record, user: str) -> Record:
+        """Note who changed the record and when."""
+        record.update(updatedAt=now(), updatedBy=user)
+        return record
+
+    def remove(self, table: str, identity: str) -> None:
+        """Forget a record (404 when unknown) and all that belongs to it."""
+        record = self.get(table, identity)
+        del self.tables[table][identity]
+        if table == "projects":
+            self._remove_where("datasets", projects=[identity])
+            for owned in ("packages", "apps", "models", "services"):
+                self._remove_where(owned, projectId=identity)
+        elif table == "datasets":
+            self._remove_where("items", datasetId=identity)
+        elif table == "items":
+            self.blob(record).unlink(missing_ok=True)
+            self._remove_where("annotations", itemId=identity)
+            self._remove_where("features", entityId=identity)
+        elif table == "annotations":
+            self.count_annotations(record["itemId"])
+        elif table == "feature_sets":
+            self._remove_where("features", featureSetId=identity)
+
+    def _remove_where(self, table: str, **fields: Any) -> None:
+        for row in self.find(table, **fields):
+            self.remove(table, row["id"])
+
+    def blob(self, item: Record) -> Path:
+        """The file that holds an item's bytes."""
+        return self.blobs / item["id"]
+
+    def count_annotations(self, item_id: str) -> None:
+        """Keep an item's `annotated` and `annotationsCount` true after its annotations changed."""
+        item = self.tables["items"].get(item_id)
+        if item is not None:
+            count = len(self.find("annotations", itemId=item_id))
+            item.update(annotated=count > 0, annotationsCount=count)

@@ -1,0 +1,69 @@
+"""The three rings: imports go inward only, and heavy packages stay in their files."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = [path for folder in ("models", "adapters", "engine") for path in (ROOT / folder).rglob("*.py")]
+RINGS = {
+    "engine": {"engine"},
+    "adapters": {"adapters", "engine"},
+    "models": {"adapters.hugging", "engine"},
+}
+# The command line and the platform reach a model by its name, through the registry.
+BY_NAME = {"adapters/cli.py", "adapters/dataloop.py", "adapters/manifest.py"}
+DTLPY = {"adapters/dataloop.py", "adapters/annotations.py"}
+
+
+def imported(path: Path) -> set[str]:
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            modules |= {node.module or ""}
+    return modules
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_inward_only(path: Path):
+    name = path.relative_to(ROOT).as_posix()
+    allowed = RINGS[name.split("/")[0]] | ({"models"} if name in BY_NAME else set())
+    ours = {module for module in imported(path) if module.split(".")[0] in RINGS}
+    outward = {
+        module
+        for module in ours
+        if not any(module == ring or module.startswith(f"{ring}.") for ring in allowed)
+    }
+    assert not outward, f"{name} imports {outward}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_dtlpy_is_imported_where_the_platform_is(path: Path):
+    name = path.relative_to(ROOT).as_posix()
+    assert name in DTLPY or "dtlpy" not in {module.split(".")[0] for module in imported(path)}
+
+
+@pytest.mark.parametrize("arguments", [["models"], ["--help"], ["predict", "--help"]])
+def test_listing_and_help_import_nothing_heavy(arguments: list[str]):
+    code = (
+        "import sys, runpy\n"
+        f"sys.argv = ['adapters', *{arguments!r}]\n"
+        "try: runpy.run_module('adapters', run_name='__main__')\n"
+        "except SystemExit as done: assert not done.code\n"
+        "heavy = {'torch', 'transformers', 'dtlpy', 'pydantic', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_the_engine_runs_without_dtlpy():
+    code = (
+        "import sys; sys.modules['dtlpy'] = None\n"
+        "import engine.backends.local, engine.dialogues, engine.loading, adapters.hugging\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
