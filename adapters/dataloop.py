@@ -1,6 +1,8 @@
-"""The platform's side: the adapter class that Dataloop's runner loads and calls."""
+"""The platform's side: the adapter class that Dataloop's runner loads and calls.
 
-from __future__ import annotations
+The runner executes this file without naming it in `sys.modules`, so a dataclass here must not have its
+annotations postponed: it would look them up there.
+"""
 
 import io
 import json

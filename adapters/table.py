@@ -6,6 +6,7 @@ from typing import Any
 from adapters.prompt_items import read
 from engine.errors import PromptError
 
+WIDTHS = [20, 10, 34, 34, None]
 HEADERS = ("item", "prompt", "question", "answer", "confidence")
 
 
@@ -45,4 +46,7 @@ def drawn(table: Sequence[Sequence[str]]) -> str:
     """The table as text, long cells wrapped."""
     from tabulate import tabulate
 
-    return tabulate(table, HEADERS, tablefmt="simple_outline", maxcolwidths=[24, 12, 44, 44, None])
+    cells = [["".join(c if c.isprintable() else " " for c in cell) for cell in row] for row in table]
+    return tabulate(
+        cells, HEADERS, tablefmt="simple_outline", maxcolwidths=WIDTHS, disable_numparse=True
+    )

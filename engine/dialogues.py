@@ -37,7 +37,7 @@ def converse(engine: Engine, dialogues: Sequence[Dialogue], options: GenerationO
             answers[i].append(answer)
             histories[i].append(Message("assistant", (answer.text,)))
     return [
-        given + [_not_asked(dialogue.turns[len(given) - 1].key)] * (len(dialogue.turns) - len(given))
+        given + [_not_asked(dialogue.turns[len(given) - 1].key) for _ in dialogue.turns[len(given) :]]
         for dialogue, given in zip(dialogues, answers, strict=True)
     ]
 

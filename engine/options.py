@@ -90,20 +90,30 @@ class GenerationOptions(_Options):
         None, description="None: sampled when a temperature above 0, top_p, top_k or min_p is set."
     )
     temperature: float | None = Field(None, ge=0, le=100, description="0 is greedy.")
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=1)
-    min_p: float | None = Field(None, ge=0, le=1)
+    top_p: float | None = Field(
+        None, gt=0, le=1, description="Sample from the likeliest tokens of this mass."
+    )
+    top_k: int | None = Field(None, ge=1, description="Sample from so many of the likeliest tokens.")
+    min_p: float | None = Field(
+        None, ge=0, le=1, description="Sample from tokens at least so likely, relative to the likeliest."
+    )
     repetition_penalty: float = Field(
         1.0, gt=0, description="Above 1 makes tokens already there less likely."
     )
     seed: int | None = Field(None, ge=0, description="The same seed gives the same sampled answer.")
     stop: tuple[str, ...] = Field((), description="Texts that end the answer; not part of it.")
-    confidence: str = Field("mean_logprob", description="The name of a method of engine/confidence.py.")
+    confidence: str = Field(
+        "mean_logprob", description="mean_logprob, or another method of engine/confidence.py."
+    )
 
     @field_validator("stop", mode="before")
     @classmethod
     def _one_stop_is_a_list(cls, value: Any) -> Any:
-        value = (value,) if isinstance(value, str) else value or ()
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("stop")
+    @classmethod
+    def _stops_are_not_empty(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if "" in value:
             raise ValueError("an empty stop string would end every answer at once")
         return value

@@ -1,14 +1,20 @@
-"""Small random models of real architectures, made on the spot: real classes, real files, no download."""
+"""Small models of real architectures, made on the spot: real classes, real files, no download."""
 
 from pathlib import Path
 
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from engine.backends.local import LocalEngine
+from engine.loading import Loaded
 
 SPECIALS = ["<pad>", "<s>", "</s>"]
 PAD, BOS, EOS = range(3)
+VOCABULARY = len(SPECIALS) + 256
+# As `eos_token_id`: so many tokens end an answer that a good part of a random model's answers do end.
+ENDS = list(range(EOS, VOCABULARY, 12))
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}[{{ message.role }}]{{ message.content }}{{ eos_token }}"
     "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
@@ -43,14 +49,26 @@ CONFIGS = {
     "t5": lambda: transformers.T5Config(
         d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=PAD
     ),
+    "bart": lambda: transformers.BartConfig(
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_position_embeddings=512,
+        decoder_start_token_id=EOS,
+        forced_eos_token_id=None,
+    ),
 }
 
 
-def random_model(architecture: str, seed: int = 0, **changes) -> transformers.PreTrainedModel:
-    """A model with random weights, spread wide enough that its answers differ and some of them end."""
+def random_model(architecture: str, seed: int = 0, **changes) -> PreTrainedModel:
+    """A model with random weights, spread wide enough that its answers differ."""
     config = CONFIGS[architecture]()
     config.update(
-        {"vocab_size": 259, "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS} | changes
+        {"vocab_size": VOCABULARY, "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS} | changes
     )
     torch.manual_seed(seed)
     auto = (
@@ -60,8 +78,62 @@ def random_model(architecture: str, seed: int = 0, **changes) -> transformers.Pr
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() > 1 and "norm" not in name:
-                weight.mul_(4)
+                weight.normal_(std=0.6)
     return model
+
+
+def scripted_model(logits: torch.Tensor) -> transformers.LlamaForCausalLM:
+    """A Llama whose next token depends on the last one alone.
+
+    Args:
+        logits: (vocabulary, vocabulary); row i is what the model gives after token i.
+    """
+    size = len(logits)
+    config = transformers.LlamaConfig(
+        vocab_size=size,
+        hidden_size=size,
+        intermediate_size=1,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        head_dim=2,
+        max_position_embeddings=512,
+        pad_token_id=PAD,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+        rms_norm_eps=0.0,
+    )
+    model = transformers.LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        for weight in model.model.layers.parameters():
+            weight.zero_()
+        model.model.embed_tokens.weight.copy_(torch.eye(size))
+        # The last norm multiplies what one token's embedding is by the root of the hidden size.
+        model.lm_head.weight.copy_(logits.T / size**0.5)
+    return model
+
+
+def spelling_model(text: str) -> transformers.LlamaForCausalLM:
+    """A Llama that answers "]", the end of every prompt by `CHAT_TEMPLATE`, with a text and the end token.
+
+    Each byte of the text may occur in it once, for the model sees no more than the last byte.
+    """
+    start, *letters = byte_tokenizer()(f"]{text}")["input_ids"]
+    assert len({start, *letters}) == 1 + len(letters), f"{text!r} has a byte twice"
+    logits = torch.zeros(VOCABULARY, VOCABULARY)
+    for token, following in zip([start, *letters], [*letters, EOS], strict=True):
+        logits[token, following] = 10
+    return scripted_model(logits)
+
+
+def loaded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None = None) -> Loaded:
+    """A model and a byte tokenizer as `engine.loading.load` returns them."""
+    window = getattr(model.config, "max_position_embeddings", None)
+    return Loaded(model, tokenizer or byte_tokenizer(), window)
+
+
+def engine(architecture: str = "llama", **changes) -> LocalEngine:
+    """An engine that answers with a random model."""
+    return LocalEngine(loaded(random_model(architecture, **changes)))
 
 
 def save(

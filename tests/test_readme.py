@@ -1,0 +1,109 @@
+"""The README is true: its commands run, its code runs, its tables and its tree are complete."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic_core import PydanticUndefined
+
+import models
+from engine.options import GenerationOptions, LoadOptions
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CHECKED_ELSEWHERE = {
+    "make test": "it is what runs here",
+    "make lint": "CI runs it before the tests",
+    "make bench": "takes minutes; test_benchmarks.py runs its parts",
+    "python -m tests.gateway": "runs until Ctrl-C; test_gateway_dials.py plays that",
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line not in CHECKED_ELSEWHERE]
+
+
+def test_every_command_that_is_checked_elsewhere_is_in_the_readme():
+    listed = {line for block in blocks("bash") for line in block.splitlines()}
+    assert set(CHECKED_ELSEWHERE) <= listed
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_run(command: str, gateway, project, tmp_path: Path):
+    words = shlex.split(command.replace("My project", project.name))
+    if words[0] == "make":  # In the environment that runs the tests, set up already.
+        ready = tmp_path / "ready"
+        ready.touch()
+        words += [f"BIN={Path(sys.executable).parent}", f"READY={ready}"]
+    else:
+        words[0] = sys.executable
+    files = [str(path.relative_to(ROOT)) for word in words if "*" in word for path in sorted(ROOT.glob(word))]
+    words = [word for word in words if "*" not in word] + files
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = os.environ | gateway.environment(tmp_path / "dataloop") | {"HOME": str(home)}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    assert list(home.iterdir()) == [], "the user's home is left alone"
+
+
+def test_the_python_example_answers(capsys, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    (example,) = [block for block in blocks("python") if "models.load" in block]
+    exec(example, {})
+    assert "Your name is Ada." in capsys.readouterr().out
+
+
+def test_the_model_file_is_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Path, questions
+):
+    (file,) = [block for block in blocks("python") if "class HuggingAdapter" in block]
+    (tmp_path / "smollm2_360m_instruct.py").write_text(file)
+    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    adapter = models.find("smollm2_360m_instruct")({"max_new_tokens": 4})
+    assert adapter.load_options.model_name == "HuggingFaceTB/SmolLM2-360M-Instruct"
+    assert len(adapter.load(tiny_model).predict([questions])[0]) == 3
+
+
+def test_the_model_table_has_every_model():
+    assert re.findall(
+        r"^\| `(\w+)` \| (?!`)", README.split("## Models")[1].split("##")[0], re.MULTILINE
+    ) == sorted(set(models.names()) - {"auto_causal_lm"}, key=["tiny_talk", *models.names()].index)
+
+
+@pytest.mark.parametrize("kind", [LoadOptions, GenerationOptions])
+def test_the_option_table_has_every_option(kind):
+    for name, field in kind.model_fields.items():
+        default = "" if field.default in (None, PydanticUndefined, ()) else f"`{field.default}`"
+        assert f"| `{name}` | {default} | {field.description} |" in README
+
+
+def test_the_tree_has_every_file_of_the_package():
+    tree = README.split("## What is where")[1].split("```")[1]
+    for folder in ("engine", "engine/backends", "adapters", "tests/gateway", "benchmarks", "docs"):
+        for path in (ROOT / folder).iterdir():
+            if path.suffix in (".py", ".md") and not path.name.startswith("__"):
+                assert re.search(rf"^\s*{re.escape(path.name)}\s+\S", tree, re.MULTILINE), path
+
+
+def test_make_says_which_python_is_needed(tmp_path: Path):
+    old = tmp_path / "python-old"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("constraints.txt", "requirements.txt", "requirements-dev.txt"):
+        (tmp_path / name).touch()
+    done = subprocess.run(
+        ["make", "demo", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "Python 3.11 to 3.13 is needed: make demo PYTHON=" in done.stderr
