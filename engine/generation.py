@@ -132,34 +132,31 @@ def _generate_batch(
         input_ids[i, place] = torch.tensor(row.prompt)
         mask[i, place] = 1
     decodings = [_Decoding(row, eos, 0 if seq2seq else width - len(row.prompt), model.device) for row in rows]
-    model.generate(  # type: ignore[operator]
+    plain = _plain(model, max(row.max_new_tokens for row in rows), eos, pad)
+    plain.generate(  # type: ignore[operator]
         input_ids=input_ids.to(model.device),
         attention_mask=mask.to(model.device),
-        generation_config=_plain_config(model, max(row.max_new_tokens for row in rows), eos, pad),
+        generation_config=plain.generation_config,
         logits_processor=LogitsProcessorList([_Choose(decodings)]),
         stopping_criteria=StoppingCriteriaList([_Ended(decodings)]),
     )
     return [decoding.generated for decoding in decodings]
 
 
-def _plain_config(model: PreTrainedModel, steps: int, eos: frozenset[int], pad: int) -> GenerationConfig:
-    """The checkpoint's settings less those that choose a token: `_Decoding` does that, row by row."""
-    config = copy.deepcopy(model.generation_config)
-    config.update(
+def _plain(model: PreTrainedModel, steps: int, eos: frozenset[int], pad: int) -> PreTrainedModel:
+    """The model without the checkpoint's own ways to choose a token: `_Decoding` does that, row by row.
+
+    A view that shares the weights, for `generate` takes from the model's settings whatever it is not given.
+    """
+    own, view = model.generation_config, copy.copy(model)
+    view.generation_config = GenerationConfig(
         max_new_tokens=steps,
-        max_length=None,
-        do_sample=False,
-        num_beams=1,
-        temperature=None,
-        top_k=None,
-        top_p=None,
-        min_p=None,
-        repetition_penalty=None,
         eos_token_id=sorted(eos) or None,
         pad_token_id=pad,
-        return_dict_in_generate=False,
+        bos_token_id=own.bos_token_id,
+        decoder_start_token_id=own.decoder_start_token_id,
     )
-    return config
+    return view
 
 
 class _Decoding:
@@ -177,8 +174,8 @@ class _Decoding:
             if options.repetition_penalty != 1
             else None
         )
-        self.warpers = _warpers(options)
         if options.sampled:
+            self.warpers = _warpers(options)
             self.generator = torch.Generator(device)
             if options.seed is None:
                 self.generator.seed()

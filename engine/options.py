@@ -200,5 +200,6 @@ def _checked(kind: type[Kind], values: dict[str, Any]) -> Kind:
         problems = []
         for problem in error.errors(include_url=False):
             where = f"option {'.'.join(map(str, problem['loc']))!r}: " if problem["loc"] else ""
-            problems.append(where + problem["msg"].removeprefix("Value error, "))
+            missing = "is needed: set it in the configuration" if problem["type"] == "missing" else None
+            problems.append(where + (missing or problem["msg"].removeprefix("Value error, ")))
         raise ConfigurationError("; ".join(problems)) from None

@@ -5,5 +5,5 @@ from adapters.hugging import HuggingAdapter as Base
 
 class HuggingAdapter(Base):
     model_name = "microsoft/DialoGPT-large"
-    # Its repository holds pickled weights only.
+    # Should its repository have no safetensors, its pickled weights are taken.
     defaults = {"chat_template": "dialogpt", "max_new_tokens": 128, "use_safetensors": False}

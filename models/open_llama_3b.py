@@ -5,7 +5,8 @@ from adapters.hugging import HuggingAdapter as Base
 
 class HuggingAdapter(Base):
     model_name = "openlm-research/open_llama_3b_v2"
-    # It would go on to write the user's next turn; its repository holds pickled weights only.
+    # It would go on to write the user's next turn. Should its repository have no safetensors, its pickled
+    # weights are taken.
     defaults = {
         "chat_template": "plain",
         "max_new_tokens": 128,
