@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -22,24 +22,34 @@ from engine.options import GenerationOptions
 from engine.types import Dialogue, Message, Turn
 
 CONVERSATIONS, TURNS, NEW_TOKENS, ROUNDS = 8, 2, 12, 3
+VOCABULARY, LAYERS = 49152, 30
+
+
+Answers = list[list[list[int]]]
 
 
 def run() -> dict[str, float]:
-    """Tokens per second of each, medians over the rounds, and the ratio of the medians."""
+    """Tokens per second of each, medians over the rounds, and the ratio of the medians.
+
+    Raises:
+        AssertionError: the two did not give the same tokens.
+    """
     loaded = _loaded()
     dialogues = _dialogues()
-    contenders: dict[str, Callable[[], None]] = {
+    contenders: dict[str, Callable[[], Answers]] = {
         "loop": lambda: _loop(loaded, dialogues),
         "engine": lambda: _engine(loaded, dialogues),
     }
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    answers: dict[str, Answers] = {}
     with tqdm(total=ROUNDS * len(contenders), desc="generation", disable=None) as progress:
         for _ in range(ROUNDS):
             for name, contender in contenders.items():
                 started = time.perf_counter()
-                contender()
+                answers[name] = contender()
                 seconds[name].append(time.perf_counter() - started)
                 progress.update()
+    assert answers["engine"] == answers["loop"]
     tokens = CONVERSATIONS * TURNS * NEW_TOKENS
     speed = {name: tokens / statistics.median(times) for name, times in seconds.items()}
     return {
@@ -49,36 +59,40 @@ def run() -> dict[str, float]:
     }
 
 
-def _loop(loaded: Loaded, dialogues: list[Dialogue]) -> None:
-    model, tokenizer = loaded.model, loaded.tokenizer
+def _loop(loaded: Loaded, dialogues: list[Dialogue]) -> Answers:
+    answers: Answers = []
     for dialogue in dialogues:
+        answers.append([])
         history = torch.empty((1, 0), dtype=torch.long)
         for turn in dialogue.turns:
-            question = tokenizer(turn.messages[-1].text, return_tensors="pt")["input_ids"]
-            history = torch.cat([history, question], dim=-1)
-            history = model.generate(
-                history,
-                attention_mask=torch.ones_like(history),
+            question = loaded.tokenizer(turn.messages[-1].text, return_tensors="pt")["input_ids"]
+            asked = torch.cat([history, question], dim=-1)
+            history = loaded.model.generate(
+                asked,
+                attention_mask=torch.ones_like(asked),
                 max_new_tokens=NEW_TOKENS,
                 do_sample=False,
                 pad_token_id=0,
             )
-            model(question)
+            answers[-1].append(history[0, asked.shape[1] :].tolist())
+            with torch.no_grad():
+                loaded.model(question)
+    return answers
 
 
-def _engine(loaded: Loaded, dialogues: list[Dialogue]) -> None:
+def _engine(loaded: Loaded, dialogues: list[Dialogue]) -> Answers:
     options = GenerationOptions(max_new_tokens=NEW_TOKENS)
     answers = converse(LocalEngine(loaded), dialogues, options)
-    assert all(len(answer.token_ids) == NEW_TOKENS for given in answers for answer in given)
+    return [[list(answer.token_ids) for answer in given] for given in answers]
 
 
 def _dialogues() -> list[Dialogue]:
-    """Conversations whose questions have 10 to 150 letters, each a token, few of them long."""
+    """Conversations whose questions have 10 to 150 tokens, few of them long."""
     draw = random.Random(0)
 
     def question() -> Message:
         length = min(150, 10 + int(draw.expovariate(1 / 30)))
-        return Message("user", ("".join(draw.choice("abcdefghij") for _ in range(length)),))
+        return Message("user", (" ".join(f"w{draw.randrange(VOCABULARY)}" for _ in range(length)),))
 
     return [
         Dialogue(str(i), (), tuple(Turn(str(turn), (question(),)) for turn in range(TURNS)))
@@ -87,11 +101,12 @@ def _dialogues() -> list[Dialogue]:
 
 
 def _loaded() -> Loaded:
+    """The model, and a tokenizer of words: each token survives the way to text and back."""
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=49152,
+        vocab_size=VOCABULARY,
         hidden_size=576,
-        num_hidden_layers=30,
+        num_hidden_layers=LAYERS,
         num_attention_heads=9,
         num_key_value_heads=3,
         intermediate_size=1536,
@@ -100,8 +115,8 @@ def _loaded() -> Loaded:
         bos_token_id=None,
         eos_token_id=None,
     )
-    letters = {token: i for i, token in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    tokenizer = Tokenizer(models.BPE(vocab=letters, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return Loaded(LlamaForCausalLM(config).eval(), PreTrainedTokenizerFast(tokenizer_object=tokenizer), 2048)
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
+    tokenizer.chat_template = "{{ messages | map(attribute='content') | join(' ') }}"
+    return Loaded(LlamaForCausalLM(config).eval(), tokenizer, 2048)

@@ -1,4 +1,4 @@
-"""The base of a model file: batches of items in, lists of answers out, failures named and costing nothing else."""
+"""The base of a model file: batches of items in, lists of answers out; a failure costs nothing else."""
 
 import logging
 from pathlib import Path
@@ -118,7 +118,7 @@ def test_predict_before_load_says_what_to_do():
 
 
 def test_no_model_name_says_what_to_do():
-    with pytest.raises(ConfigurationError, match="'model_name'.*set it"):
+    with pytest.raises(ConfigurationError, match=r"'model_name'.*set it"):
         models.find("auto_causal_lm")({})
 
 
