@@ -57,47 +57,51 @@ def _list_models(_: argparse.Namespace) -> int:
 def _predict(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from adapters.predicting import predict_each
+
     configuration = dict(map(_assignment, options.set))
     reasons: list[str] = []
     items = [_read(file, reasons) for file in options.files]
     answers: list[list[dict[str, Any]] | None] = [None] * len(items)
     readable = [i for i, item in enumerate(items) if item is not None]
+    name = models.stem(options.model)
     if readable:
-        adapter = models.load(options.model, configuration)
+        adapter = models.load(name, configuration)
         chunks = [readable[start : start + FILES_AT_ONCE] for start in range(0, len(readable), FILES_AT_ONCE)]
         with tqdm(total=len(readable), unit="item", disable=None) as progress:
             for chunk in chunks:
-                failures: list[Any] = []
-                for i, found in zip(
-                    chunk, adapter.predict([items[i] for i in chunk], failures=failures), strict=True
-                ):
-                    answers[i] = found
+                found, failures = predict_each(adapter, [items[i] for i in chunk], name)
+                for i, item_answers in zip(chunk, found, strict=True):
+                    answers[i] = item_answers
                 for failure in failures:
                     i = chunk[failure.position]
                     answers[i] = answers[i] or None
                     reasons.append(str(failure))
                 progress.update(len(chunk))
+    # A character that the output cannot hold is escaped, as JSON and people read it.
+    sys.stdout.reconfigure(errors="backslashreplace")
     if options.json:
         print(json.dumps(answers, ensure_ascii=False, indent=2))
     else:
-        _print_table(options, items, answers)
+        _print_table(options.files, items, answers, name)
     for reason in reasons:
         print(f"error: {reason}", file=sys.stderr)
     return 1 if reasons else 0
 
 
 def _print_table(
-    options: argparse.Namespace,
-    items: list[dict[str, Any] | None],
-    answers: list[list[dict[str, Any]] | None],
+    files: Sequence[str],
+    items: Sequence[dict[str, Any] | None],
+    answers: Sequence[list[dict[str, Any]] | None],
+    model_name: str,
 ) -> None:
     from adapters.table import drawn, rows
 
     table = [
         row
-        for file, item, found in zip(options.files, items, answers, strict=True)
+        for file, item, found in zip(files, items, answers, strict=True)
         if item is not None
-        for row in rows(Path(file).name, item, found or [], options.model)
+        for row in rows(Path(file).name, item, found or [], model_name)
     ]
     if table:
         print(drawn(table))
@@ -116,7 +120,7 @@ def _assignment(text: str) -> tuple[str, Any]:
 def _read(file: str, reasons: list[str]) -> dict[str, Any] | None:
     """A file's JSON under its name; None with a reason where there is none."""
     try:
-        item = json.loads(Path(file).read_text(encoding="utf-8"))
+        item = json.loads(Path(file).read_text(encoding="utf-8-sig"))
     except OSError as error:
         reasons.append(f"{file}: cannot be read ({error.strerror})")
     except (ValueError, RecursionError) as error:

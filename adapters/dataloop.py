@@ -7,39 +7,49 @@ annotations postponed: it would look them up there.
 import io
 import json
 import logging
-from collections.abc import Mapping
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import dtlpy as dl
+from tqdm import tqdm
 
 import models
 from adapters.annotations import collection
-from adapters.hugging import Failure
-from engine.errors import AdapterError, ConfigurationError
+from adapters.predicting import predict_each
+from adapters.prompt_items import has_messages
+from engine.errors import AdapterError, ConfigurationError, Unsupported
 
 logger = logging.getLogger(__name__)
 
+BATCH_SIZE = 32
+CONNECTIONS = 16
+
 
 class PredictionError(AdapterError):
-    """A run in which some items have no answer, or not all of them. What was answered is stored.
+    """A run in which some prompts have no answer. All others are answered, and their answers stored.
 
     Attributes:
-        failures: (item id, reason) of each.
+        failures: item id, prompt key (None for the whole item) and reason of each.
     """
 
-    def __init__(self, failures: list[tuple[str, str]]) -> None:
+    def __init__(self, failures: list["ItemFailure"]) -> None:
         self.failures = failures
-        lines = [f"{item}: {reason}" for item, reason in failures]
-        super().__init__(f"no answer for {len(lines)}, the rest is stored:\n" + "\n".join(lines))
+        super().__init__("no answer, while all else is stored:\n" + "\n".join(map(str, failures)))
 
 
 @dataclass(frozen=True, slots=True)
-class Unreadable:
-    """An item that could not be prepared, in its place in the batch."""
+class ItemFailure:
+    """An item, or one of its prompts, that has no answer."""
 
     item_id: str
+    key: str | None
     reason: str
+
+    def __str__(self) -> str:
+        prompt = "" if self.key is None else f"prompt {self.key!r}: "
+        return f"item {self.item_id}: {prompt}{self.reason}"
 
 
 class ModelAdapter(dl.BaseModelAdapter):
@@ -52,114 +62,131 @@ class ModelAdapter(dl.BaseModelAdapter):
             ConfigurationError: no such model file, or an option that cannot be.
             LoadError: weights that cannot be loaded.
         """
-        # Not `self.configuration.get`: that writes the key back to the platform.
-        configuration = dict(self.model_entity.configuration or {})
-        if "module_name" not in configuration:
+        configuration = self._snapshot()
+        name = configuration.get("module_name")
+        if not name:
             raise ConfigurationError(
                 f"the configuration of model {self.model_entity.name!r} has no module_name: set it to one of "
                 + ", ".join(models.names())
             )
-        adapter = models.find(configuration["module_name"])(configuration)
+        adapter = models.find(name)(configuration)
         if hasattr(adapter, "load"):
             adapter.load(local_path)
         self.adapter = adapter
 
     def save(self, local_path: str, **kwargs: Any) -> None:
-        """Writes the model into `local_path`, from where the SDK uploads it as the model's artifacts."""
+        """Writes the model into `local_path`, from where the SDK uploads it as the model's artifacts.
+
+        Raises:
+            Unsupported: a user's own model file without `save`.
+        """
+        if not hasattr(self.adapter, "save"):
+            raise Unsupported(
+                "this model file cannot save: give its HuggingAdapter a method save(local_path)"
+            )
         self.adapter.save(local_path)
 
-    def prepare_item_func(self, item: dl.Item) -> dict[str, Any] | Unreadable:
+    def prepare_item_func(self, item: dl.Item) -> dict[str, Any] | ItemFailure:
         """The item's JSON with its id, file name and (for messages) its annotations.
 
-        What cannot be read is returned, not raised: for an exception here the SDK gives up the whole run.
+        What cannot be read is returned, not raised: it costs no other item its answer.
         """
         try:
             content = item.download(save_locally=False)
             if not isinstance(content, io.BytesIO):
-                return Unreadable(item.id, "it could not be downloaded: check the item and run again")
+                return ItemFailure(item.id, None, "it could not be downloaded: look at it and run again")
             prompts = json.loads(content.getvalue())
             if not isinstance(prompts, dict):
-                return Unreadable(item.id, "its content is no JSON object: upload a prompt item")
+                return ItemFailure(item.id, None, "its content is no JSON object: upload a prompt item")
             prepared = {**prompts, "id": item.id, "filename": item.filename}
-            if _has_messages(prompts):
+            if has_messages(prompts):
                 prepared["annotations"] = [annotation.to_json() for annotation in item.annotations.list()]
-        except Exception as error:  # Whatever is wrong with one item costs that item only.
-            return Unreadable(item.id, f"it could not be read ({type(error).__name__}: {error})")
+        except Exception as error:
+            return ItemFailure(item.id, None, f"it could not be read ({type(error).__name__}: {error})")
         return prepared
 
     def predict(
         self,
-        batch: list[dict[str, Any] | Unreadable],
-        failures: list[tuple[str, str]] | None = None,
+        batch: list[dict[str, Any] | ItemFailure],
+        failures: list[ItemFailure] | None = None,
         **kwargs: Any,
     ) -> list[dl.AnnotationCollection]:
-        """The annotations of each prepared item, in order; empty where nothing could be answered.
+        """The annotations of each prepared item, in order; none to a prompt of which a turn failed.
 
         Args:
             batch: what `prepare_item_func` returned.
-            failures: receives (item id, reason) of what has no answer; logged where there is no such list.
+            failures: receives what has no answer; it is logged where there is no such list.
         """
-        failed = [(item.item_id, item.reason) for item in batch if isinstance(item, Unreadable)]
-        readable = [item for item in batch if not isinstance(item, Unreadable)]
-        found = iter(self._answers(readable, failed))
-        collections = [
-            dl.AnnotationCollection() if isinstance(item, Unreadable) else next(found) for item in batch
-        ]
+        failed = [item for item in batch if isinstance(item, ItemFailure)]
+        readable = [item for item in batch if not isinstance(item, ItemFailure)]
+        answers, unanswered = predict_each(self.adapter, readable, self.model_entity.name)
+        failed += [ItemFailure(readable[each.position]["id"], each.key, each.reason) for each in unanswered]
         if failures is not None:
             failures += failed
         else:
-            for item, reason in failed:
-                logger.warning("no answer for item %s: %s", item, reason)
-        return collections
+            for failure in failed:
+                logger.warning("no answer: %s", failure)
+        # Half a conversation would replace a whole one that an earlier run has stored under its key.
+        broken = {(each.item_id, each.key) for each in failed}
+        kept = iter(
+            [
+                answer
+                for answer in found
+                if (item["id"], answer["metadata"]["system"]["promptId"]) not in broken
+            ]
+            for item, found in zip(readable, answers, strict=True)
+        )
+        return [
+            collection([] if isinstance(item, ItemFailure) else next(kept), self.model_entity)
+            for item in batch
+        ]
 
     def predict_items(
         self, items: list[dl.Item], batch_size: int | None = None, **kwargs: Any
     ) -> tuple[list[dl.Item], list[dl.Annotation]]:
-        """Answers items and stores the answers on them.
+        """Answers items and stores the answers on them; returns the items and the stored annotations.
+
+        The SDK's own gives up all for one bad item, deletes before it stores, and names a whole batch for one
+        failed upload.
 
         Raises:
-            PredictionError: at the end, when some have no answer; the others are stored.
+            PredictionError: at the end, when some have no answer; all others are stored.
         """
-        failures: list[tuple[str, str]] = []
-        result = super().predict_items(items, batch_size, failures=failures, **kwargs)
+        size = batch_size or self._snapshot().get("batch_size") or BATCH_SIZE
+        failures: list[ItemFailure] = []
+        stored: list[dl.Annotation] = []
+        with (
+            ThreadPoolExecutor(CONNECTIONS) as pool,
+            tqdm(total=len(items), desc="predicting", unit="item", file=sys.stdout, disable=None) as progress,
+        ):
+            for start in range(0, len(items), size):
+                batch = items[start : start + size]
+                answers = self.predict(list(pool.map(self.prepare_item_func, batch)), failures)
+                for result in pool.map(self._store, batch, answers):
+                    if isinstance(result, ItemFailure):
+                        failures.append(result)
+                    else:
+                        stored += result
+                progress.update(len(batch))
         if failures:
             raise PredictionError(failures)
-        return result
+        return items, stored
 
-    def _answers(
-        self, batch: list[dict[str, Any]], failed: list[tuple[str, str]]
-    ) -> list[dl.AnnotationCollection]:
-        """A batch's annotations; where the model raises, item by item, so that one costs no other."""
-        if not batch:
+    def _store(self, item: dl.Item, answers: dl.AnnotationCollection) -> list[dl.Annotation] | ItemFailure:
+        """Stores an item's answers, then removes those they replace: this model's, to the same prompts."""
+        if not len(answers):
             return []
-        unanswered: list[Failure] = []
         try:
-            answers = self.adapter.predict(batch, model_name=self.model_entity.name, failures=unanswered)
-            if len(answers) != len(batch):
-                raise AdapterError(f"predict returned {len(answers)} lists for {len(batch)} items")
-            collections = [collection(item_answers, self.model_entity) for item_answers in answers]
+            replaced = self._answers_on(item, {answer.metadata["system"]["promptId"] for answer in answers})
+            stored = list(item.annotations.upload(annotations=answers))
+            if replaced:
+                filters = dl.Filters(resource=dl.FiltersResource.ANNOTATION)
+                filters.add(field="id", values=replaced, operator=dl.FiltersOperations.IN)
+                item.annotations.delete(filters=filters)
         except Exception as error:
-            if len(batch) > 1:
-                return [self._answers([item], failed)[0] for item in batch]
-            failed.append((batch[0]["id"], f"{type(error).__name__}: {error}"))
-            return [dl.AnnotationCollection()]
-        failed += [(batch[failure.position]["id"], failure.reason) for failure in unanswered]
-        return collections
-
-    def _upload_model_annotations(self, item: dl.Item, predictions: dl.AnnotationCollection) -> Any:
-        """Stores new answers, then removes the ones they replace: this model's, to the same prompts.
-
-        The SDK's own deletes first, so that a failed upload loses the old answers, and all of them, so that
-        earlier turns lose theirs.
-        """
-        if not len(predictions):
-            return predictions
-        replaced = self._answers_on(item, {a.metadata["system"]["promptId"] for a in predictions})
-        stored = item.annotations.upload(annotations=predictions)
-        if replaced:
-            filters = dl.Filters(resource=dl.FiltersResource.ANNOTATION)
-            filters.add(field="id", values=replaced, operator=dl.FiltersOperations.IN)
-            item.annotations.delete(filters=filters)
+            return ItemFailure(
+                item.id, None, f"its answers could not be stored ({type(error).__name__}: {error})"
+            )
         return stored
 
     def _answers_on(self, item: dl.Item, keys: set[str]) -> list[str]:
@@ -173,7 +200,6 @@ class ModelAdapter(dl.BaseModelAdapter):
             if annotation.metadata.get("system", {}).get("promptId") in keys
         ]
 
-
-def _has_messages(prompts: Mapping[str, Any]) -> bool:
-    content = prompts.get("prompts")
-    return isinstance(content, dict) and any(isinstance(prompt, list) for prompt in content.values())
+    def _snapshot(self) -> dict[str, Any]:
+        # Not `self.configuration.get`: that writes the key back to the platform.
+        return dict(self.model_entity.configuration or {})

@@ -23,14 +23,23 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Something in a batch that has no answer: the item's position in it, its name, and the reason."""
+    """Something in a batch that has no answer: an item, or one of its prompts.
+
+    Attributes:
+        position: the item's place in the batch.
+        item: how the item is named to the user.
+        key: the prompt's key; None for the whole item.
+        reason: what is wrong and what to do.
+    """
 
     position: int
     item: str
+    key: str | None
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.item}: {self.reason}"
+        prompt = "" if self.key is None else f"prompt {self.key!r}: "
+        return f"{self.item}: {prompt}{self.reason}"
 
 
 class HuggingAdapter:
@@ -81,7 +90,7 @@ class HuggingAdapter:
         from engine.loading import load
 
         options = self.load_options
-        if local_path is not None and (Path(local_path) / "config.json").is_file():
+        if local_path is not None and _has_weights(Path(local_path)):
             options = options.model_copy(update={"model_name": str(local_path), "revision": None})
         self._engine = LocalEngine(load(options))
         return self
@@ -124,22 +133,28 @@ class HuggingAdapter:
             try:
                 found, unreadable = read(item, signed)
             except AdapterError as error:
-                failed.append(Failure(position, name, str(error)))
+                failed.append(Failure(position, name, None, str(error)))
                 continue
             dialogues += [(position, dialogue) for dialogue in found]
-            failed += [Failure(position, name, str(error)) for error in unreadable.values()]
+            failed += [Failure(position, name, key, str(error)) for key, error in unreadable.items()]
         results: list[list[dict[str, Any]]] = [[] for _ in batch]
         answered = converse(self.engine, [dialogue for _, dialogue in dialogues], chosen)
         for (position, dialogue), answers in zip(dialogues, answered, strict=True):
             name = item_name(batch[position], f"item {position + 1}")
             for turn, answer in zip(dialogue.turns, answers, strict=True):
+                if isinstance(answer.error, ConfigurationError):
+                    raise answer.error  # All have the same options: it is wrong for all of them.
                 if answer.error is None:
                     results[position].append(as_dict(turn.key, answer, signed))
                 else:
-                    failed.append(Failure(position, name, f"prompt {turn.key!r}: {answer.error}"))
+                    failed.append(Failure(position, name, turn.key, str(answer.error)))
         if failures is not None:
             failures += failed
         else:
             for failure in failed:
                 logger.warning("no answer: %s", failure)
         return results
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(any(folder.glob(f"*.{ending}")) for ending in ("safetensors", "bin"))

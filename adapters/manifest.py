@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import models
-from engine.errors import AdapterError, ConfigurationError
+from engine.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "huggingface-adapter"
@@ -110,22 +110,21 @@ def _port(name: str, kind: str) -> dict[str, str]:
 
 
 def _stems(names: Iterable[str] | None) -> list[str]:
-    """The chosen model files' names, in the order given; spelled as files or as model entries."""
-    entries = {_entry_name(stem): stem for stem in models.names()}
-    chosen = list(entries) if names is None else [_entry_name(name) for name in names]
-    unknown = [name for name in chosen if name not in entries]
-    if unknown or not chosen or len(set(chosen)) < len(chosen):
-        problem = f"there is no model {unknown[0]!r}" if unknown else "no model is named, or one twice"
-        raise ConfigurationError(f"{problem}: name some of {', '.join(entries)}")
-    return [entries[name] for name in chosen]
+    """The chosen model files' names, in the order given."""
+    chosen = models.names() if names is None else [models.stem(name.strip()) for name in names]
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ConfigurationError(f"no model is named, or one twice: name some of {', '.join(models.names())}")
+    return chosen
 
 
-def _entry_name(name: str) -> str:
-    return name.strip().removeprefix("models.").replace("_", "-").lower()
+def _entry_name(stem: str) -> str:
+    """With hyphens, as the platform's own are; a file that is spelled with them already goes before."""
+    hyphened = stem.replace("_", "-")
+    return stem if hyphened != stem and hyphened in models.names() else hyphened
 
 
 def _model(stem: str) -> dict[str, Any]:
-    adapter = _adapter(stem)
+    adapter = models.find(stem)
     weights = getattr(adapter, "model_name", None)
     configuration: dict[str, Any] = {"module_name": f"models.{stem}"}
     # A folder of this machine says nothing to another one: there the file itself knows its own.
@@ -145,15 +144,6 @@ def _model(stem: str) -> dict[str, Any]:
         "configuration": configuration,
         "metadata": {},
     }
-
-
-def _adapter(stem: str) -> type:
-    try:
-        return models.find(stem)
-    except AdapterError:
-        raise
-    except Exception as error:  # It is the user's code: anything can happen.
-        raise ConfigurationError(f"models/{stem}.py cannot be imported: {error!r}") from error
 
 
 def _description(stem: str) -> str:

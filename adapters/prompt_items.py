@@ -47,13 +47,20 @@ def read(item: Mapping[str, Any], model_name: str) -> tuple[list[Dialogue], dict
             dialogues += [Dialogue(key, (), turns)] if turns else []
         else:
             errors[key] = PromptError(
-                f"prompt {key!r} is no list of elements and no object of questions: make it one of them"
+                "it is no list of elements and no object of questions: make it one of them"
             )
     dialogues[place_of_messages:place_of_messages] = _conversation(messages, _answers(item, model_name), name)
     if not dialogues:
-        reasons = "; ".join(map(str, errors.values())) or "no prompt has a user's text or image"
+        named = (f"prompt {key!r}: {error}" for key, error in errors.items())
+        reasons = "; ".join(named) or "no prompt has a user's text or image"
         raise PromptError(f"there is nothing to ask: {reasons}")
     return dialogues, errors
+
+
+def has_messages(item: Mapping[str, Any]) -> bool:
+    """Whether a prompt of the item is a list: then its earlier answers belong to the conversation."""
+    prompts = item.get("prompts")
+    return isinstance(prompts, Mapping) and any(isinstance(prompt, list) for prompt in prompts.values())
 
 
 def item_name(item: Any, default: str) -> str:
@@ -117,6 +124,7 @@ def _role(metadata: Any, otherwise: Role, place: str) -> Role:
         logger.warning("%s: metadata that is %s is ignored", place, _kind_of_json(metadata))
         return otherwise
     role = metadata.get("role", otherwise)
+    role = role.lower() if isinstance(role, str) else role
     if role not in ROLES:
         logger.warning("%s: its role is none of %s: taken as user", place, ", ".join(ROLES))
         return "user"
@@ -134,6 +142,8 @@ def _part(element: Any, place: str) -> Part | None:
     elif not value.strip():
         logger.warning("%s: an element with an empty %s is skipped", place, mimetype)
     else:
+        # Half of a surrogate pair, which JSON can hold, is no text that a tokenizer takes.
+        value = value.encode("utf-8", "replace").decode()
         return Image(value) if mimetype == "image" else value
     return None
 

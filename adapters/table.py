@@ -1,5 +1,6 @@
 """Answers beside their questions, as a table for people."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,14 +19,19 @@ def rows(
     Args:
         item: the item's JSON.
         answers: its answers as `annotations.as_dict` has them.
+        model_name: what they are signed with.
     """
     given: dict[str, list[Mapping[str, Any]]] = {}
     for answer in answers:
         given.setdefault(answer["metadata"]["system"]["promptId"], []).append(answer)
+    reader = logging.getLogger("adapters.prompt_items")
+    reader.disabled = True  # What is wrong with the item was said when it was answered.
     try:
         dialogues, _ = read(item, model_name)
     except PromptError:
         dialogues = []
+    finally:
+        reader.disabled = False
     table = []
     for turn in (turn for dialogue in dialogues for turn in dialogue.turns):
         answer = given[turn.key].pop(0) if given.get(turn.key) else None
@@ -47,6 +53,4 @@ def drawn(table: Sequence[Sequence[str]]) -> str:
     from tabulate import tabulate
 
     cells = [["".join(c if c.isprintable() else " " for c in cell) for cell in row] for row in table]
-    return tabulate(
-        cells, HEADERS, tablefmt="simple_outline", maxcolwidths=WIDTHS, disable_numparse=True
-    )
+    return tabulate(cells, HEADERS, tablefmt="simple_outline", maxcolwidths=WIDTHS, disable_numparse=True)

@@ -14,27 +14,37 @@ FOLDER = Path(__file__).parent
 
 def names() -> list[str]:
     """The names of all models, sorted. Imports none of them."""
-    return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
+    return sorted(path.stem for path in FOLDER.glob("[!._]*.py"))
 
 
-def find(name: str) -> type:
-    """The `HuggingAdapter` class of a model file, by `module_name` or file name.
+def stem(name: str) -> str:
+    """A model's own name, its file's, from any spelling of it.
 
     "tiny_talk", "models.tiny_talk" and "tiny-talk" are one name. Nothing outside this folder can be named.
 
     Raises:
-        ConfigurationError: no such model, or its file has no class `HuggingAdapter`.
+        ConfigurationError: no such model.
     """
     wanted = str(name).removeprefix("models.")
     spelled = {_plain(stem): stem for stem in names()} | {stem: stem for stem in names()}
-    stem = spelled.get(wanted) or spelled.get(_plain(wanted))
-    if stem is None:
+    found = spelled.get(wanted) or spelled.get(_plain(wanted))
+    if found is None:
         raise ConfigurationError(
             f"there is no model {name!r}: module_name is one of {', '.join(names())}, or add models/{name}.py"
         )
-    adapter = getattr(_module(stem), "HuggingAdapter", None)
+    return found
+
+
+def find(name: str) -> type:
+    """The `HuggingAdapter` class of a model file, by any spelling of its name.
+
+    Raises:
+        ConfigurationError: no such model, or its file cannot be imported or has no class `HuggingAdapter`.
+    """
+    found = stem(name)
+    adapter = getattr(_module(found), "HuggingAdapter", None)
     if not isinstance(adapter, type):
-        raise ConfigurationError(f"models/{stem}.py has no class HuggingAdapter: add one")
+        raise ConfigurationError(f"models/{found}.py has no class HuggingAdapter: add one")
     return adapter
 
 
@@ -47,7 +57,7 @@ def load(name: str, configuration: Mapping[str, Any] | None = None) -> Any:
     """
     adapter = find(name)(dict(configuration or {}))
     if hasattr(adapter, "load"):
-        adapter.load()
+        adapter.load(None)
     return adapter
 
 
@@ -57,16 +67,17 @@ def _plain(name: str) -> str:
 
 def _module(stem: str) -> ModuleType:
     # By path: a file name with a hyphen is no import name, and an installed package `models` cannot win.
-    qualified = f"models.{stem}"
-    if qualified not in sys.modules:
-        spec = importlib.util.spec_from_file_location(qualified, FOLDER / f"{stem}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[qualified] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[qualified]
-            raise
-    return sys.modules[qualified]
+    qualified, path = f"models.{stem}", FOLDER / f"{stem}.py"
+    known = sys.modules.get(qualified)
+    if known is not None and known.__file__ == str(path):
+        return known
+    spec = importlib.util.spec_from_file_location(qualified, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[qualified] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # A user's own code: anything can happen.
+        del sys.modules[qualified]
+        raise ConfigurationError(f"models/{path.name} cannot be imported: {error!r}") from error
+    return module

@@ -114,7 +114,7 @@ def test_chosen_models_come_in_the_order_given_however_they_are_spelled():
 def test_models_that_cannot_be_chosen_are_refused_with_those_that_can(names, reason):
     with pytest.raises(ConfigurationError, match=reason) as refusal:
         manifest.build(names)
-    assert "tiny-talk" in str(refusal.value)
+    assert "tiny_talk" in str(refusal.value)
 
 
 @pytest.mark.parametrize("path", ["adapters/nothing.py", "../creation.py", "adapters"])
@@ -128,6 +128,16 @@ def test_a_users_own_file_needs_no_base_class_and_no_description(folder):
     (entry,) = manifest.build()["components"]["models"]
     assert entry["name"] == "my-own"
     assert entry["configuration"] == {"module_name": "models.my-own"}
+
+
+def test_a_hyphened_file_beside_ours_of_that_name_is_a_model_of_its_own(folder):
+    for stem in ("dialogpt_large", "dialogpt-large"):
+        write_model(folder, stem, "class HuggingAdapter:\n    def __init__(self, configuration): ...\n")
+    models_ = {entry["name"]: entry["configuration"] for entry in manifest.build()["components"]["models"]}
+    assert models_ == {
+        "dialogpt-large": {"module_name": "models.dialogpt-large"},
+        "dialogpt_large": {"module_name": "models.dialogpt_large"},
+    }
 
 
 def test_a_file_that_cannot_be_imported_is_named(folder):

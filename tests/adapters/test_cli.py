@@ -72,6 +72,28 @@ def test_without_json_a_table_shows_every_question(model, files, capsys):
         assert word in table
 
 
+def test_earlier_answers_in_a_file_are_this_models_however_it_is_spelled(model, messages, tmp_path, capsys):
+    earlier = {"system": {"promptId": "1"}, "user": {"model": {"name": "auto_causal_lm"}}}
+    messages["annotations"] = [{"type": "text", "coordinates": "An earlier answer", "metadata": earlier}]
+    (tmp_path / "item.json").write_text(json.dumps(messages))
+    model[1] = "auto-causal-lm"
+    assert main(["predict", str(tmp_path / "item.json"), *model]) == 0
+    table = capsys.readouterr().out
+    assert "And again" in table
+    assert "│ -" not in table, "the turn that has its answer is not shown as unanswered"
+
+
+def test_odd_characters_cost_no_answer(model, questions, tmp_path, capfd):
+    questions["prompts"] = {"half \ud83d": {"1": {"mimetype": "text", "value": "half \ud83d"}}}
+    (tmp_path / "half.json").write_text(json.dumps(questions))
+    (tmp_path / "bom.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(questions).encode())
+    files = [str(tmp_path / name) for name in ("half.json", "bom.json")]
+    assert main(["predict", *files, "--json", *model]) == 0
+    answers = json.loads(capfd.readouterr().out)
+    assert [len(item) for item in answers] == [1, 1]
+    assert answers[0][0]["metadata"]["system"]["promptId"] == "half \ud83d"
+
+
 def test_no_readable_file_loads_no_model(files, capsys):
     assert main(["predict", files["broken"], "--json", "--model", "meta_llama_3_8b_instruct"]) == 1
     assert json.loads(capsys.readouterr().out) == [None]

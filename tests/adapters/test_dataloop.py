@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import dtlpy
 import pytest
 
 from adapters.dataloop import ModelAdapter, PredictionError
@@ -18,6 +19,13 @@ def adapter(model_entity, tiny_model: Path) -> ModelAdapter:
         "max_new_tokens": 8,
     }
     return ModelAdapter(model_entity=model_entity(configuration))
+
+
+class SdkAlone(dtlpy.BaseModelAdapter):
+    """What the SDK itself does at a load."""
+
+    def load(self, local_path: str, **kwargs: Any) -> None:
+        pass
 
 
 def answers_on(item: Any) -> list[dict]:
@@ -84,27 +92,71 @@ def test_one_bad_item_costs_no_other_and_keeps_what_it_had(adapter, upload, ques
     changed = upload("changed.json", questions)
     adapter.predict_items([changed])
     old = answers_on(changed)
-    upload("changed.json", {**questions, "prompts": {}})
+    changed = upload("changed.json", {**questions, "prompts": {}})
     broken, binary = upload("broken.json", b"{"), upload("binary.json", b"\xff\xfe\x00")
     with pytest.raises(PredictionError) as raised:
         adapter.predict_items([broken, good, changed, binary])
-    assert {item for item, _ in raised.value.failures} == {broken.id, changed.id, binary.id}
-    for item, reason in raised.value.failures:
-        assert item in str(raised.value)
-        assert reason in str(raised.value)
+    assert {failure.item_id for failure in raised.value.failures} == {broken.id, changed.id, binary.id}
+    for failure in raised.value.failures:
+        assert f"item {failure.item_id}: {failure.reason}" in str(raised.value)
     assert len(answers_on(good)) == 3
     assert answers_on(broken) == []
     assert answers_on(changed) == old
+    assert "'prompts' is empty" in str(raised.value)
 
 
 def test_answers_stay_when_their_replacement_cannot_be_stored(adapter, upload, questions, gateway):
     item = upload("questions.json", questions)
     adapter.predict_items([item])
     before = answers_on(item)
-    gateway.fail(method="POST", path=r"/items/[^/]+/annotations$", status=400, when="before", times=5)
-    with pytest.raises(Exception, match=item.id):
-        adapter.predict_items([item])
+    gateway.fail(method="POST", path=rf"/items/{item.id}/annotations$", status=400, when="before", times=5)
+    good = upload("good.json", questions)
+    with pytest.raises(PredictionError, match="could not be stored") as raised:
+        adapter.predict_items([good, item])
+    assert [failure.item_id for failure in raised.value.failures] == [item.id]
     assert answers_on(item) == before
+    assert len(answers_on(good)) == 3
+
+
+def test_a_conversation_that_fails_half_way_keeps_the_answers_it_had(adapter, upload, questions):
+    item = upload("questions.json", questions)
+    adapter.predict_items([item])
+    before = [a for a in answers_on(item) if a["metadata"]["system"]["promptId"] == "first"]
+    questions["prompts"]["first"]["2"]["value"] = "too long " * 100
+    item = upload("questions.json", questions)
+    with pytest.raises(PredictionError) as raised:
+        adapter.predict_items([item])
+    (failure,) = raised.value.failures
+    assert (failure.item_id, failure.key) == (item.id, "first")
+    assert [a for a in answers_on(item) if a["metadata"]["system"]["promptId"] == "first"] == before
+    assert len(answers_on(item)) == 3
+
+
+def test_what_the_platform_stores_as_null_is_as_if_it_was_not_there(
+    model_entity, tiny_model, upload, questions
+):
+    configuration = {"module_name": "auto_causal_lm", "model_name": str(tiny_model), "max_new_tokens": 4}
+    model = model_entity(configuration | {"batch_size": None, "temperature": None, "system_prompt": None})
+    item = upload("questions.json", questions)
+    ModelAdapter(model_entity=model).predict_items([item])
+    assert len(answers_on(item)) == 3
+
+
+def test_predict_says_what_failed_where_nobody_takes_it(adapter, upload, caplog):
+    prepared = adapter.prepare_item_func(upload("broken.json", b"{"))
+    with caplog.at_level("WARNING"):
+        (answers,) = adapter.predict([prepared])
+    assert len(answers) == 0
+    assert f"no answer: item {prepared.item_id}: it could not be read" in caplog.text
+
+
+def test_an_item_that_cannot_be_downloaded_is_named(adapter, upload, questions, gateway):
+    item, good = upload("questions.json", questions), upload("good.json", questions)
+    gateway.fail(method="GET", path=rf"/items/{item.id}/stream", status=500, times=float("inf"))
+    with pytest.raises(PredictionError, match="could not be downloaded") as raised:
+        adapter.predict_items([item, good])
+    assert [failure.item_id for failure in raised.value.failures] == [item.id]
+    assert len(answers_on(good)) == 3
 
 
 def test_a_load_writes_none_of_our_keys_to_the_platform(model_entity, tiny_model, gateway):
@@ -121,8 +173,11 @@ def test_a_load_writes_none_of_our_keys_to_the_platform(model_entity, tiny_model
         "data_path",
         "output_path",
     }
-    writes = [r for r in gateway.requests if r.method == "PATCH" and "/ml/models/" in r.path]
-    assert writes
+    writes = gateway.sent("PATCH", "/ml/models/")
+    gateway.requests.clear()
+    SdkAlone(model_entity=model_entity({}, name="bare"))
+    by_the_sdk = gateway.sent("PATCH", "/ml/models/")
+    assert 0 < len(writes) <= len(by_the_sdk) + 1
     for write in writes:
         assert set(write.json["configuration"]) - set(configured) <= sdk_defaults
 
@@ -155,6 +210,7 @@ def test_saved_weights_become_the_models_artifacts(adapter, project):
     ("configuration", "reason"),
     [
         ({}, "has no module_name: set it to one of .*tiny_talk"),
+        ({"module_name": None}, "has no module_name: set it to one of .*tiny_talk"),
         ({"module_name": "models.nobody"}, "there is no model 'models.nobody'"),
         ({"module_name": "tiny_talk", "max_new_token": 3}, "did you mean 'max_new_tokens'"),
     ],

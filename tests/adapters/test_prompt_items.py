@@ -255,7 +255,12 @@ def test_a_prompt_that_is_neither_format_is_named_and_the_others_are_read(prompt
     assert dialogues == [conversation(("good", user("Hi")))]
     assert list(errors) == ["bad"]
     assert isinstance(errors["bad"], PromptError)
-    assert "'bad'" in str(errors["bad"])
+    assert "make it one of them" in str(errors["bad"])
+
+
+def test_half_a_surrogate_pair_is_replaced_for_no_tokenizer_takes_it():
+    dialogues, _ = read({"key": [text("cut emoji \ud83d")]})
+    assert dialogues == [conversation(("key", user("cut emoji ?")))]
 
 
 PAIR = {"a": [text("One")], "b": [text("Two")]}

@@ -1,12 +1,15 @@
 """Model files that users wrote before this package, with nothing of ours in them, work unchanged."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 import models
+from adapters.cli import main
 from adapters.dataloop import ModelAdapter, PredictionError
+from engine.errors import Unsupported
 from tests import tiny
 
 WRITTEN = Path(__file__).parent / "user_files" / "dialogpt-large.py"
@@ -18,8 +21,6 @@ def user_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "models"
     folder.mkdir()
     monkeypatch.setattr(models, "FOLDER", folder)
-    for module in ("models.dialogpt-large", "models.moody", "models.short"):
-        monkeypatch.delitem(models.sys.modules, module, raising=False)
     return folder
 
 
@@ -77,7 +78,7 @@ def test_an_item_on_which_a_users_file_raises_costs_no_other(user_models, model_
     bad = upload("bad.json", {**questions, "prompts": {"bad": questions["prompts"]["first"]}})
     with pytest.raises(PredictionError, match="KeyError: 'a mood'") as raised:
         adapter.predict_items([bad, good])
-    assert [item for item, _ in raised.value.failures] == [bad.id]
+    assert [failure.item_id for failure in raised.value.failures] == [bad.id]
     assert len(good.annotations.list()) == 2
     assert len(bad.annotations.list()) == 0
 
@@ -112,3 +113,50 @@ def test_too_few_results_are_an_error_not_a_shift(user_models, model_entity, upl
     with pytest.raises(PredictionError, match="returned 0 lists for 1 items") as raised:
         adapter.predict_items(items)
     assert len(raised.value.failures) == 2
+
+
+def test_the_command_line_answers_with_a_users_file_too(user_models, dialogpt, tmp_path, questions, capsys):
+    shutil.copy(WRITTEN, user_models)
+    (tmp_path / "item.json").write_text(json.dumps(questions))
+    file = str(tmp_path / "item.json")
+    assert main(["predict", file, "--json", "--model", "dialogpt-large"]) == 0
+    (answers,) = json.loads(capsys.readouterr().out)
+    assert len(answers) == 3
+    assert all(0 < answer["metadata"]["user"]["model"]["confidence"] <= 1 for answer in answers)
+    assert main(["predict", file, "--model", "dialogpt-large"]) == 0
+    assert "And again" in capsys.readouterr().out
+
+
+def test_a_users_file_that_raises_on_one_item_has_null_in_its_place(user_models, tmp_path, questions, capsys):
+    (user_models / "moody.py").write_text(MOODY)
+    (tmp_path / "good.json").write_text(json.dumps(questions))
+    (tmp_path / "bad.json").write_text(json.dumps({"prompts": {"bad": questions["prompts"]["first"]}}))
+    files = [str(tmp_path / name) for name in ("good.json", "bad.json")]
+    arguments = ["--json", "--model", "moody", "--set", "confidence_given=0.5"]
+    assert main(["predict", *files, *arguments]) == 1
+    printed = capsys.readouterr()
+    good, bad = json.loads(printed.out)
+    assert len(good) == 2
+    assert bad is None
+    assert f"error: {files[1]}: KeyError: 'a mood'" in printed.err
+
+
+def test_a_users_file_without_save_says_what_it_lacks(user_models, model_entity):
+    (user_models / "moody.py").write_text(MOODY)
+    adapter = ModelAdapter(model_entity=model_entity({"module_name": "moody", "confidence_given": 0.5}))
+    with pytest.raises(Unsupported, match=r"give its HuggingAdapter a method save\(local_path\)"):
+        adapter.save_to_model()
+
+
+def test_a_users_file_may_load_its_weights_late(user_models, model_entity, tmp_path):
+    (user_models / "short.py").write_text(
+        "class HuggingAdapter:\n"
+        "    def __init__(self, configuration): self.path = 'unset'\n"
+        "    def load(self, local_path): self.path = local_path\n"
+        "    def predict(self, batch, **kwargs): return []\n"
+    )
+    assert models.load("short").path is None
+    assert ModelAdapter(model_entity=model_entity({"module_name": "short"})).adapter.path not in (
+        None,
+        "unset",
+    )
