@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+# No cache: nothing is written outside this folder.
+PIP := $(BIN)/python -m pip install --no-cache-dir --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: setup demo test lint bench
 setup: $(READY)

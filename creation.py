@@ -92,7 +92,10 @@ def push_package(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 2 with a sentence on standard error."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.manifest and options.models:
+        parser.error("--manifest is for all models: leave --models out")
     try:
         _run(options)
     except AdapterError as error:
@@ -130,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     project = parser.add_mutually_exclusive_group(required=False)
     project.add_argument("--project-id", help="the project to publish to, by id")
     project.add_argument("--project-name", help="the project to publish to, by name")
-    parser.add_argument("--env", help="the platform's environment, prod for one; default: the SDK's current")
+    parser.add_argument("--env", help="the platform's environment, such as prod; the SDK keeps to it")
     parser.add_argument(
         "--models", type=lambda text: text.split(","), help="a,b: only these models; default: all"
     )

@@ -5,5 +5,4 @@ from adapters.hugging import HuggingAdapter as Base
 
 class HuggingAdapter(Base):
     model_name = "openai-community/gpt2"
-    # It would go on to write the user's next turn.
-    defaults = {"chat_template": "plain", "max_new_tokens": 64, "stop": ["\nUser:"]}
+    defaults = {"max_new_tokens": 64}

@@ -5,11 +5,5 @@ from adapters.hugging import HuggingAdapter as Base
 
 class HuggingAdapter(Base):
     model_name = "openlm-research/open_llama_3b_v2"
-    # It would go on to write the user's next turn. Should its repository have no safetensors, its pickled
-    # weights are taken.
-    defaults = {
-        "chat_template": "plain",
-        "max_new_tokens": 128,
-        "stop": ["\nUser:"],
-        "use_safetensors": False,
-    }
+    # Should its repository have no safetensors, its pickled weights are taken.
+    defaults = {"max_new_tokens": 128, "use_safetensors": False}

@@ -232,3 +232,9 @@ def test_a_refused_package_keeps_the_code_of_the_one_before(command, project, ga
     assert command("--legacy-package") == 2
     assert "nothing was pushed" in sentence(capsys)
     assert code_items(project) == earlier
+
+
+def test_the_manifest_is_written_for_all_models_or_not_at_all(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        creation.main(["--manifest", "--models", "gpt2"])
+    assert "leave --models out" in capsys.readouterr().err
