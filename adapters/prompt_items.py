@@ -142,8 +142,6 @@ def _part(element: Any, place: str) -> Part | None:
     elif not value.strip():
         logger.warning("%s: an element with an empty %s is skipped", place, mimetype)
     else:
-        # Half of a surrogate pair, which JSON can hold, is no text that a tokenizer takes.
-        value = value.encode("utf-8", "replace").decode()
         return Image(value) if mimetype == "image" else value
     return None
 

@@ -34,8 +34,8 @@ def top_k_mass(evidence: Evidence) -> float:
 
 METHODS: dict[str, Callable[[Evidence], float]] = {"mean_logprob": mean_logprob, "top_k_mass": top_k_mass}
 
-# Methods that need `first_top`: recorded for them only.
-TOP_K = 5
+# How many of the likeliest first tokens a method looks at; they are recorded for these methods only.
+FIRST_TOP = {"top_k_mass": 5}
 
 
 def measure(method: str, evidence: Evidence) -> float | None:

@@ -5,13 +5,14 @@ is `_Decoding.choose`; log-probabilities come out of the same forward passes.
 """
 
 import copy
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from transformers import (
-    GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
     MinPLogitsWarper,
@@ -24,7 +25,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from engine.confidence import TOP_K, Evidence
+from engine.confidence import FIRST_TOP, Evidence
 from engine.errors import GenerationError
 from engine.options import GenerationOptions
 
@@ -79,24 +80,33 @@ def generate(
         window: the most tokens that prompt and answer may have together; None where there is no bound.
     """
     results: list[Generated | GenerationError | None] = [None] * len(rows)
-    for batch in _batches(rows, None if model.config.is_encoder_decoder else window):
+    for batch in _batches(rows, _common_bound(model, window)):
         generated = _generate_or_halve(model, [rows[i] for i in batch], eos, pad)
         for i, result in zip(batch, generated, strict=True):
             results[i] = result
     return results  # type: ignore[return-value]  # every index is in one batch
 
 
-def _batches(rows: Sequence[Row], window: int | None) -> Iterator[list[int]]:
-    """Indices of rows that may run together, longest prompts first.
+def _common_bound(model: PreTrainedModel, window: int | None) -> int | None:
+    """The most tokens that the longest prompt and the longest answer of one batch may have together.
 
-    A row that has ended is padded on until its batch ends, so the longest prompt and the longest answer of a
-    batch must fit the window together: learned positions (GPT-2) have nothing beyond it.
+    A row that has ended is padded on until its batch ends, and learned positions (GPT-2) have nothing beyond
+    the window; longrope positions (Phi-3) are computed another way where any row is beyond a first window.
     """
+    if model.config.is_encoder_decoder:
+        return None
+    rope = getattr(model.config, "rope_parameters", None) or {}
+    switch = rope.get("original_max_position_embeddings") if rope.get("rope_type") == "longrope" else None
+    return min(filter(None, (window, switch)), default=None)
+
+
+def _batches(rows: Sequence[Row], bound: int | None) -> Iterator[list[int]]:
+    """Indices of rows that may run together, longest prompts first; a row beyond the bound runs alone."""
     batch: list[int] = []
     prompt = answer = 0
     for i in sorted(range(len(rows)), key=lambda i: -len(rows[i].prompt)):
         wider = max(prompt, len(rows[i].prompt)), max(answer, rows[i].max_new_tokens)
-        if batch and (len(batch) == MAX_ROWS or (window is not None and sum(wider) > window)):
+        if batch and (len(batch) == MAX_ROWS or (bound is not None and sum(wider) > bound)):
             yield batch
             batch, wider = [], (len(rows[i].prompt), rows[i].max_new_tokens)
         prompt, answer = wider
@@ -131,52 +141,64 @@ def _generate_batch(
         place = slice(0, len(row.prompt)) if seq2seq else slice(width - len(row.prompt), width)
         input_ids[i, place] = torch.tensor(row.prompt)
         mask[i, place] = 1
-    decodings = [_Decoding(row, eos, 0 if seq2seq else width - len(row.prompt), model.device) for row in rows]
-    plain = _plain(model, max(row.max_new_tokens for row in rows), eos, pad)
-    plain.generate(  # type: ignore[operator]
+    decodings = [_Decoding(row, model, eos, 0 if seq2seq else width - len(row.prompt)) for row in rows]
+    choose = _Choose(decodings)
+    greedy = _greedy(model, max(row.max_new_tokens for row in rows), eos, pad)
+    greedy.forward = choose.watch(model.forward)
+    greedy.generate(  # type: ignore[operator]
         input_ids=input_ids.to(model.device),
         attention_mask=mask.to(model.device),
-        generation_config=plain.generation_config,
-        logits_processor=LogitsProcessorList([_Choose(decodings)]),
+        generation_config=greedy.generation_config,
+        logits_processor=LogitsProcessorList([choose]),
         stopping_criteria=StoppingCriteriaList([_Ended(decodings)]),
     )
     return [decoding.generated for decoding in decodings]
 
 
-def _plain(model: PreTrainedModel, steps: int, eos: frozenset[int], pad: int) -> PreTrainedModel:
+def _greedy(model: PreTrainedModel, steps: int, eos: frozenset[int], pad: int) -> PreTrainedModel:
     """The model without the checkpoint's own ways to choose a token: `_Decoding` does that, row by row.
 
-    A view that shares the weights, for `generate` takes from the model's settings whatever it is not given.
+    What the checkpoint forces or forbids stays. A view that shares the weights, for `generate` takes from the
+    model's settings whatever it is not given.
     """
-    own, view = model.generation_config, copy.copy(model)
-    view.generation_config = GenerationConfig(
+    view, config = copy.copy(model), copy.deepcopy(model.generation_config)
+    config.update(
         max_new_tokens=steps,
+        max_length=None,
+        do_sample=False,
+        num_beams=1,
+        num_return_sequences=1,
+        temperature=None,
+        top_k=None,
+        top_p=None,
+        min_p=None,
+        typical_p=None,
+        repetition_penalty=None,
+        forced_eos_token_id=None,
+        stop_strings=None,
         eos_token_id=sorted(eos) or None,
         pad_token_id=pad,
-        bos_token_id=own.bos_token_id,
-        decoder_start_token_id=own.decoder_start_token_id,
+        return_dict_in_generate=False,
     )
+    view.generation_config = config
     return view
 
 
 class _Decoding:
     """The state of one row while its batch is generated."""
 
-    def __init__(self, row: Row, eos: frozenset[int], start: int, device: torch.device) -> None:
+    def __init__(self, row: Row, model: PreTrainedModel, eos: frozenset[int], start: int) -> None:
         self.row = row
         self.eos = eos
         self.start = start  # Where the row's own tokens begin in the padded batch.
         self.live = True
         self.generated = Generated()
         options = row.options
-        self.penalty = (
-            RepetitionPenaltyLogitsProcessor(options.repetition_penalty)
-            if options.repetition_penalty != 1
-            else None
-        )
+        penalty = options.repetition_penalty or model.generation_config.repetition_penalty or 1.0
+        self.penalty = RepetitionPenaltyLogitsProcessor(penalty) if penalty != 1 else None
         if options.sampled:
             self.warpers = _warpers(options)
-            self.generator = torch.Generator(device)
+            self.generator = torch.Generator(model.device)
             if options.seed is None:
                 self.generator.seed()
             else:
@@ -198,10 +220,15 @@ class _Decoding:
             scores = warper(input_ids[None, self.start :], scores)
         return int(torch.multinomial(scores.softmax(-1)[0], 1, generator=self.generator))
 
-    def record(self, token: int, logprob: float, first_top: Callable[[], list[float]]) -> None:
-        """Notes a chosen token and its log-probability, and whether the row has ended with it."""
-        if not self.generated.token_ids and self.row.options.confidence == "top_k_mass":
-            self.generated.first_top = first_top()
+    def record(self, token: int, logprob: float, logprobs: torch.Tensor) -> None:
+        """Notes a chosen token and its log-probability, and whether the row has ended with it.
+
+        Args:
+            logprobs: (vocabulary,) of every token at this step, float32.
+        """
+        count = FIRST_TOP.get(self.row.options.confidence)
+        if count and not self.generated.token_ids:
+            self.generated.first_top = logprobs.topk(count).values.tolist()
         self.generated.token_ids.append(token)
         self.generated.logprobs.append(logprob)
         tokens = self.generated.token_ids
@@ -215,18 +242,28 @@ class _Choose(LogitsProcessor):
     def __init__(self, decodings: list[_Decoding]) -> None:
         self.decodings = decodings
 
+    def watch(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """A forward that also keeps its last logits here, as they are before the checkpoint forbids any."""
+
+        @functools.wraps(forward)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            output = forward(*args, **kwargs)
+            self.logits = output.logits[:, -1].to(torch.float32, copy=True)
+            return output
+
+        return watched
+
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         scores = scores.float()
         chosen = scores.argmax(-1)
         for i, decoding in enumerate(self.decodings):
             if decoding.live and (decoding.penalty or decoding.row.options.sampled):
                 chosen[i] = decoding.choose(input_ids[i], scores[i])
-        normaliser = scores.logsumexp(-1)
-        logprobs = (scores.gather(1, chosen[:, None])[:, 0] - normaliser).tolist()
+        normalised = self.logits.to(scores.device).log_softmax(-1)
+        logprobs = normalised.gather(1, chosen[:, None])[:, 0].tolist()
         for i, (decoding, token) in enumerate(zip(self.decodings, chosen.tolist(), strict=True)):
             if decoding.live:
-                top = lambda i=i: (scores[i].topk(TOP_K).values - normaliser[i]).tolist()  # noqa: E731
-                decoding.record(token, logprobs[i], top)
+                decoding.record(token, logprobs[i], normalised[i])
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
 
 

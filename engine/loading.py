@@ -9,12 +9,14 @@ from typing import Any
 import psutil
 import torch
 import transformers
-from accelerate import init_empty_weights
 from huggingface_hub import errors as hub
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from engine.errors import ConfigurationError, LoadError
+from engine.errors import AdapterError, ConfigurationError, LoadError
 from engine.options import LoadOptions
+
+# Else transformers hands pickled weights' names, and the token, to a service that converts them.
+os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
 TOKEN_VARIABLES = ("HUGGINGFACE_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
@@ -38,7 +40,7 @@ def load(options: LoadOptions) -> Loaded:
 
     Raises:
         LoadError: gated, missing, offline, pickled or too large; the text says which and what to do.
-        ConfigurationError: a device or attention implementation that this machine does not have.
+        ConfigurationError: a device that this machine does not have.
     """
     source = {
         "revision": options.revision,
@@ -72,7 +74,9 @@ def load(options: LoadOptions) -> Loaded:
 
 def hub_token() -> str | None:
     """The hub's token from the environment; None leaves the hub library to its own login."""
-    return next((os.environ[name] for name in TOKEN_VARIABLES if os.environ.get(name)), None)
+    # Stripped: a file's last newline makes a header that is refused, and quoted in the refusal.
+    given = (os.environ.get(name, "").strip() for name in TOKEN_VARIABLES)
+    return next(filter(None, given), None)
 
 
 def _device(name: str) -> torch.device:
@@ -81,8 +85,8 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
         raise ConfigurationError(
             f"device {name!r} is not to be had here ({reason}): use auto or cpu"
         ) from None
@@ -113,7 +117,7 @@ def _check_memory(
 ) -> None:
     if getattr(config, "quantization_config", None):
         return  # Its size does not follow from the configuration.
-    with init_empty_weights():
+    with torch.device("meta"):
         model = architecture.from_config(config, trust_remote_code=options.trust_remote_code)
     needed = sum(weight.numel() for weight in model.parameters()) * dtype.itemsize
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
@@ -137,7 +141,6 @@ _HINTS: dict[type[Exception], str] = {
     "in the cache. Connect, or set model_name to a local folder that holds it",
     hub.HFValidationError: "is missing: no such folder on this machine, and no hub id (owner/name). "
     "Check the spelling of model_name",
-    hub.EntryNotFoundError: "lacks a file that is needed: {reason}",
     MemoryError: "is too large for this machine's memory: set dtype to bfloat16, or take a smaller model",
     torch.OutOfMemoryError: "is too large for the GPU: set dtype to bfloat16, or device_map to auto",
 }
@@ -147,21 +150,28 @@ _HINTS: dict[type[Exception], str] = {
 def _explained(options: LoadOptions) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, ImportError, MemoryError, torch.OutOfMemoryError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except AdapterError:
+        raise
+    except Exception as error:  # Loading runs much code that is not ours, and some of it the model's.
         cause: BaseException | None = error
         while cause:
             for kind, hint in _HINTS.items():
                 if isinstance(cause, kind):
-                    text = hint.format(revision=options.revision, reason=reason)
-                    raise LoadError(f"{options.model_name} {text}") from error
+                    raise LoadError(
+                        f"{options.model_name} {hint.format(revision=options.revision)}"
+                    ) from error
             cause = cause.__cause__ or cause.__context__
-        raise LoadError(f"{options.model_name} cannot be loaded: {_advice(reason)}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise LoadError(
+            f"{options.model_name} cannot be loaded: {reason}{_advice(reason, options)}"
+        ) from error
 
 
-def _advice(reason: str) -> str:
-    if "safetensors" in reason:
-        return f"{reason} Pickled weights can run code: set use_safetensors to false if you trust them"
+def _advice(reason: str, options: LoadOptions) -> str:
+    if "safetensors" in reason and options.use_safetensors:
+        return " - Pickled weights can run code: set use_safetensors to false if you trust them"
     if "trust_remote_code" in reason:
-        return f"{reason} Set trust_remote_code to true if you trust the code of that repository"
-    return reason
+        return " - Set trust_remote_code to true if you trust the code of that repository"
+    if "ttention" in reason and options.attn_implementation:
+        return " - Leave attn_implementation out to take what this machine has"
+    return ""

@@ -40,7 +40,8 @@ ALIASES = {"max_tokens": "max_new_tokens", "torch_dtype": "dtype"}
 class _Options(BaseModel):
     """Frozen; unknown keys are refused; values are checked once, here."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A revision of digits arrives as a number where a command line reads its values as JSON.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
 class LoadOptions(_Options):
@@ -62,6 +63,12 @@ class LoadOptions(_Options):
     attn_implementation: str | None = Field(None, description="eager, sdpa, flash_attention_2, …")
     use_safetensors: bool = Field(True, description="False also accepts pickled weights, which can run code.")
     trust_remote_code: bool = Field(False, description="True runs the Python code of the hub repository.")
+
+    @model_validator(mode="after")
+    def _memory_is_for_a_map(self) -> Self:
+        if self.max_memory and self.device_map is None:
+            raise ValueError('max_memory is for device_map: set device_map to "auto" with it')
+        return self
 
     @field_validator("max_memory", mode="before")
     @classmethod
@@ -97,10 +104,10 @@ class GenerationOptions(_Options):
     min_p: float | None = Field(
         None, ge=0, le=1, description="Sample from tokens at least so likely, relative to the likeliest."
     )
-    repetition_penalty: float = Field(
-        1.0, gt=0, description="Above 1 makes tokens already there less likely."
+    repetition_penalty: float | None = Field(
+        None, gt=0, description="Above 1 makes tokens already there less likely; the checkpoint's by default."
     )
-    seed: int | None = Field(None, ge=0, description="The same seed gives the same sampled answer.")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="The same seed gives the same sampled answer.")
     stop: tuple[str, ...] = Field((), description="Texts that end the answer; not part of it.")
     confidence: str = Field(
         "mean_logprob", description="mean_logprob, or another method of engine/confidence.py."
@@ -109,7 +116,7 @@ class GenerationOptions(_Options):
     @field_validator("stop", mode="before")
     @classmethod
     def _one_stop_is_a_list(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
+        return value if isinstance(value, list | tuple) else (value,)
 
     @field_validator("stop")
     @classmethod
@@ -133,6 +140,8 @@ class GenerationOptions(_Options):
             raise ValueError(
                 "do_sample is true but temperature is 0 (greedy): raise it or leave do_sample out"
             )
+        if self.temperature and self.temperature < 1e-3:
+            raise ValueError("temperature is 0 (greedy) or at least 0.001: below, logits overflow")
         return self
 
     @property
@@ -187,9 +196,10 @@ def canonical(values: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigurationError(f"unknown option {key!r}: {hint}")
         if value is None:
             continue
-        if chosen.setdefault(name, value) != value:
+        if name in chosen and chosen[name] != value:
             names = [other for other in values if ALIASES.get(other, other) == name]
             raise ConfigurationError(f"{' and '.join(map(repr, names))} are one option: give it one value")
+        chosen[name] = value
     return chosen
 
 

@@ -1,9 +1,9 @@
 """Messages → token ids: chat template, system prompt, and what to drop when a conversation is too long."""
 
 import bisect
-import functools
 import logging
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import cast
 
 from jinja2.exceptions import TemplateError, TemplateSyntaxError
@@ -41,7 +41,6 @@ class Prompter:
         self.window = window
         self.seq2seq = bool(config.is_encoder_decoder)
         self.fallback = _fallback(config)
-        self._takes_system = functools.cache(self._probe_system)
 
     def encode(self, messages: Sequence[Message], options: GenerationOptions) -> list[int]:
         """The token ids the model reads, oldest turns dropped where they do not fit.
@@ -76,6 +75,11 @@ class Prompter:
             )
         return ids
 
+    def stops(self, options: GenerationOptions) -> tuple[str, ...]:
+        """Texts that end an answer: the options', and where a transcript is written, the user's next turn."""
+        template, _ = self._template(options.chat_template)
+        return (*options.stop, "\nUser:") if template == TEMPLATES["plain"] else options.stop
+
     def answer_limit(self, prompt_tokens: int, options: GenerationOptions) -> int:
         """How many tokens may be generated: `max_new_tokens`, less what would run past the window."""
         if self.window is None:
@@ -83,24 +87,52 @@ class Prompter:
         return min(options.max_new_tokens, self.window - (0 if self.seq2seq else prompt_tokens))
 
     def _ids(self, chat: Chat, options: GenerationOptions) -> list[int]:
-        named = TEMPLATES.get(options.chat_template or "")
-        template = named or options.chat_template or self.tokenizer.chat_template or self.fallback
-        # A template of the tokenizer or user writes its special tokens; ours leave that to the tokenizer.
-        ours = named is not None or template is self.fallback
-        if chat[0]["role"] == "system" and len(chat) > 1 and not self._takes_system(template):
-            chat = _system_in_first_turn(chat)
+        template, ours = self._template(options.chat_template)
         try:
-            text = self._render(chat, template)
+            text = self._write(chat, template)
         except TemplateSyntaxError as error:
-            raise ConfigurationError(
-                f"option 'chat_template' is no valid Jinja template ({error}), "
-                f"nor one of {', '.join(TEMPLATES)}"
-            ) from None
-        except TemplateError as error:
+            raise _no_template(str(error)) from None
+        except Exception as error:  # A template is its author's code.
             raise PromptError(f"the model's chat template refuses this conversation: {error}") from None
-        ids = self.tokenizer(text, add_special_tokens=ours, verbose=False)["input_ids"]
+        # A template of the tokenizer or user writes its special tokens; ours leave that to the tokenizer. An
+        # encoder's text always ends as the tokenizer ends it.
+        # Half of a surrogate pair, which JSON can hold, is no text that a tokenizer takes.
+        text = text.encode("utf-8", "replace").decode()
+        ids = self.tokenizer(text, add_special_tokens=ours or self.seq2seq, verbose=False)["input_ids"]
+        if not ids:
+            raise PromptError("the model's chat template writes nothing for this conversation: change it")
         bos = self.tokenizer.bos_token_id
         return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
+
+    def _template(self, given: str | None) -> tuple[str, bool]:
+        """The template to write with, and whether it is one of ours."""
+        if given in TEMPLATES:
+            return TEMPLATES[given], True
+        if given:
+            if "{" not in given:
+                raise _no_template(repr(given))
+            return given, False
+        if not self.tokenizer.chat_template:
+            return self.fallback, True
+        try:
+            return self.tokenizer.get_chat_template(), False
+        except ValueError:  # Several, and none of them the default.
+            names = ", ".join(self.tokenizer.chat_template)
+            raise ConfigurationError(
+                f"the tokenizer has several chat templates ({names}): give the text of one as chat_template"
+            ) from None
+
+    def _write(self, chat: Chat, template: str) -> str:
+        """The conversation as text; where a template refuses or skips system messages, the user says them."""
+        system = [message["content"].strip() for message in chat if message["role"] == "system"]
+        try:
+            text = self._render(chat, template)
+            if all(part in text for part in system):
+                return text
+        except TemplateError:
+            if not system:
+                raise
+        return self._render(_without_system(chat), template)
 
     def _render(self, chat: Chat, template: str) -> str:
         text = self.tokenizer.apply_chat_template(
@@ -108,14 +140,12 @@ class Prompter:
         )
         return cast(str, text)
 
-    def _probe_system(self, template: str) -> bool:
-        probe: Chat = [{"role": "system", "content": "<probe>"}, {"role": "user", "content": "?"}]
-        try:
-            return "<probe>" in self._render(probe, template)
-        except TemplateSyntaxError:
-            return True  # Reported where the conversation itself is rendered.
-        except TemplateError:
-            return False
+
+def _no_template(what: str) -> ConfigurationError:
+    names = ", ".join(TEMPLATES)
+    return ConfigurationError(
+        f"option 'chat_template' is no valid Jinja template ({what}), nor one of {names}"
+    )
 
 
 def _fallback(config: PretrainedConfig) -> str:
@@ -150,9 +180,11 @@ def _merged(chat: Chat) -> Chat:
 
 
 def _turn_starts(chat: Chat) -> list[int]:
-    """Where each turn begins: at what is said first, and at every later user message."""
+    """Where each turn begins: at what is said first, and where the user speaks after an answer."""
     said = [i for i, message in enumerate(chat) if message["role"] != "system"]
-    return said[:1] + [i for i in said[1:] if chat[i]["role"] == "user"]
+    return said[:1] + [
+        i for before, i in pairwise(said) if (chat[before]["role"], chat[i]["role"]) == ("assistant", "user")
+    ]
 
 
 def _since(chat: Chat, start: int) -> Chat:
@@ -160,8 +192,7 @@ def _since(chat: Chat, start: int) -> Chat:
     return _merged([message for i, message in enumerate(chat) if i >= start or message["role"] == "system"])
 
 
-def _system_in_first_turn(chat: Chat) -> Chat:
-    system, *rest = chat
-    first = next((i for i, message in enumerate(rest) if message["role"] == "user"), 0)
-    rest[first] = {**rest[first], "content": f"{system['content']}\n\n{rest[first]['content']}"}
-    return rest
+def _without_system(chat: Chat) -> Chat:
+    """System messages as the user's words: the first opens the first turn."""
+    roles = {"system": "user"}
+    return _merged([{**message, "role": roles.get(message["role"], message["role"])} for message in chat])

@@ -43,16 +43,21 @@ class LocalEngine:
 
     def _row(self, request: Request) -> Row:
         prompt = self.prompter.encode(request.messages, request.options)
+        options = request.options.model_copy(update={"stop": self.prompter.stops(request.options)})
         return Row(
             prompt=prompt,
-            max_new_tokens=self.prompter.answer_limit(len(prompt), request.options),
-            options=request.options,
-            ended=self._stop_reached(request.options) if request.options.stop else None,
+            max_new_tokens=self.prompter.answer_limit(len(prompt), options),
+            options=options,
+            ended=self._stop_reached(options) if options.stop else None,
         )
 
     def _stop_reached(self, options: GenerationOptions) -> Callable[[Sequence[int]], bool]:
-        # On text: one stop string has many spellings in tokens.
-        return lambda tokens: any(stop in self._text(tokens) for stop in options.stop)
+        # On text: one stop string has many spellings in tokens. It may be a special token, too.
+        def reached(tokens: Sequence[int]) -> bool:
+            text = self._text(tokens, special=True)
+            return any(stop in text for stop in options.stop)
+
+        return reached
 
     def _answer(self, row: Row, generated: Generated) -> Answer:
         text = self._text(generated.token_ids)
@@ -67,8 +72,8 @@ class LocalEngine:
             usage=Usage(len(row.prompt), len(generated.token_ids)),
         )
 
-    def _text(self, token_ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+    def _text(self, token_ids: Sequence[int], special: bool = False) -> str:
+        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=not special))
 
 
 def _end_ids(loaded: Loaded) -> frozenset[int]:

@@ -258,11 +258,6 @@ def test_a_prompt_that_is_neither_format_is_named_and_the_others_are_read(prompt
     assert "make it one of them" in str(errors["bad"])
 
 
-def test_half_a_surrogate_pair_is_replaced_for_no_tokenizer_takes_it():
-    dialogues, _ = read({"key": [text("cut emoji \ud83d")]})
-    assert dialogues == [conversation(("key", user("cut emoji ?")))]
-
-
 PAIR = {"a": [text("One")], "b": [text("Two")]}
 TRIO = PAIR | {"c": [text("Three")]}
 ANSWERED_PAIR = conversation(("b", user("Two")), history=(user("One"), assistant("1")))

@@ -1,0 +1,190 @@
+"""Options: one snapshot of a configuration, checked once, and every refusal names the key."""
+
+import pytest
+from pydantic import ValidationError
+
+from engine.errors import ConfigurationError
+from engine.options import PLATFORM_KEYS, override, split
+
+MODEL = {"model_name": "owner/name"}
+
+
+def test_a_configuration_is_split_into_the_two_kinds():
+    load, generation = split(
+        {**MODEL, "dtype": "bfloat16", "revision": "v2", "temperature": 0.5, "stop": ["END"]}
+    )
+    assert (load.model_name, load.dtype, load.revision) == ("owner/name", "bfloat16", "v2")
+    assert (generation.temperature, generation.stop) == (0.5, ("END",))
+
+
+def test_what_is_safe_and_exact_is_the_default():
+    load, generation = split(MODEL)
+    assert load.use_safetensors
+    assert not load.trust_remote_code
+    assert not generation.sampled
+    assert generation.confidence == "mean_logprob"
+
+
+def test_a_later_configuration_wins_whatever_name_it_uses():
+    _, generation = split(MODEL, {"max_new_tokens": 256, "top_k": 5}, {"max_tokens": 8})
+    assert (generation.max_new_tokens, generation.top_k) == (8, 5)
+
+
+def test_none_is_not_given():
+    load, generation = split(
+        {**MODEL, "dtype": "float16", "max_tokens": 8}, {"dtype": None, "max_tokens": None}
+    )
+    assert (load.dtype, generation.max_new_tokens) == ("float16", 8)
+
+
+@pytest.mark.parametrize(
+    ("alias", "name", "value"), [("max_tokens", "max_new_tokens", 8), ("torch_dtype", "dtype", "float16")]
+)
+def test_an_alias_is_the_same_option(alias: str, name: str, value: object):
+    assert split({**MODEL, alias: value}) == split({**MODEL, name: value})
+    assert split({**MODEL, alias: value, name: value}) == split({**MODEL, name: value})
+
+
+def test_two_names_of_one_option_with_two_values_are_refused_by_both_names():
+    with pytest.raises(ConfigurationError, match="'max_tokens' and 'max_new_tokens' are one option"):
+        split({**MODEL, "max_tokens": 8, "max_new_tokens": 9})
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("temprature", "temperature"),
+        ("max_new_token", "max_new_tokens"),
+        ("trust_remote_cod", "trust_remote_code"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(key: str, nearest: str):
+    with pytest.raises(ConfigurationError, match=f"unknown option '{key}': did you mean '{nearest}'"):
+        split({**MODEL, key: 1})
+
+
+def test_an_unknown_key_like_none_is_refused_with_all_known_ones():
+    with pytest.raises(
+        ConfigurationError, match=r"unknown option 'zzz': known options: .*\bdtype\b.*\bstop\b"
+    ):
+        split({**MODEL, "zzz": None})
+
+
+def test_the_platforms_own_keys_are_passed_over():
+    assert split(MODEL | dict.fromkeys(PLATFORM_KEYS, "anything")) == split(MODEL)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("temperature", -1),
+        ("temperature", "warm"),
+        ("temperature", float("nan")),
+        ("top_p", 0),
+        ("top_p", 1.5),
+        ("top_k", 0),
+        ("min_p", 2),
+        ("repetition_penalty", 0),
+        ("seed", -1),
+        ("seed", 2**63),
+        ("max_new_tokens", 0),
+        ("stop", [""]),
+        ("stop", ""),
+        ("stop", {"END": 1}),
+        ("stop", [None]),
+        ("overflow", "ignore"),
+        ("confidence", "vibes"),
+        ("dtype", "float8"),
+        ("max_memory", "20GiB"),
+        ("trust_remote_code", "perhaps"),
+        ("model_name", ""),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_and_its_key_named(key: str, value: object):
+    with pytest.raises(ConfigurationError, match=rf"option '{key}\b"):
+        split({**MODEL, key: value})
+
+
+def test_every_bad_value_is_named_at_once():
+    with pytest.raises(ConfigurationError, match=r"'temperature'.*'top_p'"):
+        split({**MODEL, "temperature": -1, "top_p": 2})
+
+
+def test_an_unknown_confidence_is_refused_with_those_that_are():
+    with pytest.raises(
+        ConfigurationError, match="'confidence': no such method; there are mean_logprob, top_k_mass"
+    ):
+        split({**MODEL, "confidence": "vibes"})
+
+
+def test_a_model_must_be_named():
+    with pytest.raises(ConfigurationError, match="'model_name'"):
+        split({"temperature": 1})
+
+
+def test_memory_without_a_map_is_refused_rather_than_passed_over():
+    with pytest.raises(ConfigurationError, match="max_memory is for device_map"):
+        split({**MODEL, "max_memory": {"cpu": "1GiB"}})
+
+
+def test_a_temperature_too_low_to_compute_with_is_refused():
+    with pytest.raises(ConfigurationError, match=r"temperature is 0 .* or at least"):
+        split({**MODEL, "temperature": 1e-9})
+
+
+def test_text_that_looks_like_a_number_may_be_one():
+    load, generation = split({**MODEL, "revision": 1234567, "stop": [7]})
+    assert (load.revision, generation.stop) == ("1234567", ("7",))
+
+
+def test_sampling_at_temperature_zero_is_a_contradiction():
+    with pytest.raises(ConfigurationError, match="do_sample is true but temperature is 0"):
+        split({**MODEL, "do_sample": True, "temperature": 0})
+
+
+@pytest.mark.parametrize(
+    ("given", "sampled"),
+    [
+        ({}, False),
+        ({"temperature": 0}, False),
+        ({"temperature": 0, "top_p": 0.9}, False),
+        ({"temperature": 0.7}, True),
+        ({"top_p": 0.9}, True),
+        ({"top_k": 5}, True),
+        ({"min_p": 0.1}, True),
+        ({"do_sample": True}, True),
+        ({"do_sample": False, "temperature": 0.7}, False),
+        ({"repetition_penalty": 1.2}, False),
+    ],
+)
+def test_an_answer_is_sampled_when_an_option_of_sampling_is_set(given: dict, sampled: bool):
+    assert split(MODEL | given)[1].sampled is sampled
+
+
+def test_one_stop_string_is_a_list_of_one():
+    assert split({**MODEL, "stop": "END"})[1].stop == ("END",)
+
+
+def test_devices_in_json_have_numbers_as_text():
+    load, _ = split({**MODEL, "device_map": "auto", "max_memory": {"0": "20GiB", "cpu": "60GiB"}})
+    assert load.max_memory == {0: "20GiB", "cpu": "60GiB"}
+
+
+def test_options_do_not_change():
+    for options in split(MODEL):
+        with pytest.raises(ValidationError, match="frozen"):
+            options.seed = 1
+
+
+def test_an_override_replaces_what_it_names_and_keeps_the_rest():
+    _, options = split({**MODEL, "temperature": 0.5, "max_new_tokens": 8})
+    changed = override(options, {"max_tokens": 16, "temperature": None})
+    assert (changed.temperature, changed.max_new_tokens) == (0.5, 16)
+    assert options.max_new_tokens == 8
+
+
+@pytest.mark.parametrize("values", [{"temprature": 1}, {"top_p": 2}, {"dtype": "float16"}])
+def test_an_override_is_checked_as_a_configuration_is(values: dict):
+    _, options = split(MODEL)
+    with pytest.raises(ConfigurationError, match=next(iter(values))):
+        override(options, values)
