@@ -1,15 +1,11 @@
-"""The platform's side: the adapter class that Dataloop's runner loads and calls.
-
-The runner executes this file without naming it in `sys.modules`, so a dataclass here must not have its
-annotations postponed: it would look them up there.
-"""
+"""The platform's side: the adapter class that Dataloop's runner loads and calls."""
 
 import io
 import json
 import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import dtlpy as dl
@@ -17,6 +13,7 @@ from tqdm import tqdm
 
 import models
 from adapters.annotations import collection
+from adapters.hugging import Failure
 from adapters.predicting import predict_each
 from adapters.prompt_items import has_messages
 from engine.errors import AdapterError, ConfigurationError, Unsupported
@@ -31,25 +28,12 @@ class PredictionError(AdapterError):
     """A run in which some prompts have no answer. All others are answered, and their answers stored.
 
     Attributes:
-        failures: item id, prompt key (None for the whole item) and reason of each.
+        failures: what has no answer; `item` is the item's id.
     """
 
-    def __init__(self, failures: list["ItemFailure"]) -> None:
+    def __init__(self, failures: list[Failure]) -> None:
         self.failures = failures
         super().__init__("no answer, while all else is stored:\n" + "\n".join(map(str, failures)))
-
-
-@dataclass(frozen=True, slots=True)
-class ItemFailure:
-    """An item, or one of its prompts, that has no answer."""
-
-    item_id: str
-    key: str | None
-    reason: str
-
-    def __str__(self) -> str:
-        prompt = "" if self.key is None else f"prompt {self.key!r}: "
-        return f"item {self.item_id}: {prompt}{self.reason}"
 
 
 class ModelAdapter(dl.BaseModelAdapter):
@@ -86,7 +70,7 @@ class ModelAdapter(dl.BaseModelAdapter):
             )
         self.adapter.save(local_path)
 
-    def prepare_item_func(self, item: dl.Item) -> dict[str, Any] | ItemFailure:
+    def prepare_item_func(self, item: dl.Item) -> dict[str, Any] | Failure:
         """The item's JSON with its id, file name and (for messages) its annotations.
 
         What cannot be read is returned, not raised: it costs no other item its answer.
@@ -94,21 +78,21 @@ class ModelAdapter(dl.BaseModelAdapter):
         try:
             content = item.download(save_locally=False)
             if not isinstance(content, io.BytesIO):
-                return ItemFailure(item.id, None, "it could not be downloaded: look at it and run again")
+                return Failure(0, item.id, None, "it could not be downloaded: look at it and run again")
             prompts = json.loads(content.getvalue())
             if not isinstance(prompts, dict):
-                return ItemFailure(item.id, None, "its content is no JSON object: upload a prompt item")
+                return Failure(0, item.id, None, "its content is no JSON object: upload a prompt item")
             prepared = {**prompts, "id": item.id, "filename": item.filename}
             if has_messages(prompts):
                 prepared["annotations"] = [annotation.to_json() for annotation in item.annotations.list()]
         except Exception as error:
-            return ItemFailure(item.id, None, f"it could not be read ({type(error).__name__}: {error})")
+            return Failure(0, item.id, None, f"it could not be read ({type(error).__name__}: {error})")
         return prepared
 
     def predict(
         self,
-        batch: list[dict[str, Any] | ItemFailure],
-        failures: list[ItemFailure] | None = None,
+        batch: list[dict[str, Any] | Failure],
+        failures: list[Failure] | None = None,
         **kwargs: Any,
     ) -> list[dl.AnnotationCollection]:
         """The annotations of each prepared item, in order; none to a prompt of which a turn failed.
@@ -117,17 +101,17 @@ class ModelAdapter(dl.BaseModelAdapter):
             batch: what `prepare_item_func` returned.
             failures: receives what has no answer; it is logged where there is no such list.
         """
-        failed = [item for item in batch if isinstance(item, ItemFailure)]
-        readable = [item for item in batch if not isinstance(item, ItemFailure)]
+        failed = [item for item in batch if isinstance(item, Failure)]
+        readable = [item for item in batch if not isinstance(item, Failure)]
         answers, unanswered = predict_each(self.adapter, readable, self.model_entity.name)
-        failed += [ItemFailure(readable[each.position]["id"], each.key, each.reason) for each in unanswered]
+        failed += [replace(failure, item=readable[failure.position]["id"]) for failure in unanswered]
         if failures is not None:
             failures += failed
         else:
             for failure in failed:
                 logger.warning("no answer: %s", failure)
         # Half a conversation would replace a whole one that an earlier run has stored under its key.
-        broken = {(each.item_id, each.key) for each in failed}
+        broken = {(failure.item, failure.key) for failure in failed}
         kept = iter(
             [
                 answer
@@ -137,8 +121,7 @@ class ModelAdapter(dl.BaseModelAdapter):
             for item, found in zip(readable, answers, strict=True)
         )
         return [
-            collection([] if isinstance(item, ItemFailure) else next(kept), self.model_entity)
-            for item in batch
+            collection([] if isinstance(item, Failure) else next(kept), self.model_entity) for item in batch
         ]
 
     def predict_items(
@@ -153,7 +136,7 @@ class ModelAdapter(dl.BaseModelAdapter):
             PredictionError: at the end, when some have no answer; all others are stored.
         """
         size = batch_size or self._snapshot().get("batch_size") or BATCH_SIZE
-        failures: list[ItemFailure] = []
+        failures: list[Failure] = []
         stored: list[dl.Annotation] = []
         with (
             ThreadPoolExecutor(CONNECTIONS) as pool,
@@ -163,7 +146,7 @@ class ModelAdapter(dl.BaseModelAdapter):
                 batch = items[start : start + size]
                 answers = self.predict(list(pool.map(self.prepare_item_func, batch)), failures)
                 for result in pool.map(self._store, batch, answers):
-                    if isinstance(result, ItemFailure):
+                    if isinstance(result, Failure):
                         failures.append(result)
                     else:
                         stored += result
@@ -172,7 +155,7 @@ class ModelAdapter(dl.BaseModelAdapter):
             raise PredictionError(failures)
         return items, stored
 
-    def _store(self, item: dl.Item, answers: dl.AnnotationCollection) -> list[dl.Annotation] | ItemFailure:
+    def _store(self, item: dl.Item, answers: dl.AnnotationCollection) -> list[dl.Annotation] | Failure:
         """Stores an item's answers, then removes those they replace: this model's, to the same prompts."""
         if not len(answers):
             return []
@@ -184,8 +167,8 @@ class ModelAdapter(dl.BaseModelAdapter):
                 filters.add(field="id", values=replaced, operator=dl.FiltersOperations.IN)
                 item.annotations.delete(filters=filters)
         except Exception as error:
-            return ItemFailure(
-                item.id, None, f"its answers could not be stored ({type(error).__name__}: {error})"
+            return Failure(
+                0, item.id, None, f"its answers could not be stored ({type(error).__name__}: {error})"
             )
         return stored
 

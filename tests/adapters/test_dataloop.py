@@ -96,9 +96,9 @@ def test_one_bad_item_costs_no_other_and_keeps_what_it_had(adapter, upload, ques
     broken, binary = upload("broken.json", b"{"), upload("binary.json", b"\xff\xfe\x00")
     with pytest.raises(PredictionError) as raised:
         adapter.predict_items([broken, good, changed, binary])
-    assert {failure.item_id for failure in raised.value.failures} == {broken.id, changed.id, binary.id}
+    assert {failure.item for failure in raised.value.failures} == {broken.id, changed.id, binary.id}
     for failure in raised.value.failures:
-        assert f"item {failure.item_id}: {failure.reason}" in str(raised.value)
+        assert f"{failure.item}: {failure.reason}" in str(raised.value)
     assert len(answers_on(good)) == 3
     assert answers_on(broken) == []
     assert answers_on(changed) == old
@@ -113,7 +113,7 @@ def test_answers_stay_when_their_replacement_cannot_be_stored(adapter, upload, q
     good = upload("good.json", questions)
     with pytest.raises(PredictionError, match="could not be stored") as raised:
         adapter.predict_items([good, item])
-    assert [failure.item_id for failure in raised.value.failures] == [item.id]
+    assert [failure.item for failure in raised.value.failures] == [item.id]
     assert answers_on(item) == before
     assert len(answers_on(good)) == 3
 
@@ -127,7 +127,7 @@ def test_a_conversation_that_fails_half_way_keeps_the_answers_it_had(adapter, up
     with pytest.raises(PredictionError) as raised:
         adapter.predict_items([item])
     (failure,) = raised.value.failures
-    assert (failure.item_id, failure.key) == (item.id, "first")
+    assert (failure.item, failure.key) == (item.id, "first")
     assert [a for a in answers_on(item) if a["metadata"]["system"]["promptId"] == "first"] == before
     assert len(answers_on(item)) == 3
 
@@ -147,7 +147,7 @@ def test_predict_says_what_failed_where_nobody_takes_it(adapter, upload, caplog)
     with caplog.at_level("WARNING"):
         (answers,) = adapter.predict([prepared])
     assert len(answers) == 0
-    assert f"no answer: item {prepared.item_id}: it could not be read" in caplog.text
+    assert f"no answer: {prepared.item}: it could not be read" in caplog.text
 
 
 def test_an_item_that_cannot_be_downloaded_is_named(adapter, upload, questions, gateway):
@@ -155,7 +155,7 @@ def test_an_item_that_cannot_be_downloaded_is_named(adapter, upload, questions, 
     gateway.fail(method="GET", path=rf"/items/{item.id}/stream", status=500, times=float("inf"))
     with pytest.raises(PredictionError, match="could not be downloaded") as raised:
         adapter.predict_items([item, good])
-    assert [failure.item_id for failure in raised.value.failures] == [item.id]
+    assert [failure.item for failure in raised.value.failures] == [item.id]
     assert len(answers_on(good)) == 3
 
 

@@ -78,7 +78,7 @@ def test_an_item_on_which_a_users_file_raises_costs_no_other(user_models, model_
     bad = upload("bad.json", {**questions, "prompts": {"bad": questions["prompts"]["first"]}})
     with pytest.raises(PredictionError, match="KeyError: 'a mood'") as raised:
         adapter.predict_items([bad, good])
-    assert [failure.item_id for failure in raised.value.failures] == [bad.id]
+    assert [failure.item for failure in raised.value.failures] == [bad.id]
     assert len(good.annotations.list()) == 2
     assert len(bad.annotations.list()) == 0
 
