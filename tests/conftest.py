@@ -11,6 +11,8 @@ import pytest
 # Before anything imports the hub library, which reads them then.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf-home-")
+# The workers of a run and the services they start share the cores: more threads only wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 pytest_plugins = ["tests.gateway.fixtures"]
 
