@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# No cache: nothing is written outside this folder.
-PIP := $(BIN)/python -m pip install --no-cache-dir --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --constraint constraints.txt
+# Nothing is written outside this folder, also where pip runs itself to build a package.
+export PIP_NO_CACHE_DIR := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: setup demo test lint bench
 setup: $(READY)
