@@ -54,7 +54,7 @@ def test_the_commands_run(command: str, gateway, project, tmp_path: Path):
     assert done.returncode == 0, done.stderr
     assert list(home.iterdir()) == [], "the user's home is left alone"
     if command == "make demo":
-        (shown,) = [block for block in blocks("text") if "confidence" in block]
+        (shown,) = [block for block in blocks("text") if "│ item" in block]
         assert answers_in(done.stdout) == answers_in(shown)
     else:
         assert done.stdout
