@@ -232,3 +232,21 @@ def test_no_prompt_or_answer_is_logged_above_debug(adapter, upload, questions, c
         *(a["coordinates"] for a in answers_on(item) if a["coordinates"]),
     ]:
         assert text not in logged
+
+
+def test_a_dataset_is_answered_as_its_items_are(adapter, upload, questions, messages, dataset):
+    items = [upload("questions.json", questions), upload("messages.json", messages)]
+    adapter.predict_dataset(dataset)
+    assert [len(answers_on(item)) for item in items] == [3, 2]
+
+
+def test_an_execution_that_fails_on_an_item_names_it_on_the_platform(project, dataset, upload, questions):
+    from creation import package_creation
+
+    package_creation(project, models=["tiny_talk"])
+    project.models.get(model_name="tiny-talk").deploy()
+    good, bad = upload("good.json", questions), upload("bad.json", b"{")
+    execution = project.models.get(model_name="tiny-talk").predict(dataset_id=dataset.id).wait()
+    assert execution.latest_status["status"] == "failed"
+    assert f"{bad.id}: it could not be read" in execution.latest_status["message"]
+    assert len(answers_on(good)) == 3
