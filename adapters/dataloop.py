@@ -2,7 +2,6 @@
 
 import io
 import json
-import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,12 +12,10 @@ from tqdm import tqdm
 
 import models
 from adapters.annotations import collection
-from adapters.hugging import Failure
+from adapters.hugging import Failure, report
 from adapters.predicting import predict_each
 from adapters.prompt_items import has_messages
 from engine.errors import AdapterError, ConfigurationError, Unsupported
-
-logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 32
 CONNECTIONS = 16
@@ -105,11 +102,7 @@ class ModelAdapter(dl.BaseModelAdapter):
         readable = [item for item in batch if not isinstance(item, Failure)]
         answers, unanswered = predict_each(self.adapter, readable, self.model_entity.name)
         failed += [replace(failure, item=readable[failure.position]["id"]) for failure in unanswered]
-        if failures is not None:
-            failures += failed
-        else:
-            for failure in failed:
-                logger.warning("no answer: %s", failure)
+        report(failed, failures)
         # Half a conversation would replace a whole one that an earlier run has stored under its key.
         broken = {(failure.item, failure.key) for failure in failed}
         kept = iter(

@@ -148,12 +148,17 @@ class HuggingAdapter:
                     results[position].append(as_dict(turn.key, answer, signed))
                 else:
                     failed.append(Failure(position, name, turn.key, str(answer.error)))
-        if failures is not None:
-            failures += failed
-        else:
-            for failure in failed:
-                logger.warning("no answer: %s", failure)
+        report(failed, failures)
         return results
+
+
+def report(failed: Sequence[Failure], failures: list[Failure] | None) -> None:
+    """Hands over what has no answer, or logs it where there is no list to take it."""
+    if failures is not None:
+        failures += failed
+    else:
+        for failure in failed:
+            logger.warning("no answer: %s", failure)
 
 
 def _has_weights(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from adapters.hugging import Failure
@@ -40,7 +41,7 @@ def predict_each(
     for position, item in enumerate(batch):
         found, failed = predict_each(adapter, [item], model_name)
         answers += found
-        failures += [Failure(position, each.item, each.key, each.reason) for each in failed]
+        failures += [replace(failure, position=position) for failure in failed]
     return answers, failures
 
 

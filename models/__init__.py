@@ -26,11 +26,12 @@ def stem(name: str) -> str:
         ConfigurationError: no such model.
     """
     wanted = str(name).removeprefix("models.")
-    spelled = {_plain(stem): stem for stem in names()} | {stem: stem for stem in names()}
+    stems = names()
+    spelled = {_plain(stem): stem for stem in stems} | {stem: stem for stem in stems}
     found = spelled.get(wanted) or spelled.get(_plain(wanted))
     if found is None:
         raise ConfigurationError(
-            f"there is no model {name!r}: module_name is one of {', '.join(names())}, or add models/{name}.py"
+            f"there is no model {name!r}: module_name is one of {', '.join(stems)}, or add models/{name}.py"
         )
     return found
 
