@@ -97,9 +97,7 @@ class HuggingAdapter:
 
     def save(self, local_path: str | Path) -> None:
         """Writes the loaded model and its tokenizer into a folder that `load` takes."""
-        loaded = self.engine.loaded
-        loaded.model.save_pretrained(local_path)
-        loaded.tokenizer.save_pretrained(local_path)
+        self.engine.save(local_path)
 
     def predict(
         self,

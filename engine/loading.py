@@ -2,18 +2,21 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import psutil
 import torch
 import transformers
 from huggingface_hub import errors as hub
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file
 
 from engine.errors import AdapterError, ConfigurationError, LoadError
 from engine.options import LoadOptions
+from engine.weights import multiplies
 
 # Else transformers hands pickled weights' names, and the token, to a service that converts them.
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
@@ -28,48 +31,63 @@ class Loaded:
     Attributes:
         window: the most tokens a sequence may have (prompt and answer together; the prompt alone and
             the answer alone for an encoder-decoder model); None where there is no bound.
+        options: what it was loaded with; None where it did not come from files.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     window: int | None
+    options: LoadOptions | None = None
 
 
-def load(options: LoadOptions) -> Loaded:
+def load(options: LoadOptions, task: Literal["generate", "embed"] = "generate") -> Loaded:
     """Loads a model from the hub or a local folder.
+
+    Args:
+        task: "embed" loads encoders too, a language model without its head, and of an encoder-decoder model
+            the encoder alone where transformers has a class for that.
 
     Raises:
         LoadError: gated, missing, offline, pickled or too large; the text says which and what to do.
         ConfigurationError: a device that this machine does not have.
     """
-    source = {
-        "revision": options.revision,
-        "token": hub_token(),
-        "trust_remote_code": options.trust_remote_code,
-    }
+    source = _source(options) | {"trust_remote_code": options.trust_remote_code}
     device = _device(options.device)
-    with _explained(options):
+    placement: Any = options.device_map or {"": device}
+    with explained(options):
         config = transformers.AutoConfig.from_pretrained(options.model_name, **source)
         tokenizer = transformers.AutoTokenizer.from_pretrained(options.model_name, **source)
-        architecture = (
-            transformers.AutoModelForSeq2SeqLM
-            if config.is_encoder_decoder
-            else transformers.AutoModelForCausalLM
-        )
+        architecture = _architecture(config, task)
         dtype = _dtype(options.dtype, config, device)
         if options.device_map is None:
             _check_memory(architecture, config, dtype, device, options)
-        model = architecture.from_pretrained(
-            options.model_name,
-            config=config,
-            dtype=dtype,
-            device_map=options.device_map or {"": device},
-            max_memory=options.max_memory,
-            attn_implementation=options.attn_implementation,
-            use_safetensors=True if options.use_safetensors else None,
-            **source,
-        )
-    return Loaded(model.eval(), tokenizer, _window(config, tokenizer))
+        with _quiet() if task == "embed" else nullcontext():
+            model, report = architecture.from_pretrained(
+                options.model_name,
+                config=config,
+                dtype=dtype,
+                device_map=placement,
+                max_memory=options.max_memory,
+                attn_implementation=options.attn_implementation,
+                use_safetensors=True if options.use_safetensors else None,
+                output_loading_info=True,
+                **source,
+            )
+        if task == "embed":
+            _check_complete(options, report["missing_keys"])
+    return Loaded(model.eval(), tokenizer, _window(config, tokenizer), options)
+
+
+def find_file(options: LoadOptions, name: str) -> Path | None:
+    """Where a file of the model's folder or repository is on this machine; None where there is none."""
+    found = cached_file(
+        options.model_name,
+        name,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        **_source(options),
+    )
+    return None if found is None else Path(found)
 
 
 def hub_token() -> str | None:
@@ -77,6 +95,40 @@ def hub_token() -> str | None:
     # Stripped: a file's last newline makes a header that is refused, and quoted in the refusal.
     given = (os.environ.get(name, "").strip() for name in TOKEN_VARIABLES)
     return next(filter(None, given), None)
+
+
+def _source(options: LoadOptions) -> dict[str, Any]:
+    return {"revision": options.revision, "token": hub_token()}
+
+
+def _architecture(config: PretrainedConfig, task: str) -> Any:
+    if task == "embed":
+        known = type(config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING
+        return transformers.AutoModelForTextEncoding if known else transformers.AutoModel
+    if config.is_encoder_decoder:
+        return transformers.AutoModelForSeq2SeqLM
+    return transformers.AutoModelForCausalLM
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # A head or a decoder that is left aside is reported by transformers as if it were a fault.
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(level)
+
+
+def _check_complete(options: LoadOptions, missing: set[str]) -> None:
+    # transformers fills what is missing with random numbers. A pooler is a head that embedding does not use.
+    needed = sorted(name for name in missing if "pooler" not in name.split("."))
+    if needed:
+        raise LoadError(
+            f"{options.model_name} has no weights for {', '.join(needed[:3])}{' …' if needed[3:] else ''} "
+            f"({len(needed)} in all): take a model whose checkpoint is complete"
+        )
 
 
 def _device(name: str) -> torch.device:
@@ -96,9 +148,11 @@ def _device(name: str) -> torch.device:
 def _dtype(name: str, config: PretrainedConfig, device: torch.device) -> torch.dtype:
     if name != "auto":
         return getattr(torch, name)
-    # On a CPU float32 gives the same answers in a batch as alone; half precision does not.
     own = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
-    return torch.float32 if device.type == "cpu" else own
+    if device.type != "cpu":
+        return own
+    # Half precision that a CPU has no instructions for is slower; what it has them for is so in batches.
+    return own if own == torch.bfloat16 and multiplies(own) else torch.float32
 
 
 def _window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -147,7 +201,8 @@ _HINTS: dict[type[Exception], str] = {
 
 
 @contextmanager
-def _explained(options: LoadOptions) -> Iterator[None]:
+def explained(options: LoadOptions) -> Iterator[None]:
+    """Makes any error but our own a `LoadError` that names the model and says what to do."""
     try:
         yield
     except AdapterError:

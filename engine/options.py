@@ -51,7 +51,7 @@ class LoadOptions(_Options):
     revision: str | None = Field(None, description="Branch, tag or commit of the hub repository.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="auto: float32 on a CPU, the checkpoint's own on a GPU.",
+        description="auto: the checkpoint's own on a GPU and on a CPU that multiplies it, else float32.",
     )
     device: str = Field("auto", description="auto (a GPU where there is one), cpu, cuda, cuda:1, mps.")
     device_map: str | dict[str, int | str] | None = Field(
@@ -109,6 +109,9 @@ class GenerationOptions(_Options):
     )
     seed: int | None = Field(None, ge=0, lt=2**63, description="The same seed gives the same sampled answer.")
     stop: tuple[str, ...] = Field((), description="Texts that end the answer; not part of it.")
+    top_logprobs: int = Field(
+        0, ge=0, le=20, description="So many of the likeliest tokens are noted at each place of an answer."
+    )
     confidence: str = Field(
         "mean_logprob", description="mean_logprob, or another method of engine/confidence.py."
     )

@@ -52,16 +52,36 @@ class Prompter:
             PromptError: nothing to read, a template that refuses the conversation, or one too long.
             ConfigurationError: a `chat_template` that is no valid template.
         """
+        return self._fitted(messages, options)[1]
+
+    def text(self, messages: Sequence[Message], options: GenerationOptions) -> str:
+        """The text whose token ids `encode` gives.
+
+        Raises:
+            PromptError, ConfigurationError: as `encode`.
+        """
+        return self._fitted(messages, options)[0]
+
+    def read(self, text: str, options: GenerationOptions) -> list[int]:
+        """The token ids of a text that begins as one written with these options does."""
+        _, ours = self._template(options.chat_template)
+        # A template of the tokenizer or user writes its special tokens; ours leave that to the tokenizer. An
+        # encoder's text always ends as the tokenizer ends it.
+        ids = self.tokenizer(text, add_special_tokens=ours or self.seq2seq, verbose=False)["input_ids"]
+        bos = self.tokenizer.bos_token_id
+        return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
+
+    def _fitted(self, messages: Sequence[Message], options: GenerationOptions) -> tuple[str, list[int]]:
         chat = _merged(_readable(messages, options.system_prompt))
-        ids = self._ids(chat, options)
+        text, ids = self._written(chat, options)
         if self.window is None:
-            return ids
+            return text, ids
         starts = _turn_starts(chat)
         roomy = self.window - (0 if self.seq2seq else min(options.max_new_tokens, self.window // 2))
         if len(ids) > roomy and options.overflow == "drop_oldest":
-            fits = lambda k: len(self._ids(_since(chat, starts[k]), options)) <= roomy  # noqa: E731
+            fits = lambda k: len(self._written(_since(chat, starts[k]), options)[1]) <= roomy  # noqa: E731
             oldest = bisect.bisect_left(range(len(starts) - 1), True, key=fits)
-            ids = self._ids(_since(chat, starts[oldest]), options)
+            text, ids = self._written(_since(chat, starts[oldest]), options)
             starts = starts[oldest:]
         if len(ids) > self.window - (0 if self.seq2seq else 1):
             what, hint = (
@@ -73,7 +93,7 @@ class Prompter:
                 f"{what} is {len(ids)} tokens long and the model's window is {self.window} tokens: "
                 f"shorten it{hint}"
             )
-        return ids
+        return text, ids
 
     def stops(self, options: GenerationOptions) -> tuple[str, ...]:
         """Texts that end an answer: the options', and where a transcript is written, the user's next turn."""
@@ -86,23 +106,20 @@ class Prompter:
             return options.max_new_tokens
         return min(options.max_new_tokens, self.window - (0 if self.seq2seq else prompt_tokens))
 
-    def _ids(self, chat: Chat, options: GenerationOptions) -> list[int]:
-        template, ours = self._template(options.chat_template)
+    def _written(self, chat: Chat, options: GenerationOptions) -> tuple[str, list[int]]:
+        template, _ = self._template(options.chat_template)
         try:
             text = self._write(chat, template)
         except TemplateSyntaxError as error:
             raise _no_template(str(error)) from None
         except Exception as error:  # A template is its author's code.
             raise PromptError(f"the model's chat template refuses this conversation: {error}") from None
-        # A template of the tokenizer or user writes its special tokens; ours leave that to the tokenizer. An
-        # encoder's text always ends as the tokenizer ends it.
         # Half of a surrogate pair, which JSON can hold, is no text that a tokenizer takes.
         text = text.encode("utf-8", "replace").decode()
-        ids = self.tokenizer(text, add_special_tokens=ours or self.seq2seq, verbose=False)["input_ids"]
+        ids = self.read(text, options)
         if not ids:
             raise PromptError("the model's chat template writes nothing for this conversation: change it")
-        bos = self.tokenizer.bos_token_id
-        return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
+        return text, ids
 
     def _template(self, given: str | None) -> tuple[str, bool]:
         """The template to write with, and whether it is one of ours."""

@@ -86,6 +86,8 @@ class Answer:
         finish_reason: "stop" (the model ended it, or a stop string), "length", or "error".
         usage: token counts.
         error: why there is no answer, with `finish_reason` "error"; else None.
+        top_logprobs: for each of `token_ids` the likeliest tokens there, (token id, log-probability), the
+            likeliest first; as many as the options ask for. Empty where they ask for none.
     """
 
     text: str
@@ -95,8 +97,24 @@ class Answer:
     finish_reason: FinishReason
     usage: Usage
     error: AdapterError | None = None
+    top_logprobs: tuple[tuple[tuple[int, float], ...], ...] = ()
 
     @classmethod
     def failed(cls, error: AdapterError) -> "Answer":
         """The answer of a request that has none."""
         return cls("", (), None, None, "error", Usage(0, 0), error)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of an answer while it grows.
+
+    Attributes:
+        index: the request it belongs to, by its place among those asked first.
+        text: what the answer's text has grown by.
+        answer: the whole answer, with its last piece; else None.
+    """
+
+    index: int
+    text: str
+    answer: Answer | None = None

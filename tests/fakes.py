@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from engine.dialogues import Follow
 from engine.errors import AdapterError
 from engine.types import Answer, Request, Usage
 
@@ -9,16 +10,23 @@ from engine.types import Answer, Request, Usage
 class FakeEngine:
     """Answers each request with the text that `reply` returns for it, or the error that it raises.
 
-    `batches` is what was asked: a list of requests for each call.
+    `batches` is what was asked: the requests of each call, then what followed their answers, round by round.
     """
 
     def __init__(self, reply: Callable[[Request], str]) -> None:
         self.reply = reply
         self.batches: list[list[Request]] = []
 
-    def generate(self, requests: Sequence[Request]) -> list[Answer]:
+    def generate(self, requests: Sequence[Request], follow: Follow | None = None) -> list[Answer]:
         self.batches.append(list(requests))
-        return [self._answer(request) for request in requests]
+        answers = [self._answer(request) for request in requests]
+        asked = list(enumerate(answers)) if follow else []
+        while asked:
+            following = [(i, request) for i, answer in asked if (request := follow(i, answer))]
+            if following:
+                self.batches.append([request for _, request in following])
+            asked = [(i, self._answer(request)) for i, request in following]
+        return answers
 
     def _answer(self, request: Request) -> Answer:
         try:

@@ -45,7 +45,13 @@ CONFIGS = {
     "gpt2": lambda: transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=512),
     "llama": lambda: transformers.LlamaConfig(**_SIZES),
     "qwen3": lambda: transformers.Qwen3Config(**_SIZES, head_dim=8),
+    "gemma": lambda: transformers.GemmaConfig(**_SIZES, head_dim=8),
     "phi3": lambda: transformers.Phi3Config(**_SIZES),
+    "mistral": lambda: transformers.MistralConfig(**_SIZES, sliding_window=16),
+    "qwen3_moe": lambda: transformers.Qwen3MoeConfig(
+        **_SIZES, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16
+    ),
+    "bloom": lambda: transformers.BloomConfig(hidden_size=32, n_layer=2, n_head=4),
     "t5": lambda: transformers.T5Config(
         d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=PAD
     ),
@@ -62,6 +68,10 @@ CONFIGS = {
         forced_eos_token_id=None,
     ),
 }
+
+# Those whose rows cannot be in flight: a bias for the distance, or an encoder.
+BATCHED = ["bloom", "t5", "bart"]
+IN_FLIGHT = [name for name in CONFIGS if name not in BATCHED]
 
 
 def random_model(architecture: str, seed: int = 0, **changes) -> PreTrainedModel:

@@ -1,66 +1,137 @@
 """The engine that runs transformers on this machine."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
 
-from engine import confidence
-from engine.errors import AdapterError
-from engine.generation import Generated, Row, generate
+import numpy as np
+
+from engine import confidence, scoring
+from engine.choosing import Decoding, Row
+from engine.dialogues import Follow
+from engine.errors import AdapterError, Unsupported
+from engine.generation import Generation, token_bytes
 from engine.loading import Loaded
-from engine.options import GenerationOptions
+from engine.progress import Progress
 from engine.prompting import Prompter
-from engine.types import Answer, Request, Usage
+from engine.scoring import Scores
+from engine.text import Pieces, StopStrings
+from engine.types import Answer, Chunk, Request, Usage
+from engine.weights import lay_out, restore
+
+logger = logging.getLogger(__name__)
+
+# Rows that wait for a place: enough to fill each one that gets free, and to form batches of like lengths.
+AHEAD = 64
 
 
 class LocalEngine:
-    """Answers requests with a loaded model."""
+    """Answers requests with a loaded model, whose weights it lays out anew for this machine."""
 
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
         self.tokenizer = loaded.tokenizer
         self.prompter = Prompter(loaded.tokenizer, loaded.model.config, loaded.window)
         self.eos = _end_ids(loaded)
+        lay_out(loaded.model)
+        self._token_bytes = _token_bytes(loaded, self.eos)
 
-    def generate(self, requests: Sequence[Request]) -> list[Answer]:
-        """An answer for each request, in their order; one that fails carries its error and costs no other."""
-        answers: list[Answer | None] = [None] * len(requests)
-        rows: dict[int, Row] = {}
-        for i, request in enumerate(requests):
-            try:
-                rows[i] = self._row(request)
-            except AdapterError as error:
-                answers[i] = Answer.failed(error)
+    def generate(self, requests: Sequence[Request], follow: Follow | None = None) -> list[Answer]:
+        """An answer for each request, in their order; one that fails carries its error and costs no other.
+
+        Requests that begin alike share what they begin with: the same request n times reads its prompt once.
+
+        Args:
+            follow: told each answer as it comes; what it returns is asked next, while the conversation so far
+                is still held. The answers to that go to `follow` alone.
+        """
+        answers: dict[int, Answer] = {}
+        for chunk in self._run(requests, follow, in_pieces=False):
+            if chunk.answer is not None:
+                answers.setdefault(chunk.index, chunk.answer)
+        return [answers[i] for i in range(len(requests))]
+
+    def stream(self, requests: Sequence[Request], follow: Follow | None = None) -> Iterator[Chunk]:
+        """As `generate`, piece by piece while the answers grow, those of all requests mixed.
+
+        A model whose rows cannot be in flight gives each answer as one piece.
+        """
+        return self._run(requests, follow, in_pieces=True)
+
+    def _run(self, requests: Sequence[Request], follow: Follow | None, in_pieces: bool) -> Iterator[Chunk]:
+        run = _Run(self, follow, in_pieces)
+        coming = iter(enumerate(requests))
+        with Progress(len(requests)) as progress:
+            while True:
+                while run.rows.waiting < AHEAD and (first := next(coming, None)):
+                    yield from run.ask(*first)
+                if not run.rows.busy:
+                    return
+                yield from run.step(progress)
+
+    @overload
+    def score(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
+        self, prompt: Request | str, candidates: Sequence[str]
+    ) -> Scores: ...
+
+    @overload
+    def score(self, prompt: Sequence[Request | str], candidates: Sequence[Sequence[str]]) -> list[Scores]: ...
+
+    def score(self, prompt: Any, candidates: Any) -> Scores | list[Scores]:
+        """How likely each candidate is to continue the prompt; of several prompts, each with its own.
+
+        See `engine.scoring.score`.
+        """
+        if isinstance(prompt, str | Request):
+            return scoring.score(self.loaded, self.prompter, [prompt], [candidates])[0]
+        return scoring.score(self.loaded, self.prompter, prompt, candidates)
+
+    def next_logits(self, prompts: Sequence[Request | str]) -> np.ndarray:
+        """The logits after each prompt, float32 (prompts, vocabulary). See `engine.scoring.next_logits`."""
+        return scoring.next_logits(self.loaded, self.prompter, prompts)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes model and tokenizer into a folder that `engine.loading.load` takes."""
+        restore(self.loaded.model)
+        try:
+            self.loaded.model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+        finally:
+            lay_out(self.loaded.model)
+
+    def rows(self) -> Generation:
+        """A run of rows by this model, none in it yet."""
         pad = self.tokenizer.pad_token_id
-        generated = generate(
+        return Generation(
             self.loaded.model,
-            list(rows.values()),
             eos=self.eos,
             pad=min(self.eos, default=0) if pad is None else pad,
             window=self.loaded.window,
+            token_bytes=self._token_bytes,
         )
-        for (i, row), result in zip(rows.items(), generated, strict=True):
-            answers[i] = self._answer(row, result) if isinstance(result, Generated) else Answer.failed(result)
-        return answers  # type: ignore[return-value]  # every index was filled above
 
-    def _row(self, request: Request) -> Row:
+    def row(self, request: Request) -> Row:
+        """A request as the model reads it.
+
+        Raises:
+            PromptError, ConfigurationError: it cannot be asked.
+        """
         prompt = self.prompter.encode(request.messages, request.options)
         options = request.options.model_copy(update={"stop": self.prompter.stops(request.options)})
         return Row(
             prompt=prompt,
             max_new_tokens=self.prompter.answer_limit(len(prompt), options),
             options=options,
-            ended=self._stop_reached(options) if options.stop else None,
+            ending=(lambda: StopStrings(self.tokenizer, options.stop)) if options.stop else None,
         )
 
-    def _stop_reached(self, options: GenerationOptions) -> Callable[[Sequence[int]], bool]:
-        # On text: one stop string has many spellings in tokens. It may be a special token, too.
-        def reached(tokens: Sequence[int]) -> bool:
-            text = self._text(tokens, special=True)
-            return any(stop in text for stop in options.stop)
-
-        return reached
-
-    def _answer(self, row: Row, generated: Generated) -> Answer:
-        text = self._text(generated.token_ids)
+    def answer(self, decoding: Decoding) -> Answer:
+        """What was generated for a row, as text."""
+        row, generated = decoding.row, decoding.generated
+        if generated.error:
+            return Answer.failed(generated.error)
+        text = str(self.tokenizer.decode(generated.token_ids, skip_special_tokens=True))
         starts = [text.find(stop) for stop in row.options.stop]
         cut = min((start for start in starts if start >= 0), default=len(text))
         return Answer(
@@ -70,10 +141,57 @@ class LocalEngine:
             confidence=confidence.measure(row.options.confidence, generated.evidence),
             finish_reason="stop" if generated.stopped else "length",
             usage=Usage(len(row.prompt), len(generated.token_ids)),
+            top_logprobs=tuple(generated.top_logprobs),
         )
 
-    def _text(self, token_ids: Sequence[int], special: bool = False) -> str:
-        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=not special))
+
+class _Run:
+    """One call of an engine: which row belongs to which request."""
+
+    def __init__(self, engine: LocalEngine, follow: Follow | None, in_pieces: bool) -> None:
+        self.engine = engine
+        self.rows = engine.rows()
+        self.follow = follow
+        self.in_pieces = in_pieces
+        self.asked: dict[Decoding, tuple[int, Pieces | None]] = {}
+
+    def ask(self, index: int, request: Request, soon: bool = False) -> Iterator[Chunk]:
+        """Lets a request wait for its row; what cannot be asked is answered at once, by its error."""
+        try:
+            row = self.engine.row(request)
+        except AdapterError as error:
+            yield from self._answered(index, Answer.failed(error), "")
+        else:
+            pieces = Pieces(self.engine.tokenizer, row.options.stop) if self.in_pieces else None
+            self.asked[self.rows.add(row, soon)] = index, pieces
+
+    def step(self, progress: Progress) -> Iterator[Chunk]:
+        """Brings the rows on, and gives what is new."""
+        for decoding in self.rows.step():
+            index, pieces = self.asked[decoding]
+            if decoding.live:
+                text = pieces.add(decoding.tokens[-1]) if pieces else ""
+                if text:
+                    yield Chunk(index, text)
+            else:
+                del self.asked[decoding]
+                progress.answered(len(decoding.generated.token_ids), self.rows.live)
+                answer = self.engine.answer(decoding)
+                yield from self._answered(index, answer, pieces.rest(answer.text) if pieces else answer.text)
+
+    def _answered(self, index: int, answer: Answer, text: str) -> Iterator[Chunk]:
+        yield Chunk(index, text, answer)
+        following = self.follow(index, answer) if self.follow else None
+        if following is not None:
+            yield from self.ask(index, following, soon=True)
+
+
+def _token_bytes(loaded: Loaded, eos: frozenset[int]) -> int | None:
+    try:
+        return token_bytes(loaded.model, eos)
+    except Unsupported as reason:
+        logger.info("%s answers in batches, not in flight: %s", type(loaded.model).__name__, reason)
+        return None
 
 
 def _end_ids(loaded: Loaded) -> frozenset[int]:

@@ -354,3 +354,41 @@ def test_a_model_without_a_bound_has_its_tokenizers_window(tmp_path: Path):
     tiny.random_model("t5").save_pretrained(tmp_path)
     tiny.byte_tokenizer(model_max_length=100).save_pretrained(tmp_path)
     assert load(LoadOptions(model_name=str(tmp_path))).window == 100
+
+
+# To embed
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [("llama", "LlamaModel"), ("t5", "T5EncoderModel"), ("bart", "BartModel"), ("bert", "BertModel")],
+)
+def test_to_embed_a_model_is_loaded_without_its_head(
+    tmp_path: Path, capfd: pytest.CaptureFixture, architecture: str, expected: str
+):
+    if architecture == "bert":
+        size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+        transformers.BertForMaskedLM(transformers.BertConfig(**size)).save_pretrained(tmp_path)
+        tiny.byte_tokenizer().save_pretrained(tmp_path)
+    else:
+        tiny.save(tmp_path, architecture)
+    options = LoadOptions(model_name=str(tmp_path), device="cpu")
+    loaded = load(options, task="embed")
+    assert type(loaded.model).__name__ == expected
+    assert not loaded.model.training
+    assert loaded.options == options
+    assert "LOAD REPORT" not in capfd.readouterr().err
+    assert transformers.logging.get_verbosity() == transformers.logging.WARNING
+
+
+def test_to_embed_the_same_weights_are_loaded(load_folder: Callable, folders: dict[str, Path]):
+    whole = load_folder("llama").model.base_model.state_dict()
+    bare = load(LoadOptions(model_name=str(folders["llama"]), device="cpu"), task="embed").model.state_dict()
+    assert whole.keys() == bare.keys()
+    assert all(torch.equal(weight, bare[name]) for name, weight in whole.items())
+
+
+def test_to_embed_a_checkpoint_has_to_be_complete(folders: dict[str, Path], tmp_path: Path):
+    folder = rewrite(Path(shutil.copytree(folders["llama"], tmp_path / "short")), num_hidden_layers=3)
+    with pytest.raises(LoadError, match=r"short has no weights for layers\.2\..* …"):
+        load(LoadOptions(model_name=str(folder), device="cpu"), task="embed")

@@ -1,0 +1,168 @@
+"""Texts in, vectors out."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from tokenizers.normalizers import Lowercase
+from torch.nn import functional
+
+from engine import sentence
+from engine.encoding import Encoder
+from engine.errors import ConfigurationError
+from engine.loading import Loaded
+from engine.pooling import POOLINGS, pool
+
+
+class EmbeddingOptions(BaseModel):
+    """How a text becomes a vector."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pooling: str = Field(
+        default="auto", description=f"auto (what the model's folder says, else mean), {', '.join(POOLINGS)}."
+    )
+    normalize: bool | None = Field(
+        default=None,
+        description="Whether vectors have length 1; None: what the model's folder says, else not.",
+    )
+    max_length: int | None = Field(
+        default=None, ge=1, description="Tokens of a text that are read; never more than the model's window."
+    )
+    query_prefix: str | None = Field(
+        default=None, description="Put before a query; None: what the model's folder says."
+    )
+    document_prefix: str | None = Field(
+        default=None, description="Put before a document; None: what the model's folder says."
+    )
+
+    @field_validator("pooling")
+    @classmethod
+    def _known_pooling(cls, value: str) -> str:
+        if value not in ("auto", *POOLINGS):
+            raise ValueError(f"no such pooling; there are auto, {', '.join(POOLINGS)}")
+        return value
+
+
+DEFAULTS = EmbeddingOptions()
+
+
+class Embedder:
+    """Makes vectors with a loaded model; a sentence-transformers folder's own settings are the default.
+
+    Raises:
+        Unsupported: a model that gives no hidden states, or a folder that asks for what is not common.
+    """
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.settings = sentence.read(loaded.options) if loaded.options else sentence.SentenceSettings()
+        self.tokenizer = loaded.tokenizer
+        examples = self.tokenizer(["A text.", "A longer text."])["input_ids"]
+        self.encoder = Encoder(loaded.model, self.tokenizer.pad_token_id or 0, examples)
+
+    def embed(
+        self, texts: Sequence[str], options: EmbeddingOptions = DEFAULTS, kind: str | None = None
+    ) -> np.ndarray:
+        """A vector for each text, which does not depend on the others.
+
+        Args:
+            kind: "query", "document" or another prompt of the model's folder; None: its default prompt.
+
+        Returns:
+            (texts, dim) in float32. The tokens of a text without any pool to zeros.
+
+        Raises:
+            ConfigurationError: a `kind` that there is not, or a `max_length` that leaves no room for a text.
+        """
+        prompt = self._prompt(options, kind)
+        tokens = self._tokens([prompt + text for text in _listed(texts)], options.max_length)
+        modes = self.settings.poolings if options.pooling == "auto" else (options.pooling,)
+        start = 0 if self.settings.include_prompt else self._prompt_length(prompt, options.max_length)
+        with torch.inference_mode():
+            vectors = self._pooled(tokens, modes, start=start)
+            for module in self.settings.modules:
+                if module is not functional.normalize or options.normalize is not False:
+                    vectors = module(vectors)
+            vectors = vectors[:, : self.settings.dimensions]
+            return (functional.normalize(vectors) if options.normalize else vectors).numpy()
+
+    def hidden_states(
+        self, texts: Sequence[str], layer: int = -1, reduction: Literal["mean", "sum"] | None = "mean"
+    ) -> np.ndarray | list[np.ndarray]:
+        """What a layer makes of each text, of its tokens and of those that the tokenizer puts around them.
+
+        Args:
+            layer: 0 is the embeddings, 1 the first layer's output, -1 the last hidden states.
+            reduction: what is made of a text's tokens; None leaves them as they are.
+
+        Returns:
+            (texts, dim), or without a reduction a list with (tokens, dim) for each text; float32.
+
+        Raises:
+            ConfigurationError: a layer that the model does not have.
+        """
+        tokens = self._tokens(_listed(texts), None)
+        if reduction is not None:
+            return self._pooled(tokens, [reduction], layer=layer).numpy()
+        found = [np.zeros(0)] * len(texts)
+        for batch, states in self.encoder.run(tokens, layer):
+            for i, state in zip(batch, states, strict=True):
+                found[i] = state.float().cpu().numpy()
+        return found
+
+    def _pooled(
+        self, tokens: Sequence[Sequence[int]], modes: Sequence[str], start: int = 0, layer: int = -1
+    ) -> torch.Tensor:
+        rows = [torch.zeros(0)] * len(tokens)
+        for batch, states in self.encoder.run(tokens, layer):
+            vectors = torch.stack([pool(state, modes, start) for state in states]).cpu()
+            for i, vector in zip(batch, vectors, strict=True):
+                rows[i] = vector
+        return torch.stack(rows) if rows else torch.zeros(0, len(modes) * self.encoder.width)
+
+    def _tokens(self, texts: list[str], max_length: int | None) -> list[list[int]]:
+        if not texts:
+            return []
+        if self.settings.lower_case:
+            texts = [Lowercase().normalize_str(text) for text in texts]
+        # A tokenizer without a bound says 10**30.
+        limit = min(
+            max_length or self.settings.max_length or self.tokenizer.model_max_length,
+            self.encoder.window or 10**9,
+        )
+        tokens = self.tokenizer(
+            texts,
+            truncation=True,
+            max_length=limit,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
+        if max(map(len, tokens)) > limit:
+            raise ConfigurationError(
+                f"max_length {limit} is no more than the special tokens of a text: raise it"
+            )
+        return tokens
+
+    def _prompt(self, options: EmbeddingOptions, kind: str | None) -> str:
+        prefixes = {"query": options.query_prefix, "document": options.document_prefix}
+        prompts = {"query": "", "document": ""} | dict(self.settings.prompts)
+        prompts |= {name: prefix for name, prefix in prefixes.items() if prefix is not None}
+        name = kind if kind is not None else self.settings.default_prompt
+        if name is not None and name not in prompts:
+            raise ConfigurationError(f"there is no prompt {name!r}: this model has {', '.join(prompts)}")
+        return "" if name is None else prompts[name]
+
+    def _prompt_length(self, prompt: str, max_length: int | None) -> int:
+        if not prompt:
+            return 0
+        [tokens] = self._tokens([prompt], max_length)
+        ends = tokens and tokens[-1] in self.tokenizer.all_special_ids
+        return len(tokens) - bool(ends)
+
+
+def _listed(texts: Sequence[str]) -> list[str]:
+    if isinstance(texts, str):
+        raise TypeError("a list of texts is needed, not one text: [text]")
+    return list(texts)

@@ -1,0 +1,38 @@
+"""One line that shows how generation goes: answers, tokens a second, live rows; none where no one looks."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+
+class Progress:
+    """A progress line on the terminal while it is entered; silent where the output is no terminal."""
+
+    def __init__(self, answers: int) -> None:
+        """Starts the clock.
+
+        Args:
+            answers: how many are asked for; where turns follow there may be more.
+        """
+        self._bar = tqdm(total=answers, desc="generating", unit="answer", leave=False, disable=None)
+        self._started = time.monotonic()
+        self._tokens = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def answered(self, tokens: int, live: int) -> None:
+        """An answer of so many tokens has come; so many rows are live."""
+        self._tokens += tokens
+        if not self._bar.disable:
+            speed = self._tokens / (time.monotonic() - self._started)
+            self._bar.set_postfix_str(f"{speed:.0f} tokens/s, {live} rows", refresh=False)
+            self._bar.total = max(self._bar.total, self._bar.n + live)
+            self._bar.update()

@@ -1,0 +1,136 @@
+"""Prompt and candidates → token ids, by the boundary rule of lm-evaluation-harness."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from engine.errors import PromptError
+from engine.prompting import Prompter
+from engine.types import Request
+
+logger = logging.getLogger(__name__)
+
+Encode = Callable[[str], list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What is read and what is scored of one candidate.
+
+    Attributes:
+        context: the prompt's tokens; at least one.
+        continuation: the candidate's tokens; at least one.
+    """
+
+    context: list[int]
+    continuation: list[int]
+
+
+class Pairs:
+    """Splits prompts and candidates for one prompter: its tokenizer, its kind of model, its window."""
+
+    def __init__(self, prompter: Prompter) -> None:
+        self.prompter = prompter
+        self.tokenizer = prompter.tokenizer
+        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        self.prefix: int | None = eos if bos is None else bos
+        # A text that begins with this gets no special tokens: it has them.
+        self.opening = None if self.prefix is None else str(self.tokenizer.decode([self.prefix]))
+
+    def split(self, prompt: Request | str, candidates: Sequence[str]) -> list[Pair]:
+        """A pair for each candidate, in order; all fit the window.
+
+        Raises:
+            PromptError: no candidates, one without tokens of its own, or one that does not fit the window.
+        """
+        if isinstance(candidates, str) or not candidates:
+            raise PromptError("it has no list of candidates: give at least one text in a list")
+        texts = [_readable(candidate) for candidate in candidates]
+        if "" in texts:
+            raise PromptError(f"candidate {texts.index('')} is empty: leave it out, or give it a text")
+        whole, encode = self._prompt(prompt, texts)
+        text = whole.rstrip()
+        spaces = whole[len(text) :]
+        context = encode(text) if text else []
+        pairs = [self._pair(context, text, spaces + candidate, encode) for candidate in texts]
+        return [self._fitting(pair, i, isinstance(prompt, str)) for i, pair in enumerate(pairs)]
+
+    def context(self, prompt: Request | str) -> list[int]:
+        """The tokens of a prompt as it stands, trailing spaces and all, cut to the window.
+
+        Raises:
+            PromptError: a conversation that does not fit the window.
+        """
+        text, encode = self._prompt(prompt)
+        ids = encode(text) if text else []
+        return self._cut(ids or [self._prefix()])
+
+    def _prompt(self, prompt: Request | str, candidates: Sequence[str] = ()) -> tuple[str, Encode]:
+        """A prompt as text, and what encodes texts that begin with it."""
+        if isinstance(prompt, str):
+            return _readable(prompt), self._plain
+        # Turns are dropped so that the longest candidate fits, not the longest answer.
+        room = max((len(self._bare(candidate)) for candidate in candidates), default=1)
+        options = prompt.options.model_copy(update={"max_new_tokens": room})
+        text = self.prompter.text(prompt.messages, options)
+        return text, lambda text: self.prompter.read(text, options)
+
+    def _plain(self, text: str) -> list[int]:
+        opened = self.opening is not None and text.startswith(self.opening)
+        return self.tokenizer(text, add_special_tokens=not opened, verbose=False)["input_ids"]
+
+    def _bare(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+    def _pair(self, context: list[int], prompt: str, candidate: str, encode: Encode) -> Pair:
+        if context and not self.prompter.seq2seq:
+            return Pair(context, encode(prompt + candidate)[len(context) :])
+        ids = self._bare(candidate)
+        if not context and ids[:1] == [self._prefix()]:
+            return Pair(ids[:1], ids[1:])
+        return Pair(context or [self._prefix()], ids)
+
+    def _prefix(self) -> int:
+        if self.prefix is None:
+            raise PromptError(
+                "it is empty, and the tokenizer has no token that begins a text: give it a text"
+            )
+        return self.prefix
+
+    def _fitting(self, pair: Pair, candidate: int, plain: bool) -> Pair:
+        """The pair in the window, of plain text its last tokens. The last one of all is never read."""
+        window, size = self.prompter.window, len(pair.continuation)
+        if not size:
+            raise PromptError(
+                f"candidate {candidate} adds no token: the tokenizer joins it to the end of the prompt. End "
+                "the prompt at a word's end, or lengthen the candidate"
+            )
+        if window is None:
+            return pair
+        if size > window:
+            raise PromptError(
+                f"candidate {candidate} is {size} tokens long and the model's window is {window}: shorten it"
+            )
+        if self.prompter.seq2seq:
+            return Pair(self._cut(pair.context), pair.continuation)
+        if (over := len(pair.context) + size - 1 - window) <= 0:
+            return pair
+        if not plain:
+            raise PromptError(
+                f"the conversation and candidate {candidate} are {over} tokens longer than the window of "
+                f"{window}: shorten one of them"
+            )
+        return Pair(self._cut(pair.context, window + 1 - size), pair.continuation)
+
+    def _cut(self, ids: list[int], room: int | None = None) -> list[int]:
+        """The last tokens, as many as there is room for: by default the whole window."""
+        room = self.prompter.window if room is None else room
+        if room is None or len(ids) <= room:
+            return ids
+        logger.warning("a prompt of %d tokens is cut to its last %d, to fit the window", len(ids), room)
+        return ids[-room:]
+
+
+def _readable(text: str) -> str:
+    # Half of a surrogate pair, which JSON can hold, is no text that a tokenizer takes.
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,134 @@
+"""Rows of token ids in, log-probabilities or logits out, in as few forward passes as are worthwhile."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from transformers import PreTrainedModel
+
+from engine import packing
+from engine.errors import GenerationError
+from engine.scoring.readers import EncoderDecoder, Packed, Padded, Reader, Row
+
+logger = logging.getLogger(__name__)
+
+# Tokens that a forward pass reads, where more than one row is in it.
+TOKENS = 2048
+# Bytes of logits that it gives, likewise, as if they were float32.
+LOGITS = 2**28
+# Rows of logits that are normalised at a time.
+_ROWS = 128
+
+Result = TypeVar("Result")
+# Rows, the logits of a pass over them, and which of these are asked for by each row.
+Take = Callable[[Sequence[Row], torch.Tensor, list[list[int]]], list[Result]]
+
+
+def logprobs(model: PreTrainedModel, rows: Sequence[Row]) -> list[list[float] | GenerationError]:
+    """The log-probability of each target of each row, computed in float32; in the order of `rows`."""
+
+    def take(rows: Sequence[Row], logits: torch.Tensor, places: list[list[int]]) -> list[list[float]]:
+        norms = torch.cat([part.float().logsumexp(-1) for part in logits.split(_ROWS)])
+        place = torch.tensor([i for asked in places for i in asked], device=logits.device)
+        target = torch.tensor([token for row in rows for token in row.targets], device=logits.device)
+        chosen = logits[place, target].float() - norms[place]
+        return [part.tolist() for part in chosen.cpu().split([len(row.targets) for row in rows])]
+
+    return _read(model, rows, take)
+
+
+def last_logits(model: PreTrainedModel, rows: Sequence[Row]) -> list[torch.Tensor | GenerationError]:
+    """The logits of each row's last position: float32 (vocabulary,) on the CPU; in the order of `rows`."""
+
+    def take(rows: Sequence[Row], logits: torch.Tensor, places: list[list[int]]) -> list[torch.Tensor]:
+        return list(logits[[asked[-1] for asked in places]].float().cpu())
+
+    return _read(model, rows, take)
+
+
+def _read(model: PreTrainedModel, rows: Sequence[Row], take: Take[Result]) -> list[Result | GenerationError]:
+    reader = _reader(model)
+    results: dict[int, Result | GenerationError] = {}
+    for batch in _batches(reader, rows):
+        read = _read_or_halve(reader, [rows[i] for i in batch], take)
+        results |= zip(batch, read, strict=True)
+    return [results[i] for i in range(len(rows))]
+
+
+_packs: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
+
+
+def _reader(model: PreTrainedModel) -> Reader:
+    if model.config.is_encoder_decoder:
+        return EncoderDecoder(model)
+    if model not in _packs:
+        _packs[model] = packing.packs(model) and _reads_trees(model)
+    return Packed(model) if _packs[model] else Padded(model)
+
+
+def _reads_trees(model: PreTrainedModel) -> bool:
+    """Whether a small tree gives the logits that its rows give by themselves."""
+    size = model.config.get_text_config(decoder=True).vocab_size
+    prompt = tuple((7 + 13 * i) % size for i in range(5))
+    rows = [Row((*prompt, i % size, (2 * i + 1) % size), (0, 0, 0), (0, 5)) for i in range(3)]
+    try:
+        with torch.inference_mode():
+            packed, padded = (
+                torch.cat([logits[asked].float() for asked in places])
+                for logits, places in (kind(model).logits(rows) for kind in (Packed, Padded))
+            )
+    except Exception as error:  # A model's code is its author's.
+        logger.info("candidates are scored in padded rows: %s: %s", type(error).__name__, error)
+        return False
+    # Half precision rounds, and may send a token to another expert; a wrong mask differs by far more.
+    most = 1e-3 if model.dtype == torch.float32 else 0.2
+    return bool((packed - padded).norm() <= most * padded.norm())
+
+
+def _batches(reader: Reader, rows: Sequence[Row]) -> Iterator[list[int]]:
+    """Indices of rows that are read in one pass; a group is split only where it is too large by itself."""
+    most = LOGITS // (4 * reader.model.config.get_text_config(decoder=True).vocab_size)
+
+    def fit(batch: list[int]) -> bool:
+        tokens, places = reader.size([rows[i] for i in batch])
+        return len(batch) == 1 or (tokens <= TOKENS and places <= most)
+
+    def long(i: int) -> bool:
+        return _long(reader.model, len(rows[i].tokens))
+
+    order = sorted(range(len(rows)), key=lambda i: (long(i), *reader.order(rows[i])))
+    batch: list[int] = []
+    for _, group in groupby(order, key=lambda i: (long(i), rows[i].group)):
+        together = list(group)
+        for part in [together] if fit(together) else [[i] for i in together]:
+            if batch and (long(batch[0]) != long(part[0]) or not fit(batch + part)):
+                yield batch
+                batch = []
+            batch = batch + part
+    if batch:
+        yield batch
+
+
+def _long(model: PreTrainedModel, tokens: int) -> bool:
+    """Whether longrope turns the positions of a pass (Phi-3's) in its other way: for all rows or for none."""
+    if packing.rope_type(model) != "longrope":
+        return False
+    rope = model.config.get_text_config(decoder=True).rope_parameters
+    return bool(tokens > rope["original_max_position_embeddings"])
+
+
+def _read_or_halve(reader: Reader, rows: list[Row], take: Take[Result]) -> list[Result | GenerationError]:
+    """What `take` makes of one pass; one that fails (out of memory, say) is halved and tried again."""
+    try:
+        with torch.inference_mode():
+            return [*take(rows, *reader.logits(rows))]
+    except (RuntimeError, ValueError, IndexError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    if len(rows) == 1:
+        return [GenerationError(f"the model failed on this prompt: {reason}")]
+    logger.warning("a pass over %d rows failed (%s): trying halves", len(rows), reason)
+    half = len(rows) // 2
+    return _read_or_halve(reader, rows[:half], take) + _read_or_halve(reader, rows[half:], take)
