@@ -131,8 +131,8 @@ class InFlight:
             if self.live == self._limit or (self.live and not self._fits(decoding)):
                 break
             if not self._is_being_read(decoding):
-                self._enter(decoding)
                 self.waiting.remove(decoding)
+                self._enter(decoding)
         while None in self.rows:
             gap, last = self.rows.index(None), len(self.rows) - 1
             moved = self.rows.pop()
@@ -146,18 +146,19 @@ class InFlight:
     def _enter(self, decoding: Decoding) -> None:
         """A free slot takes the row, with what any slot already holds of its tokens."""
         free = [slot for slot, row in enumerate(self.rows) if row is None] or [len(self.rows)]
-        if free[-1] >= self.slots.rows or decoding.limit > self.slots.tokens:
-            rows = min(self._limit, self._affordable(free[-1] + 1, decoding.limit))
-            self.slots.resize(rows, decoding.limit, [len(held) for held in self.held])
-            self.held = [*self.held, *([] for _ in range(self.slots.rows))][: self.slots.rows]
+        self.held += [[]] * (free[-1] + 1 - len(self.held))
         # The last token is always read: its logits are wanted.
         known = [common(held, decoding.tokens[:-1]) for held in self.held]
         slot = max(free, key=known.__getitem__)
+        self.rows[slot : slot + 1] = [decoding]
+        if slot >= self.slots.rows or decoding.limit > self.slots.tokens:
+            rows = min(self._limit, self._affordable(decoding.limit))
+            self.slots.resize(rows, decoding.limit, [len(held) for held in self.held])
+            del self.held[rows:], known[rows:]
         source = max(range(len(known)), key=known.__getitem__)
         if known[source] > known[slot]:
             self.slots.copy(source, slot, known[source])
         self.held[slot] = decoding.tokens[: known[source]]
-        self.rows[slot : slot + 1] = [decoding]
 
     def _is_being_read(self, decoding: Decoding) -> bool:
         """Whether a live row is about to hold much more of this one's beginning than any does now."""
@@ -168,10 +169,10 @@ class InFlight:
             if row is not None
         )
 
-    def _affordable(self, rows: int, tokens: int) -> int:
-        """How many slots of so many tokens the memory has room for; at least so many rows."""
+    def _affordable(self, tokens: int) -> int:
+        """How many slots of so many tokens the memory has room for; at least those in use."""
         size = max(self.slots.tokens, -(-tokens // BLOCK) * BLOCK) * self._token_bytes
-        return max(self._memory // size, rows, len(self.rows))
+        return max(self._memory // size, len(self.rows))
 
     def _fits(self, decoding: Decoding) -> bool:
         size = max(self.slots.tokens, decoding.limit) * self._token_bytes

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-# A character has at most four bytes: more tokens without one are no beginning of a character.
-_LONGEST_CHARACTER = 4
+# What a decoder writes for bytes that are no character, or not yet one.
+_INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
+# After so many tokens that end in no character none is awaited any more.
+_LONGEST_WAIT = 64
 
 
 class Decoder:
@@ -25,17 +27,19 @@ class Decoder:
         self._special = special
         self._tokens: list[int] = []
         self._known = 0  # So many tokens are context: their text is out.
+        self._given = 0  # So many characters of the others' text are out, too.
 
     def add(self, token: int) -> str:
-        """The text that is certain with one more token; empty where a character is incomplete."""
+        """The text that is certain with one more token, beyond what was certain before."""
         self._tokens.append(token)
-        before, text = self._text(self._tokens[: self._known]), self._text(self._tokens)
-        fresh = len(self._tokens) - self._known
-        if text.endswith("\N{REPLACEMENT CHARACTER}") and fresh < _LONGEST_CHARACTER:
-            return ""
-        self._tokens = self._tokens[self._known :]
-        self._known = fresh
-        return text[len(before) :]
+        text = self._text(self._tokens)[len(self._text(self._tokens[: self._known])) :]
+        waited = len(self._tokens) - self._known
+        certain = text.rstrip(_INCOMPLETE) if waited < _LONGEST_WAIT else text
+        piece, self._given = certain[self._given :], len(certain)
+        if certain == text:
+            self._tokens = self._tokens[self._known :]
+            self._known, self._given = waited, 0
+        return piece
 
     def _text(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=not self._special))
@@ -92,4 +96,4 @@ class Pieces:
 
     def rest(self, text: str) -> str:
         """The last piece, of an answer with this text."""
-        return text.removeprefix(self._given)
+        return text[len(self._given) :]

@@ -2,16 +2,18 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 
-from engine import confidence, scoring
+from engine import confidence, generation, scoring
 from engine.choosing import Decoding, Row
 from engine.dialogues import Follow
+from engine.embedding import DEFAULTS, Embedder, EmbeddingOptions
 from engine.errors import AdapterError, Unsupported
-from engine.generation import Generation, token_bytes
+from engine.generation import Generation
 from engine.loading import Loaded
 from engine.progress import Progress
 from engine.prompting import Prompter
@@ -33,9 +35,7 @@ class LocalEngine:
         self.loaded = loaded
         self.tokenizer = loaded.tokenizer
         self.prompter = Prompter(loaded.tokenizer, loaded.model.config, loaded.window)
-        self.eos = _end_ids(loaded)
         lay_out(loaded.model)
-        self._token_bytes = _token_bytes(loaded, self.eos)
 
     def generate(self, requests: Sequence[Request], follow: Follow | None = None) -> list[Answer]:
         """An answer for each request, in their order; one that fails carries its error and costs no other.
@@ -58,6 +58,29 @@ class LocalEngine:
         A model whose rows cannot be in flight gives each answer as one piece.
         """
         return self._run(requests, follow, in_pieces=True)
+
+    @cached_property
+    def eos(self) -> frozenset[int]:
+        """Token ids that end an answer."""
+        ids = self.loaded.model.generation_config.eos_token_id
+        ids = self.tokenizer.eos_token_id if ids is None else ids
+        return frozenset([] if ids is None else [ids] if isinstance(ids, int) else ids)
+
+    @cached_property
+    def token_bytes(self) -> int | None:
+        """What the keys and values of a token take; None where answers are made in batches, not in flight.
+
+        Raises:
+            Unsupported: a model that writes no text.
+        """
+        model = self.loaded.model
+        if not model.can_generate():
+            raise Unsupported(f"{type(model).__name__} writes no text: it can only embed")
+        try:
+            return generation.token_bytes(model, self.eos)
+        except Unsupported as reason:
+            logger.info("%s answers in batches, not in flight: %s", type(model).__name__, reason)
+            return None
 
     def _run(self, requests: Sequence[Request], follow: Follow | None, in_pieces: bool) -> Iterator[Chunk]:
         run = _Run(self, follow, in_pieces)
@@ -91,6 +114,22 @@ class LocalEngine:
         """The logits after each prompt, float32 (prompts, vocabulary). See `engine.scoring.next_logits`."""
         return scoring.next_logits(self.loaded, self.prompter, prompts)
 
+    def embed(
+        self, texts: Sequence[str], options: EmbeddingOptions = DEFAULTS, kind: str | None = None
+    ) -> np.ndarray:
+        """A vector for each text, float32 (texts, dim). See `engine.embedding.Embedder.embed`."""
+        return self._embedder.embed(texts, options, kind)
+
+    def hidden_states(
+        self, texts: Sequence[str], layer: int = -1, reduction: Literal["mean", "sum"] | None = "mean"
+    ) -> np.ndarray | list[np.ndarray]:
+        """What a layer makes of each text. See `engine.embedding.Embedder.hidden_states`."""
+        return self._embedder.hidden_states(texts, layer, reduction)
+
+    @cached_property  # It tries the model, and reads its folder.
+    def _embedder(self) -> Embedder:
+        return Embedder(self.loaded)
+
     def save(self, folder: str | Path) -> None:
         """Writes model and tokenizer into a folder that `engine.loading.load` takes."""
         restore(self.loaded.model)
@@ -108,7 +147,7 @@ class LocalEngine:
             eos=self.eos,
             pad=min(self.eos, default=0) if pad is None else pad,
             window=self.loaded.window,
-            token_bytes=self._token_bytes,
+            token_bytes=self.token_bytes,
         )
 
     def row(self, request: Request) -> Row:
@@ -184,17 +223,3 @@ class _Run:
         following = self.follow(index, answer) if self.follow else None
         if following is not None:
             yield from self.ask(index, following, soon=True)
-
-
-def _token_bytes(loaded: Loaded, eos: frozenset[int]) -> int | None:
-    try:
-        return token_bytes(loaded.model, eos)
-    except Unsupported as reason:
-        logger.info("%s answers in batches, not in flight: %s", type(loaded.model).__name__, reason)
-        return None
-
-
-def _end_ids(loaded: Loaded) -> frozenset[int]:
-    ids = loaded.model.generation_config.eos_token_id
-    ids = loaded.tokenizer.eos_token_id if ids is None else ids
-    return frozenset([] if ids is None else [ids] if isinstance(ids, int) else ids)

@@ -39,7 +39,7 @@ def rows_of(model, in_flight: bool = True, eos: Iterable[int] = tiny.ENDS, pad: 
         eos=frozenset(eos),
         pad=pad,
         window=getattr(model.config, "max_position_embeddings", None),
-        token_bytes=measured(model, eos) if in_flight else None,
+        token_bytes=measured(model, frozenset(eos)) if in_flight else None,
     )
 
 
@@ -120,9 +120,9 @@ def poisoned(model, token: int):
     return model
 
 
-def measured(model, eos: Iterable[int] = tiny.ENDS) -> int | None:
+def measured(model, eos: frozenset[int] = frozenset(tiny.ENDS)) -> int | None:
     """What a token takes in the memory of a model whose rows can be in flight, else None."""
     try:
-        return token_bytes(model, frozenset(eos))
+        return token_bytes(model, eos)
     except Unsupported:
         return None

@@ -1,7 +1,7 @@
 """In flight, where things go wrong: what fails costs itself, and what was finished stays."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -118,10 +118,10 @@ def test_a_row_without_memory_alone_has_an_error_with_the_plan_of_it(llama):
 def test_slots_that_cannot_grow_cost_no_live_row_its_answer(llama, monkeypatch: pytest.MonkeyPatch):
     resize = Slots.resize
 
-    def limited(slots: Slots, rows: int, tokens: int) -> None:
+    def limited(slots: Slots, rows: int, tokens: int, held: Sequence[int] = ()) -> None:
         if tokens > 64:
             raise NO_MEMORY
-        resize(slots, rows, tokens)
+        resize(slots, rows, tokens, held)
 
     monkeypatch.setattr(Slots, "resize", limited)
     rows = [row(9, 20), row(100, 20), row(12, 20)]

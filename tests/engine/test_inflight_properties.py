@@ -1,4 +1,4 @@
-"""In flight, whatever rows come in whatever order: each gets what it gets alone, at every size of everything."""
+"""In flight, whatever rows come in whatever order: each gets what it gets alone."""
 
 import functools
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import inflight, slots
-from engine.choosing import Decoding, Row
+from engine.choosing import Decoding
+from engine.inflight import InFlight
 from tests import tiny
-from tests.engine.rows import alone, answer, asks, prompt, rows_of
+from tests.engine.rows import asks, finish, measured, prompt
 
-LONGEST_ANSWER = 14
-# Of each kind of mask: learned positions, grouped heads, a window, experts.
-ARCHITECTURES = ["gpt2", "llama", "mistral", "qwen3_moe"]
+LONGEST_ANSWER = 7
+SAMPLED = {"temperature": 1.5, "seed": 3}
 
 
 @functools.cache
@@ -23,9 +23,21 @@ def model(architecture: str):
 
 
 @functools.cache
-def greedy(architecture: str, prompt: tuple[int, ...]) -> list[int]:
-    """The longest answer that `model.generate` gives to a prompt; a shorter one is its beginning."""
-    return alone(model(architecture), asks(prompt, LONGEST_ANSWER))
+def size(architecture: str) -> int:
+    return measured(model(architecture))
+
+
+def run_of(architecture: str) -> InFlight:
+    return InFlight(model(architecture), frozenset(tiny.ENDS), size(architecture))
+
+
+@functools.cache
+def expected(architecture: str, prompt: tuple[int, ...], sampled: bool) -> list[int]:
+    """The longest answer to a prompt by itself; a shorter one is its beginning."""
+    run = run_of(architecture)
+    decoding = run.add(asks(prompt, LONGEST_ANSWER, **(SAMPLED if sampled else {})))
+    finish(run)
+    return decoding.generated.token_ids
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,7 @@ class Asked:
     Attributes:
         length, salt: of the prompt; those of one salt begin alike.
         answer: the most tokens to generate.
-        seed: of a sampled answer; None: a greedy one.
+        sampled: whether the answer is drawn.
         wait: how many steps pass before the next row is added.
         follows: how many tokens longer than the conversation each of the next turns is.
     """
@@ -43,19 +55,19 @@ class Asked:
     length: int
     salt: int
     answer: int
-    seed: int | None
+    sampled: bool
     wait: int
     follows: tuple[int, ...]
 
 
 asked = st.builds(
     Asked,
-    length=st.integers(1, 70),
-    salt=st.integers(0, 3),
+    length=st.sampled_from([1, 2, 7, 16, 17, 40, 65]),
+    salt=st.integers(0, 2),
     answer=st.integers(1, LONGEST_ANSWER),
-    seed=st.none() | st.integers(0, 2),
+    sampled=st.booleans(),
     wait=st.integers(0, 6),
-    follows=st.lists(st.integers(1, 20), max_size=2).map(tuple),
+    follows=st.lists(st.sampled_from([1, 5, 20]), max_size=2).map(tuple),
 )
 sizes = st.fixed_dictionaries(
     {
@@ -67,22 +79,21 @@ sizes = st.fixed_dictionaries(
 )
 
 
-def row(tokens, one: Asked) -> Row:
-    sampled = {} if one.seed is None else {"temperature": 1.5, "seed": one.seed}
-    return asks(tokens, one.answer, **sampled)
-
-
 def converse(architecture: str, conversations: list[Asked]) -> list[Decoding]:
     """Every row of some conversations that come one by one, their turns asked as soon as they can be."""
-    run = rows_of(model(architecture))
+    steps = 0
+    run = run_of(architecture)
     decodings: list[Decoding] = []
     following: dict[Decoding, tuple[Asked, tuple[int, ...]]] = {}
 
     def add(tokens, one: Asked, follows: tuple[int, ...], soon: bool) -> None:
-        decodings.append(run.add(row(tokens, one), soon))
+        decodings.append(run.add(asks(tokens, one.answer, **(SAMPLED if one.sampled else {})), soon))
         following[decodings[-1]] = one, follows
 
     def step() -> None:
+        nonlocal steps
+        steps += 1
+        assert steps < 3000, "it does not come to an end"
         for decoding in run.step():
             if not decoding.live:
                 one, follows = following.pop(decoding)
@@ -102,41 +113,40 @@ def converse(architecture: str, conversations: list[Asked]) -> list[Decoding]:
     return decodings
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@settings(max_examples=12, deadline=None, derandomize=True)
-@given(conversations=st.lists(asked, min_size=1, max_size=9), sizes=sizes)
-def test_each_row_equals_its_run_alone(architecture: str, conversations: list[Asked], sizes: dict[str, int]):
+def check(architecture: str, conversations: list[Asked], sizes: dict[str, int]) -> None:
+    """Every row of some conversations equals its run alone, where everything has these sizes."""
     with pytest.MonkeyPatch.context() as patch:
         for name, size in sizes.items():
             patch.setattr(inflight, name, size)
         patch.setattr(slots, "BLOCK", sizes["BLOCK"])
         decodings = converse(architecture, conversations)
-    for decoding in decodings:
-        one, tokens = decoding.row, decoding.generated.token_ids
-        assert decoding.generated.error is None
-        if one.options.sampled:
-            assert tokens == answer(model(architecture), [one])[0].token_ids
-        else:
-            assert tokens == greedy(architecture, tuple(one.prompt))[: one.max_new_tokens]
-
-
-@settings(max_examples=12, deadline=None, derandomize=True)
-@given(
-    conversations=st.lists(asked, min_size=2, max_size=8),
-    sizes=sizes,
-    memory=st.integers(1, 400),
-)
-def test_whatever_memory_there_is_no_row_is_lost(
-    conversations: list[Asked], sizes: dict[str, int], memory: int
-):
-    with pytest.MonkeyPatch.context() as patch:
-        for name, size in sizes.items():
-            patch.setattr(inflight, name, size)
-        patch.setattr(slots, "BLOCK", sizes["BLOCK"])
-        patch.setattr(inflight, "free_memory", lambda device: 320 * memory)
-        decodings = converse("llama", conversations)
+    # Here, where everything has its usual size again.
     for decoding in decodings:
         one, generated = decoding.row, decoding.generated
+        longest = expected(architecture, tuple(one.prompt), one.options.sampled)
         assert generated.error is None
-        if not one.options.sampled:
-            assert generated.token_ids == greedy("llama", tuple(one.prompt))[: one.max_new_tokens]
+        assert generated.token_ids == longest[: one.max_new_tokens]
+
+
+conversations = st.lists(asked, min_size=1, max_size=7)
+
+
+@settings(max_examples=16, deadline=None, derandomize=True)
+@given(conversations=conversations, sizes=sizes)
+def test_each_row_equals_its_run_alone(conversations: list[Asked], sizes: dict[str, int]):
+    check("llama", conversations, sizes)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "mistral", "qwen3_moe"])
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(conversations=conversations, sizes=sizes)
+def test_each_row_equals_its_run_alone_with_any_mask(architecture: str, conversations, sizes):
+    check(architecture, conversations, sizes)
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(conversations=conversations, sizes=sizes, memory=st.integers(1, 400))
+def test_whatever_memory_there_is_no_row_is_lost(conversations, sizes: dict[str, int], memory: int):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inflight, "free_memory", lambda device: memory * size("llama"))
+        check("llama", conversations, sizes)

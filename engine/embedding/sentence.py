@@ -9,10 +9,10 @@ import safetensors.torch
 import torch
 from torch.nn import functional
 
+from engine.embedding.pooling import POOLINGS
 from engine.errors import LoadError, Unsupported
 from engine.loading import explained, find_file
 from engine.options import LoadOptions
-from engine.pooling import POOLINGS
 
 _NAMES = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 # As older folders name them, in the order in which their vectors are put one behind the other.

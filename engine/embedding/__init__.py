@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from tokenizers.normalizers import Lowercase
 from torch.nn import functional
 
-from engine import sentence
-from engine.encoding import Encoder
+from engine.embedding import sentence
+from engine.embedding.encoding import Encoder
+from engine.embedding.pooling import POOLINGS, pool
 from engine.errors import ConfigurationError
 from engine.loading import Loaded
-from engine.pooling import POOLINGS, pool
 
 
 class EmbeddingOptions(BaseModel):
