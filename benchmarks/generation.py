@@ -1,122 +1,82 @@
-"""Answers per second: this engine beside the loop of earlier Dataloop adapters.
+"""Generation: speed beside its peers, memory, and whether many answers cost more each than few."""
 
-The loop asks one question at a time, reads the whole history again for each, and runs the model once more on
-the question for what it calls confidence. Both run SmolLM2-135M's architecture with random weights in float32
-on the same conversations, and generate the same forced numbers of tokens.
-"""
-
-import random
-import statistics
-import time
-from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from tqdm import tqdm
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from engine.backends.local import LocalEngine
-from engine.dialogues import converse
-from engine.loading import Loaded
-from engine.options import GenerationOptions
-from engine.types import Dialogue, Message, Turn
-
-CONVERSATIONS, TURNS, NEW_TOKENS, ROUNDS = 8, 2, 12, 3
-VOCABULARY, LAYERS = 49152, 30
+from benchmarks import growth, memory, models, workload
+from benchmarks.contest import contest
+from benchmarks.machine import Machine
 
 
-Answers = list[list[list[int]]]
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is run.
+
+    Attributes:
+        changes: to both models' configurations.
+        shorten: divides the lengths of questions and answers.
+        sample: of the conversations for the loop, as `contest` has it.
+        fp32_sample: the same where bfloat16 is emulated and L runs again, in float32; None: it does not.
+        memory: changes to L's configuration where memory is measured.
+        output_scores: whether the memory of `output_scores` is measured, too.
+        answers: of the two runs whose costs per answer are compared.
+        answer_tokens: of each of these answers.
+    """
+
+    rounds: int = 3
+    conversations: int = 32
+    changes: dict[str, int] = field(default_factory=dict)
+    shorten: int = 1
+    sample: int = 1
+    fp32_sample: int | None = 4
+    memory: dict[str, int] = field(default_factory=dict)
+    output_scores: bool = True
+    answers: tuple[int, int] = (64, 1024)
+    answer_tokens: int = 24
 
 
-def run() -> dict[str, float]:
-    """Tokens per second of each, medians over the rounds, and the ratio of the medians.
+FULL = Size()
+# All of it would take hours where bfloat16 is emulated.
+EMULATED = Size(shorten=4, sample=8, fp32_sample=8)
+# The output head keeps its share of the work, but for memory, which depends on its whole size.
+QUICK = Size(
+    rounds=1,
+    changes={"num_hidden_layers": 3, "vocab_size": 6144},
+    shorten=8,
+    sample=8,
+    fp32_sample=None,
+    memory={"num_hidden_layers": 2},
+    output_scores=False,
+    answer_tokens=4,
+)
+
+
+def run(size: Size, here: Machine) -> dict[str, float]:
+    """All figures of generation.
 
     Raises:
-        AssertionError: the two did not give the same tokens.
+        AssertionError: as `contest`.
     """
-    loaded = _loaded()
-    dialogues = _dialogues()
-    contenders: dict[str, Callable[[], Answers]] = {
-        "loop": lambda: _loop(loaded, dialogues),
-        "engine": lambda: _engine(loaded, dialogues),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    answers: dict[str, Answers] = {}
-    with tqdm(total=ROUNDS * len(contenders), desc="generation", disable=None) as progress:
-        for _ in range(ROUNDS):
-            for name, contender in contenders.items():
-                started = time.perf_counter()
-                answers[name] = contender()
-                seconds[name].append(time.perf_counter() - started)
-                progress.update()
-    assert answers["engine"] == answers["loop"]
-    tokens = CONVERSATIONS * TURNS * NEW_TOKENS
-    speed = {name: tokens / statistics.median(times) for name, times in seconds.items()}
-    return {
-        "generation.loop.tokens_per_second": speed["loop"],
-        "generation.engine.tokens_per_second": speed["engine"],
-        "generation.vs_loop": speed["engine"] / speed["loop"],
-    }
 
+    def compare(title: str, name: str, dtype: torch.dtype, sample: int) -> dict[str, float]:
+        loaded = models.load(name, dtype, size.changes)
+        vocabulary = loaded.model.config.vocab_size
+        given = workload.conversations(size.conversations, 2, vocabulary, size.shorten)
+        return contest(f"generation.{title}", loaded, given, here, size.rounds, sample)
 
-def _loop(loaded: Loaded, dialogues: list[Dialogue]) -> Answers:
-    answers: Answers = []
-    for dialogue in dialogues:
-        answers.append([])
-        history = torch.empty((1, 0), dtype=torch.long)
-        for turn in dialogue.turns:
-            question = loaded.tokenizer(turn.messages[-1].text, return_tensors="pt")["input_ids"]
-            asked = torch.cat([history, question], dim=-1)
-            history = loaded.model.generate(
-                asked,
-                attention_mask=torch.ones_like(asked),
-                max_new_tokens=NEW_TOKENS,
-                do_sample=False,
-                pad_token_id=0,
-            )
-            answers[-1].append(history[0, asked.shape[1] :].tolist())
-            with torch.no_grad():
-                loaded.model(question)
-    return answers
-
-
-def _engine(loaded: Loaded, dialogues: list[Dialogue]) -> Answers:
-    options = GenerationOptions(max_new_tokens=NEW_TOKENS)
-    answers = converse(LocalEngine(loaded), dialogues, options)
-    return [[list(answer.token_ids) for answer in given] for given in answers]
-
-
-def _dialogues() -> list[Dialogue]:
-    """Conversations whose questions have 10 to 150 tokens, few of them long."""
-    draw = random.Random(0)
-
-    def question() -> Message:
-        length = min(150, 10 + int(draw.expovariate(1 / 30)))
-        return Message("user", (" ".join(f"w{draw.randrange(VOCABULARY)}" for _ in range(length)),))
-
-    return [
-        Dialogue(str(i), (), tuple(Turn(str(turn), (question(),)) for turn in range(TURNS)))
-        for i in range(CONVERSATIONS)
-    ]
-
-
-def _loaded() -> Loaded:
-    """The model, and a tokenizer of words: each token survives the way to text and back."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=576,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        intermediate_size=1536,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=None,
+    figures = compare("L", "L", torch.bfloat16, size.sample)
+    if size.fp32_sample and not here.has_bfloat16:
+        # There it is emulated and the engine computes in float32: what is its lead against that?
+        figures |= compare("L_fp32", "L", torch.float32, size.fp32_sample)
+    figures |= compare("S", "S", torch.float32, size.sample)
+    figures["generation.S.vs_best"] = min(
+        figures["generation.S.vs_generate"], figures["generation.S.vs_continuous_batching"]
     )
-    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
-    tokenizer.chat_template = "{{ messages | map(attribute='content') | join(' ') }}"
-    return Loaded(LlamaForCausalLM(config).eval(), tokenizer, 2048)
+    figures["generation.extra_memory_mb"] = memory.measure("engine", size.memory, size.shorten)
+    if size.output_scores:
+        figures["generation.output_scores_memory_mb"] = memory.measure(
+            "output_scores", size.memory, size.shorten
+        )
+    figures["generation.cost_growth"] = growth.measure(size.answers, size.answer_tokens, size.rounds)
+    return figures

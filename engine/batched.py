@@ -79,7 +79,7 @@ class Batched:
         try:
             self._generate(batch)
             return
-        except (RuntimeError, ValueError, IndexError) as error:
+        except (RuntimeError, ValueError, IndexError, MemoryError) as error:
             reason = f"{type(error).__name__}: {error}"
         for decoding in batch:
             decoding.restart()

@@ -36,7 +36,8 @@ class Decoder:
         waited = len(self._tokens) - self._known
         certain = text.rstrip(_INCOMPLETE) if waited < _LONGEST_WAIT else text
         piece, self._given = certain[self._given :], len(certain)
-        if certain == text:
+        # Tokens without a text are no context: a first word loses its space in some tokenizers.
+        if certain == text and (text or waited >= _LONGEST_WAIT):
             self._tokens = self._tokens[self._known :]
             self._known, self._given = waited, 0
         return piece
@@ -64,6 +65,11 @@ class StopStrings:
         return any(stop in text for stop in self._stops)
 
 
+def before_stop(text: str, stops: Sequence[str]) -> str:
+    """The text up to the first stop string in it."""
+    return text[: min((start for stop in stops if (start := text.find(stop)) >= 0), default=len(text))]
+
+
 def held_back(text: str, stops: Sequence[str]) -> int:
     """How many characters at the end of a text may be the beginning of a stop string."""
     lengths = (
@@ -89,7 +95,8 @@ class Pieces:
         self._held += self._decoder.add(token)
         if not self._given:
             self._held = self._held.lstrip()
-        certain = self._held[: len(self._held) - held_back(self._held, self._stops)].rstrip()
+        text = before_stop(self._held, self._stops)
+        certain = text[: len(text) - held_back(text, self._stops)].rstrip()
         self._given += certain
         self._held = self._held[len(certain) :]
         return certain

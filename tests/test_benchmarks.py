@@ -1,14 +1,110 @@
 """The benchmarks run, and what they compare gives the same answers. No test can hold a speed."""
 
+import json
+import math
+
 import pytest
+import torch
 
-from benchmarks import generation
+from benchmarks import __main__ as command
+from benchmarks import adapter, embedding, generation, machine, models, report, scoring, workload
+
+# As if bfloat16 were emulated: everything runs in float32 too, and is compared there.
+HERE = machine.Machine("a CPU", 2, 2, (), 24.0, torch.__version__, 1e10, {"float32": 2e11, "bfloat16": 1e11})
+SMALL = {"num_hidden_layers": 2, "vocab_size": 2048}
+SIZES = {
+    generation: generation.Size(
+        rounds=1,
+        conversations=4,
+        changes=SMALL,
+        shorten=8,
+        fp32_sample=2,
+        memory=SMALL,
+        output_scores=False,
+        answers=(4, 16),
+        answer_tokens=3,
+    ),
+    scoring: scoring.Size(rounds=1, prompts=4, candidates=3, changes=SMALL, sample=2),
+    embedding: embedding.Size(rounds=1, texts=8, changes=SMALL),
+    adapter: adapter.Size(rounds=1, items=4, answer_tokens=4, changes=SMALL),
+}
 
 
-def test_generation_compares_equal_answers(monkeypatch: pytest.MonkeyPatch):
-    for name, value in {"CONVERSATIONS": 3, "TURNS": 2, "NEW_TOKENS": 3, "ROUNDS": 1, "LAYERS": 2}.items():
-        monkeypatch.setattr(generation, name, value)
-    figures = generation.run()
-    loop, engine = (figures[f"generation.{name}.tokens_per_second"] for name in ("loop", "engine"))
-    assert figures["generation.vs_loop"] == pytest.approx(engine / loop)
-    assert engine > 0
+@pytest.fixture(scope="module")
+def documents() -> list[report.Document]:
+    return [
+        report.document(benchmark.__name__.split(".")[1], benchmark.run(size, HERE), HERE, quick=True)
+        for benchmark, size in SIZES.items()
+    ]
+
+
+def test_every_goal_has_a_figure(documents):
+    figures = report.merged(documents)["figures"]
+    assert set(report.GOALS) <= set(figures)
+    assert all(math.isfinite(value) for value in figures.values()), figures
+    assert all(
+        value > 0 for name, value in figures.items() if "memory" not in name and name != "adapter.overhead"
+    )
+
+
+def test_all_contenders_give_the_same_tokens_in_float32(documents):
+    figures = report.merged(documents)["figures"]
+    equal = {name: value for name, value in figures.items() if name.endswith(".equal") and ".L." not in name}
+    assert len(equal) == 2 * 3
+    assert set(equal.values()) == {1.0}
+
+
+@pytest.mark.parametrize("peer", ["loop", "generate", "continuous_batching"])
+def test_a_lead_is_the_quotient_of_two_speeds(documents, peer: str):
+    figures = report.merged(documents)["figures"]
+    ours, theirs = (figures[f"generation.L.{name}.tokens_per_second"] for name in ("engine", peer))
+    assert figures[f"generation.L.vs_{peer}"] == pytest.approx(ours / theirs)
+
+
+def test_the_page_keeps_its_text_and_shows_every_goal(documents):
+    page = report.PAGE.read_text(encoding="utf-8")
+    written = report.with_measured(page, documents)
+    before, after = (text.split(report.MARKERS[0])[0] for text in (page, written))
+    assert after == before
+    assert report.with_measured(written, documents) == written
+    for name, (peer, goal) in report.GOALS.items():
+        assert f"| `{name}`" in written
+        assert peer in written
+        assert goal in written
+
+
+def test_json_is_the_last_thing_printed(monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setattr(adapter, "QUICK", SIZES[adapter])
+    command.main(["adapter", "--quick", "--json"])
+    document = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert document["quick"]
+    assert math.isfinite(document["figures"]["adapter.overhead"])
+    assert document["machine"]["bandwidth"] > 0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "flops", "rows", "expected"),
+    [
+        (torch.bfloat16, 1.9e12, 32, 2190),
+        (torch.float32, 0.32e12, 32, 1100),
+        (torch.bfloat16, 1.9e12, 1, 95),
+        (torch.float32, 0.32e12, 1, 48),
+    ],
+)
+def test_the_limit_is_the_one_known_of_another_machine(
+    dtype: torch.dtype, flops: float, rows: int, expected: float
+):
+    work = machine.Work.of(models.CONFIGS["L"](), weights=134_515_008)
+    known = machine.limit(work, rows, context=150, itemsize=dtype.itemsize, bandwidth=26e9, flops=flops)
+    assert known == pytest.approx(expected, rel=0.01)
+
+
+def test_the_work_is_the_one_that_was_described():
+    given = workload.conversations(32, 2, vocabulary=49152)
+    lengths = [turn.length for conversation in given for turn in conversation]
+    questions = [len(turn.question) for conversation in given for turn in conversation]
+    assert len(lengths) == 64
+    assert (min(lengths), max(lengths)) == (20, 128)
+    assert sum(lengths) == pytest.approx(3740, rel=0.01)
+    assert min(questions) >= 10
+    assert max(questions) == 150

@@ -28,6 +28,10 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
+FOLDERS = [
+    *("engine", "engine/backends", "engine/scoring", "engine/embedding", "adapters", "tests/gateway"),
+    *("benchmarks", "docs"),
+]
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line not in CHECKED_ELSEWHERE]
 
 
@@ -72,6 +76,15 @@ def test_the_python_example_answers(capsys, monkeypatch: pytest.MonkeyPatch):
     assert "Your name is Ada." in capsys.readouterr().out
 
 
+def test_the_example_of_the_engine_streams_scores_and_embeds(capsys, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    (example,) = [block for block in blocks("python") if "engine.stream" in block]
+    exec(example, names := {})
+    answer, probability = re.match(r"(.*?)Tokyo \S+ (\S+)\n", capsys.readouterr().out).groups()
+    assert answer == "The capital of Japan is Tokyo."
+    assert float(probability) == max(score.probability for score in names["scores"].candidates) > 0.9
+
+
 def test_the_model_file_is_a_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Path, questions
 ):
@@ -99,7 +112,7 @@ def test_the_option_table_has_every_option(kind):
 
 def test_the_tree_has_every_file_of_the_package():
     tree = README.split("## What is where")[1].split("```")[1]
-    for folder in ("engine", "engine/backends", "adapters", "tests/gateway", "benchmarks", "docs"):
+    for folder in FOLDERS:
         for path in (ROOT / folder).iterdir():
             if path.suffix in (".py", ".md") and not path.name.startswith("__"):
                 assert re.search(rf"^\s*{re.escape(path.name)}\s+\S", tree, re.MULTILINE), path

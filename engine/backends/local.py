@@ -18,7 +18,7 @@ from engine.loading import Loaded
 from engine.progress import Progress
 from engine.prompting import Prompter
 from engine.scoring import Scores
-from engine.text import Pieces, StopStrings
+from engine.text import Pieces, StopStrings, before_stop
 from engine.types import Answer, Chunk, Request, Usage
 from engine.weights import lay_out, restore
 
@@ -171,10 +171,8 @@ class LocalEngine:
         if generated.error:
             return Answer.failed(generated.error)
         text = str(self.tokenizer.decode(generated.token_ids, skip_special_tokens=True))
-        starts = [text.find(stop) for stop in row.options.stop]
-        cut = min((start for start in starts if start >= 0), default=len(text))
         return Answer(
-            text=text[:cut].strip(),
+            text=before_stop(text, row.options.stop).strip(),
             token_ids=tuple(generated.token_ids),
             logprobs=tuple(generated.logprobs),
             confidence=confidence.measure(row.options.confidence, generated.evidence),

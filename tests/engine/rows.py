@@ -51,12 +51,18 @@ def answer(model, rows: Sequence[Row], in_flight: bool = True, **kwargs) -> list
     return [decoding.generated for decoding in decodings]
 
 
-def finish(run: Generation) -> list[Decoding]:
+def steps(run) -> Iterator[list[Decoding]]:
+    """What each step returns, until nothing is left to do."""
+    for _ in range(5000):
+        if not run.busy:
+            return
+        yield run.step()
+    raise AssertionError("it does not come to an end")
+
+
+def finish(run) -> list[Decoding]:
     """Steps until nothing is left to do; the rows in the order in which they ended."""
-    ended = []
-    while run.busy:
-        ended += [decoding for decoding in run.step() if not decoding.live]
-    return ended
+    return [decoding for news in steps(run) for decoding in news if not decoding.live]
 
 
 def tokens(model, rows: Sequence[Row], in_flight: bool = True, **kwargs) -> list[list[int]]:

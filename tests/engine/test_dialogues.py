@@ -1,6 +1,8 @@
 """Whole conversations: every open turn is asked in order, with all that came before it, or says why not."""
 
-from engine.dialogues import converse
+from collections.abc import Sequence
+
+from engine.dialogues import Follow, converse
 from engine.errors import PromptError
 from engine.options import GenerationOptions
 from engine.types import Answer, Dialogue, Message, Request, Turn
@@ -52,11 +54,34 @@ def test_all_messages_of_a_turn_are_asked_together():
     ]
 
 
-def test_turn_k_of_all_dialogues_is_one_batch():
+def test_all_first_turns_are_asked_at_once():
     engine = FakeEngine(transcript)
     converse(engine, [dialogue("a", "a1", "a2"), dialogue("b", "b1"), dialogue("c", "c1", "c2")], OPTIONS)
-    asked = [[request.messages[-1].text for request in batch] for batch in engine.batches]
-    assert asked == [["a1", "b1", "c1"], ["a2", "c2"]]
+    assert [request.messages[-1].text for request in engine.batches[0]] == ["a1", "b1", "c1"]
+
+
+class LastFirst(FakeEngine):
+    """Brings each conversation to its end before the one asked before it begins."""
+
+    def generate(self, requests: Sequence[Request], follow: Follow | None = None) -> list[Answer]:
+        answers = []
+        for i, request in reversed(list(enumerate(requests))):
+            asked, given = request, []
+            while asked is not None:
+                self.batches.append([asked])
+                given.append(self._answer(asked))
+                asked = follow(i, given[-1])
+            answers.append(given[0])
+        return answers[::-1]
+
+
+def test_a_dialogues_turns_do_not_wait_for_the_others():
+    engine = LastFirst(lambda request: request.messages[-1].text.upper())
+    dialogues = [dialogue("a", "a1"), dialogue("b", "b1", "b2", "b3"), dialogue("c", "c1", "c2")]
+    answers = converse(engine, dialogues, OPTIONS)
+    assert [batch[0].messages[-1].text for batch in engine.batches] == ["c1", "c2", "b1", "b2", "b3", "a1"]
+    assert texts(answers) == [["A1"], ["B1", "B2", "B3"], ["C1", "C2"]]
+    assert engine.batches[4][0].messages == said("b1", "B1", "b2", "B2", "b3")
 
 
 def test_answers_come_in_the_order_of_dialogues_and_turns():
@@ -96,4 +121,4 @@ def test_a_dialogue_without_turns_has_no_answers_and_costs_none():
 def test_no_dialogues_have_no_answers():
     engine = FakeEngine(transcript)
     assert converse(engine, [], OPTIONS) == []
-    assert engine.batches == []
+    assert [request for batch in engine.batches for request in batch] == []

@@ -5,7 +5,7 @@ import pytest
 from engine import inflight
 from engine.inflight import common
 from tests import tiny
-from tests.engine.rows import alone, asks, finish, measured, prompt, row, rows_of, seen, tokens
+from tests.engine.rows import alone, asks, finish, measured, prompt, row, rows_of, seen, steps, tokens
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +25,7 @@ def tokens_seen(model, rows) -> int:
 
 def live_rows(run) -> list[int]:
     """How many rows are live after each step, until nothing is left to do."""
-    counts = []
-    while run.busy:
-        run.step()
-        counts.append(run.live)
-    return counts
+    return [run.live for _ in steps(run)]
 
 
 # Rows come and go
@@ -229,15 +225,9 @@ def test_where_memory_is_short_fewer_rows_are_live(llama, monkeypatch, tokens_he
 
 def test_a_long_row_after_short_ones_fits_where_they_shared_the_memory(llama, monkeypatch, caplog):
     _memory_for(monkeypatch, 4 * 64)
-    rows = [
-        *(row(20 + i, 6) for i in range(4)),
-        row(150, 6, salt=1),
-        row(8, 3),
-        row(140, 3, salt=1),
-        row(9, 2),
-    ]
     # The long ones begin as the fourth of the short ones does, whose slot there is no room for any more.
-    rows[3] = row(23, 6, salt=1)
+    short = [row(20, 6), row(21, 6), row(22, 6), row(23, 6, salt=1)]
+    rows = [*short, row(150, 6, salt=1), row(8, 3), row(140, 3, salt=1), row(9, 2)]
     run = rows_of(llama)
     decodings = [run.add(one) for one in rows]
     finish(run)

@@ -100,6 +100,16 @@ def test_what_was_generated_before_memory_ran_out_is_kept(llama):
     ]
 
 
+def test_rows_that_had_begun_before_memory_ran_out_go_on_before_those_that_wait(llama, monkeypatch):
+    monkeypatch.setattr(inflight, "MAX_ROWS", 4)
+    run = rows_of(llama, eos=())
+    decodings = [run.add(row(20 + i, 6)) for i in range(8)]
+    run.step()
+    with breaking(llama, lambda inputs: live(inputs) > 2, NO_MEMORY):
+        ended = finish(run)
+    assert ended == decodings
+
+
 def test_after_memory_ran_out_so_many_rows_are_not_tried_again(llama, caplog: pytest.LogCaptureFixture):
     answers(llama, [row(5, 4, salt=i) for i in range(20)], lambda inputs: live(inputs) > 6, NO_MEMORY)
     assert caplog.text.count("failed") == 2

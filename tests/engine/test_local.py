@@ -12,6 +12,7 @@ from engine.errors import GenerationError, PromptError
 from engine.options import GenerationOptions
 from engine.types import Answer, Image, Message, Request
 from tests import tiny
+from tests.engine.rows import breaking, poisoned
 from tests.engine.talk import ask
 
 
@@ -54,16 +55,41 @@ def test_no_requests_have_no_answers(engine: LocalEngine):
     assert engine.generate([]) == []
 
 
-@pytest.mark.parametrize("architecture", tiny.CONFIGS)
+@pytest.mark.parametrize("architecture", ["llama", *tiny.BATCHED])
 def test_a_tokenizer_without_a_pad_token_will_do(architecture: str):
     tokenizer = tiny.byte_tokenizer(pad_token=None)
     assert tokenizer.pad_token_id is None
-    model = tiny.random_model(architecture, eos_token_id=tiny.ENDS)
     requests = [ask("x" * n, max_new_tokens=12) for n in (40, 3)]
-    without = LocalEngine(tiny.loaded(model, tokenizer)).generate(requests)
-    assert [one.token_ids for one in without] == [
-        one.token_ids for one in LocalEngine(tiny.loaded(model)).generate(requests)
+    answers = [
+        LocalEngine(tiny.loaded(tiny.random_model(architecture, eos_token_id=tiny.ENDS), one)).generate(
+            requests
+        )
+        for one in (tokenizer, tiny.byte_tokenizer())
     ]
+    assert [answer.token_ids for answer in answers[0]] == [answer.token_ids for answer in answers[1]]
+
+
+def test_a_model_that_cannot_be_in_flight_says_so_once(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.INFO, "engine"):
+        engine = tiny.engine("bloom")
+        for _ in range(2):
+            engine.generate([ask("Hello", max_new_tokens=2)])
+    assert caplog.text.count("BloomForCausalLM answers in batches, not in flight") == 1
+
+
+def test_a_model_that_is_in_flight_says_nothing(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.INFO, "engine"):
+        tiny.engine("llama").generate([ask("Hello", max_new_tokens=2)])
+    assert caplog.text == ""
+
+
+def test_the_likeliest_tokens_are_part_of_an_answer_where_they_are_asked_for(engine: LocalEngine):
+    asked, plain = engine.generate([ask("Hello", max_new_tokens=4, top_logprobs=n) for n in (3, 0)])
+    assert [len(top) for top in asked.top_logprobs] == [3] * 4
+    assert tuple(top[0] for top in asked.top_logprobs) == tuple(
+        zip(asked.token_ids, asked.logprobs, strict=True)
+    )
+    assert plain.top_logprobs == ()
 
 
 # Ends
@@ -249,12 +275,9 @@ def test_the_confidence_is_the_models_own_however_the_answer_was_drawn(engine: L
     assert answer.logprobs == pytest.approx(own.tolist(), abs=1e-4)
 
 
-def test_a_model_that_computes_nan_has_no_confidence_and_costs_no_other_row():
-    model = tiny.random_model("llama")
-    with torch.no_grad():
-        poison = tiny.byte_tokenizer()("~")["input_ids"]
-        model.get_input_embeddings().weight[poison] = math.nan
-    engine = LocalEngine(tiny.loaded(model))
+def test_a_model_that_computes_nan_fails_and_costs_no_other_row():
+    (poison,) = tiny.byte_tokenizer()("~")["input_ids"]
+    engine = LocalEngine(tiny.loaded(poisoned(tiny.random_model("llama"), poison)))
     requests = [
         ask("Hello", max_new_tokens=8),
         ask("He~llo", max_new_tokens=8),
@@ -262,10 +285,9 @@ def test_a_model_that_computes_nan_has_no_confidence_and_costs_no_other_row():
         ask("Hello", max_new_tokens=8, confidence="top_k_mass"),
     ]
     well, greedy, sampled, mass = engine.generate(requests)
-    assert greedy.error is None
-    assert greedy.confidence is None
-    assert isinstance(sampled.error, GenerationError)
-    assert sampled.confidence is None
+    for failed in (greedy, sampled):
+        assert isinstance(failed.error, GenerationError)
+        assert (failed.confidence, failed.finish_reason) == (None, "error")
     assert 0 < well.confidence < 1
     assert 0 < mass.confidence < 1
 
@@ -297,17 +319,16 @@ def test_a_conversation_longer_than_the_window_is_answered_without_its_oldest_tu
     assert answers[0].usage.prompt_tokens + answers[0].usage.completion_tokens <= 64
 
 
-def test_a_row_the_model_fails_on_costs_no_other_its_answer():
-    model = tiny.random_model("llama")
+@pytest.mark.parametrize("architecture", ["llama", "bloom"])
+def test_a_row_the_model_fails_on_costs_no_other_its_answer(architecture: str):
+    engine = tiny.engine(architecture, eos_token_id=tiny.PAD)
+    assert bool(engine.token_bytes) == (architecture == "llama")
     (poison,) = tiny.byte_tokenizer()("~")["input_ids"]
-
-    def check(_model, _args, inputs) -> None:
-        if (inputs["input_ids"] == poison).any() and inputs["input_ids"].shape[1] > 1:
-            raise RuntimeError("broken")
-
-    model.register_forward_pre_hook(check, with_kwargs=True)
-    engine = LocalEngine(tiny.loaded(model))
-    answers = engine.generate([ask(text, max_new_tokens=4) for text in ("one", "two", "~", "three", "four")])
+    reads_it = lambda inputs: bool((inputs["input_ids"] == poison).any()) and inputs["input_ids"].numel() > 5  # noqa: E731
+    with breaking(engine.loaded.model, reads_it, RuntimeError("broken")):
+        answers = engine.generate(
+            [ask(text, max_new_tokens=4) for text in ("one", "two", "~", "three", "four")]
+        )
     assert [answer.finish_reason for answer in answers] == ["length", "length", "error", "length", "length"]
     assert "RuntimeError: broken" in str(answers[2].error)
 

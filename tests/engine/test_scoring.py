@@ -7,10 +7,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
 
-from engine.scoring import passes, readers
 from engine.errors import PromptError
 from engine.loading import Loaded
-from engine.scoring import next_logits
+from engine.scoring import next_logits, passes, readers
 from tests import tiny
 from tests.engine.scored import ALL, PACKED, TARGETS, alone, assert_close, made, prompter, scores, work
 from tests.engine.talk import ask

@@ -1,0 +1,130 @@
+"""The adapter's own time: reading items, building conversations and annotations, around the engine's."""
+
+import io
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import dtlpy as dl
+import torch
+
+from adapters.dataloop import ModelAdapter
+from adapters.hugging import HuggingAdapter
+from benchmarks import models, workload
+from benchmarks.contest import ours
+from benchmarks.machine import Machine
+from benchmarks.rounds import interleave
+from benchmarks.workload import Conversation
+from engine.backends.local import LocalEngine
+from engine.dialogues import Follow
+from engine.types import Answer, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is run."""
+
+    rounds: int = 3
+    items: int = 64
+    answer_tokens: int = 32
+    changes: dict[str, int] = field(default_factory=dict)
+
+
+FULL = EMULATED = Size()
+QUICK = Size(changes={"num_hidden_layers": 2}, answer_tokens=8)
+
+
+def run(size: Size, here: Machine) -> dict[str, float]:
+    """What the ModelAdapter adds to the engine's time, as a share of it, and seconds of both.
+
+    The share is taken within each prediction: between two of them the machine varies by more.
+
+    Raises:
+        AssertionError: the adapter's answers are not the engine's.
+    """
+    loaded = models.load("L", torch.float32, size.changes)
+    given = [
+        [workload.Turn(turn.question, size.answer_tokens) for turn in conversation]
+        for conversation in workload.conversations(size.items, 1, loaded.model.config.vocab_size)
+    ]
+    engine = Timed(LocalEngine(loaded))
+    adapter = model_adapter(engine, size.answer_tokens)
+    items = [Stored(f"{i}", content(conversation)) for i, conversation in enumerate(given)]
+    times = interleave(
+        {
+            "engine": lambda: [[workload.words(answer) for answer in found] for found in ours(engine, given)],
+            "adapter": lambda: predicted(adapter, items),
+        },
+        size.rounds,
+        "adapter",
+    )
+    assert times["adapter"].result == times["engine"].result
+    within = engine.seconds[1::2]  # The engine's own part of each prediction.
+    return {
+        "adapter.overhead": statistics.median(
+            whole / part - 1 for whole, part in zip(times["adapter"].seconds, within, strict=True)
+        ),
+        "adapter.seconds": times["adapter"].median,
+        "adapter.engine_seconds": times["engine"].median,
+    }
+
+
+@dataclass(slots=True)
+class Timed:
+    """An engine that notes how long it takes."""
+
+    engine: LocalEngine
+    seconds: list[float] = field(default_factory=list)
+
+    def generate(self, requests: Sequence[Request], follow: Follow | None = None) -> list[Answer]:
+        """As the engine's."""
+        started = time.perf_counter()
+        answers = self.engine.generate(requests, follow)
+        self.seconds.append(time.perf_counter() - started)
+        return answers
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What `ModelAdapter` reads of a platform item, with nothing to wait for."""
+
+    id: str
+    content: bytes
+
+    @property
+    def filename(self) -> str:
+        """A path on the platform."""
+        return f"/{self.id}.json"
+
+    def download(self, save_locally: bool) -> io.BytesIO:
+        """The item's content."""
+        return io.BytesIO(self.content)
+
+
+def content(conversation: Conversation) -> bytes:
+    """A conversation as a prompt item of one question."""
+    turns = {
+        str(turn): {"mimetype": "application/text", "value": workload.words(asked.question)}
+        for turn, asked in enumerate(conversation)
+    }
+    item = {"shebang": "dataloop", "metadata": {"dltype": "prompt"}, "prompts": {"question": turns}}
+    return json.dumps(item).encode()
+
+
+def model_adapter(engine: Timed, length: int) -> ModelAdapter:
+    """The platform's adapter around an engine, without a platform."""
+    hugging = HuggingAdapter({"model_name": "L", "max_new_tokens": length})
+    hugging._engine = engine
+    adapter = ModelAdapter()
+    adapter.adapter = hugging
+    # Its setter would write defaults to the platform.
+    adapter._model_entity = dl.Model.from_json({"id": "1", "name": "L"}, dl.client_api)
+    return adapter
+
+
+def predicted(adapter: ModelAdapter, items: list[Stored]) -> list[list[str]]:
+    """The answers that an upload would carry, by item."""
+    annotations = adapter.predict([adapter.prepare_item_func(item) for item in items])
+    return [[annotation.to_json()["coordinates"] for annotation in found] for found in annotations]

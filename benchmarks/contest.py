@@ -1,0 +1,152 @@
+"""The ways to answer conversations, side by side on one model."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from transformers import PreTrainedModel
+
+from benchmarks import models, peers, workload
+from benchmarks.machine import Machine, Work
+from benchmarks.rounds import interleave
+from benchmarks.workload import Answers, Conversation
+from engine.backends.local import LocalEngine
+from engine.loading import Loaded
+from engine.options import GenerationOptions
+from engine.types import Answer, Message, Request
+
+
+@dataclass(slots=True)
+class Contender:
+    """A way to answer conversations.
+
+    Attributes:
+        asked: what it is asked; its answers are all to these.
+        steps: forward passes of its last run.
+    """
+
+    model: PreTrainedModel
+    answer: Callable[[list[Conversation]], Answers]
+    asked: list[Conversation]
+    steps: int = 0
+
+    def run(self) -> Answers:
+        """Answers, and counts the model's forward passes."""
+        with _counted(self.model) as count:
+            answers = self.answer(self.asked)
+        self.steps = count()
+        return answers
+
+
+def contest(
+    title: str, loaded: Loaded, given: list[Conversation], here: Machine, rounds: int, sample: int = 1
+) -> dict[str, float]:
+    """Each contender's tokens per second and its share of the limit, and the engine's lead over each.
+
+    Args:
+        title: begins the figures' names.
+        sample: the loop answers every so-manieth conversation, and its time is scaled by the tokens. It
+            answers them one by one, so that none costs it less for the others.
+
+    Raises:
+        AssertionError: as `_equal`.
+    """
+    model, own = loaded.model, models.twin(loaded)
+    continuous = peers.ContinuousBatching(model)
+    contenders = {
+        "loop": Contender(model, partial(peers.loop, model), given[::sample]),
+        "generate": Contender(model, partial(peers.batched, model), given),
+        "continuous_batching": Contender(model, continuous.answer, given),
+        "engine": Contender(own.model, partial(ours, LocalEngine(own)), given),
+    }
+
+    def close(name: str) -> None:
+        if name == "continuous_batching":
+            continuous.close()
+
+    for name, contender in contenders.items():  # Warms up what is made at a first call.
+        contender.answer(workload.conversations(2, 1, model.config.vocab_size, shorten=10))
+        close(name)
+    runs = {name: contender.run for name, contender in contenders.items()}
+    times = interleave(runs, rounds, title, after=close)
+    figures = {"context": workload.mean_context(given)}
+    for name, contender in contenders.items():
+        speed = workload.answer_tokens(contender.asked) / times[name].median
+        figures[f"{name}.tokens_per_second"] = speed
+        figures |= {
+            f"{name}.{key}": value
+            for key, value in _limits(contender, speed, model, figures["context"], here).items()
+        }
+    for name in ("loop", "generate", "continuous_batching"):
+        lead = figures["engine.tokens_per_second"] / figures[f"{name}.tokens_per_second"]
+        figures[f"vs_{name}"] = lead
+        theirs, mine = times[name].result, times["engine"].result[:: sample if name == "loop" else 1]
+        figures[f"{name}.equal"] = _equal(theirs, mine, contenders[name].asked, model.dtype)
+    figures["share_of_limit"] = figures["engine.share_of_limit"]
+    return {f"{title}.{key}": value for key, value in figures.items()}
+
+
+def _limits(
+    contender: Contender, speed: float, model: PreTrainedModel, context: float, here: Machine
+) -> dict[str, float]:
+    """The mean rows of a contender's steps, the machine's limit at these, and the speed's share of it."""
+    # The loop's extra forward passes decode nothing.
+    rows = max(1.0, workload.answer_tokens(contender.asked) / contender.steps)
+    work = Work.of(model.config, models.weights(model))
+    limit = max(here.limit(work, rows, context, dtype) for dtype in {torch.float32, model.dtype})
+    return {"rows": rows, "limit": limit, "share_of_limit": speed / limit}
+
+
+def _equal(theirs: Answers, ours: Answers, asked: list[Conversation], dtype: torch.dtype) -> float:
+    """The share of conversations to which two contenders gave the same tokens.
+
+    Raises:
+        AssertionError: other lengths than asked for, or, in float32, other tokens in more than one of twenty:
+            there only a near tie may fall the other way, where a batch rounds its last digit otherwise.
+    """
+    for answers in (theirs, ours):
+        lengths = [[len(answer) for answer in given] for given in answers]
+        assert lengths == [[turn.length for turn in conversation] for conversation in asked]
+    share = sum(a == b for a, b in zip(theirs, ours, strict=True)) / len(asked)
+    assert dtype != torch.float32 or share > 0.95, f"only {share:.0%} of the conversations are answered alike"
+    return share
+
+
+def ours(engine: LocalEngine, conversations: list[Conversation]) -> Answers:
+    """The engine: a conversation's next turn is asked as soon as it has the answer before it."""
+    answers: Answers = [[] for _ in conversations]
+    histories = [(conversation[0].message,) for conversation in conversations]
+
+    def request(i: int) -> Request:
+        length = conversations[i][len(answers[i])].length
+        return Request(histories[i], GenerationOptions(max_new_tokens=length))
+
+    def follow(i: int, answer: Answer) -> Request | None:
+        assert answer.error is None, answer.error
+        assert answer.logprobs is not None
+        answers[i].append(list(answer.token_ids))
+        if len(answers[i]) == len(conversations[i]):
+            return None
+        histories[i] += (Message("assistant", (answer.text,)), conversations[i][len(answers[i])].message)
+        return request(i)
+
+    engine.generate([request(i) for i in range(len(conversations))], follow)
+    return answers
+
+
+@contextmanager
+def _counted(model: PreTrainedModel) -> Iterator[Callable[[], int]]:
+    """Counts how often the model runs."""
+    count = 0
+
+    def step(*_: object) -> None:
+        nonlocal count
+        count += 1
+
+    hook = model.base_model.register_forward_pre_hook(step)
+    try:
+        yield lambda: count
+    finally:
+        hook.remove()

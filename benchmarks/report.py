@@ -1,0 +1,123 @@
+"""Figures → JSON documents, a table, and the measured part of docs/performance.md."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from benchmarks.machine import Machine
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "performance.md"
+MARKERS = ("<!-- measured: written by make bench -->", "<!-- end of measured -->")
+
+Document = dict[str, Any]
+
+# What each figure is compared with, and the floor (or ceiling) that it has to keep.
+GOALS = {
+    "generation.L.vs_loop": ("the one-at-a-time loop with its extra forward pass", "≥ 9"),
+    "generation.L.vs_generate": ("batched `generate`, turn by turn", "≥ 1.6"),
+    "generation.L.vs_continuous_batching": (
+        "transformers' continuous batching with log-probabilities",
+        "≥ 1.5",
+    ),
+    "generation.S.vs_loop": ("the one-at-a-time loop", "≥ 5"),
+    "generation.S.vs_best": ("the better of batched `generate` and continuous batching", "≥ 1.5"),
+    "generation.L.share_of_limit": ("the machine's limit at the mean number of rows", "≥ 0.20"),
+    "generation.extra_memory_mb": ("over weights and live keys and values, 32 rows", "≤ 150"),
+    "generation.cost_growth": ("cost per answer, 1,024 answers over 64", "≤ 1.1"),
+    "scoring.vs_pairs": ("one forward pass per pair of prompt and candidate", "≥ 9"),
+    "scoring.vs_hflm": ("lm-evaluation-harness' HFLM `loglikelihood`", "≥ 3"),
+    "embedding.vs_sentence_transformers": ("sentence-transformers' `encode`", "≥ 1.6"),
+    "adapter.overhead": ("the ModelAdapter's own time over the engine's, 64 items", "≤ 0.03"),
+}
+
+# What is shown of each contender of generation.
+COLUMNS = ("tokens_per_second", "rows", "limit", "share_of_limit")
+
+
+def document(name: str, figures: dict[str, float], here: Machine, quick: bool) -> Document:
+    """What is kept of one benchmark."""
+    return {"benchmark": name, "quick": quick, "figures": figures, "machine": asdict(here)}
+
+
+def merged(documents: list[Document]) -> Document:
+    """One document of several benchmarks of one run."""
+    return {
+        "figures": {name: value for document in documents for name, value in document["figures"].items()},
+        "benchmarks": [document["benchmark"] for document in documents],
+        "quick": documents[0]["quick"],
+        "machine": documents[0]["machine"],
+    }
+
+
+def table(documents: list[Document]) -> str:
+    """All figures, for a terminal."""
+    rows = [(name, _number(value)) for name, value in merged(documents)["figures"].items()]
+    return tabulate(rows, ["figure", "value"], tablefmt="simple_outline", disable_numparse=True)
+
+
+def keep(document: Document) -> None:
+    """Writes results/<benchmark>.json and, from all that is there, the page's measured part."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{document['benchmark']}.json").write_text(json.dumps(document, indent=2) + "\n")
+    documents = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    PAGE.write_text(with_measured(PAGE.read_text(), documents))
+
+
+def with_measured(page: str, documents: list[Document]) -> str:
+    """The page with what stands between its markers replaced by the documents' tables."""
+    before, rest = page.split(MARKERS[0])
+    after = rest.split(MARKERS[1])[1]
+    return "\n".join([before + MARKERS[0], "", *_measured(documents), "", MARKERS[1] + after])
+
+
+def _measured(documents: list[Document]) -> list[str]:
+    """Lines of Markdown: the machine, the goals, the contenders' speeds and shares."""
+    figures = {name: value for document in documents for name, value in document["figures"].items()}
+    here = Machine(**documents[0]["machine"])
+    goals = [
+        (f"`{name}`", peer, goal, _number(figures[name]))
+        for name, (peer, goal) in GOALS.items()
+        if name in figures
+    ]
+    shown = [name.removesuffix(".limit") for name in figures if name.endswith(".limit")]
+    contenders = [
+        (
+            *contender.removeprefix("generation.").split("."),
+            *(_number(figures[f"{contender}.{c}"]) for c in COLUMNS),
+        )
+        for contender in shown
+    ]
+    others = [
+        (f"`{name}`", _number(value))
+        for name, value in figures.items()
+        if name not in GOALS and not any(name.startswith(f"{contender}.") for contender in shown)
+    ]
+    return [
+        f"Machine: {here.cpu}, {here.cores} cores, {here.threads} threads, {here.memory_gb:.0f} GB,",
+        f"{', '.join(here.instructions)}, torch {here.torch}.",
+        f"It reads {here.bandwidth / 1e9:.1f} GB/s and multiplies at {here.matmul['float32'] / 1e12:.3f}",
+        f"TFLOP/s in float32 and {here.matmul['bfloat16'] / 1e12:.3f} in bfloat16.",
+        "",
+        _markdown(goals, ["figure", "beside", "goal", "measured"]),
+        "",
+        "Generation, each contender at its own mean number of rows:",
+        "",
+        _markdown(contenders, ["model", "contender", "tokens/s", "rows", "limit, tokens/s", "share of it"]),
+        "",
+        "All else that was measured:",
+        "",
+        _markdown(others, ["figure", "value"]),
+    ]
+
+
+def _markdown(rows: list[tuple[str, ...]], headers: list[str]) -> str:
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

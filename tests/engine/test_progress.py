@@ -1,0 +1,77 @@
+"""The progress line: answers, tokens a second and live rows, on a terminal alone."""
+
+import functools
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+
+import pytest
+
+from engine import progress
+from engine.progress import Progress
+from tests import tiny
+from tests.engine.talk import ask
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+    @property
+    def line(self) -> str:
+        """What it shows at last."""
+        return self.getvalue().rsplit("\r", 1)[-1]
+
+
+@pytest.fixture(autouse=True)
+def each_answer_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However soon it comes."""
+    monkeypatch.setattr(progress, "tqdm", functools.partial(progress.tqdm, mininterval=0))
+
+
+@contextmanager
+def terminal() -> Iterator[Terminal]:
+    with redirect_stderr(Terminal()) as screen:
+        yield screen
+
+
+def test_nothing_is_written_where_the_output_is_no_terminal(capsys: pytest.CaptureFixture):
+    tiny.engine("llama").generate([ask("Hello", max_new_tokens=4)])
+    captured = capsys.readouterr()
+    assert captured.out + captured.err == ""
+
+
+def test_a_terminal_shows_answers_tokens_a_second_and_live_rows():
+    with terminal() as screen, Progress(3) as line:
+        line.answered(12, live=2)
+        assert "1/3" in screen.line
+        assert "tokens/s, 2 rows" in screen.line
+
+
+def test_the_line_is_gone_in_the_end():
+    with terminal() as screen:
+        with Progress(1) as line:
+            line.answered(12, live=0)
+        assert "1/1" in screen.getvalue()
+        assert screen.line == ""
+
+
+def test_answers_that_follow_others_are_counted():
+    with terminal() as screen, Progress(1) as line:
+        for live in (1, 1, 0):
+            line.answered(5, live)
+        assert "3/3" in screen.line
+
+
+def test_an_error_takes_the_line_away():
+    with terminal() as screen:
+        with pytest.raises(KeyError), Progress(2):
+            raise KeyError
+        assert "0/2" in screen.getvalue()
+        assert screen.line == ""
+
+
+def test_an_engine_shows_how_it_goes():
+    with terminal() as screen:
+        tiny.engine("llama").generate([ask("x" * n, max_new_tokens=3) for n in (1, 2, 3)])
+    assert "3/3" in screen.getvalue()
