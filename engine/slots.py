@@ -50,7 +50,8 @@ class Slots:
             keys, values = (self._like(part) for part in parts)
             for slot, count in enumerate(held[:rows]):
                 for grown, part in zip((keys, values), parts, strict=True):
-                    grown[slot, :, :count] = part[slot, :, :count]
+                    if count:  # Else there may have been no such slot.
+                        grown[slot, :, :count] = part[slot, :, :count]
             self._layers[layer] = keys, values
 
     def _like(self, part: torch.Tensor) -> torch.Tensor:

@@ -71,7 +71,7 @@ def answers_in(output: str) -> list[list[str]]:
 
 def test_the_python_example_answers(capsys, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(ROOT)
-    (example,) = [block for block in blocks("python") if "models.load" in block]
+    (example,) = [block for block in blocks("python") if "model.predict" in block]
     exec(example, {})
     assert "Your name is Ada." in capsys.readouterr().out
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from engine import inflight
 from engine.backends.local import LocalEngine
 from engine.options import GenerationOptions
 from engine.types import Answer, Request
@@ -65,6 +66,18 @@ def test_a_second_turn_does_not_wait_for_the_others_first(engine: LocalEngine):
 
     engine.generate([ask("one", max_new_tokens=60), ask("two", max_new_tokens=3)], follow)
     assert order[:3] == [1, 1, 1]
+
+
+def test_a_second_turn_goes_before_conversations_that_have_not_begun(engine: LocalEngine, monkeypatch):
+    monkeypatch.setattr(inflight, "MAX_ROWS", 1)
+    order = []
+
+    def follow(i: int, answer: Answer) -> Request | None:
+        order.append(i)
+        return ask("again", max_new_tokens=3) if order.count(i) < 2 else None
+
+    engine.generate([ask(text, max_new_tokens=3) for text in ("one", "two", "three")], follow)
+    assert order == [0, 0, 1, 1, 2, 2]
 
 
 def test_the_next_turn_of_a_conversation_reads_what_is_new_alone():

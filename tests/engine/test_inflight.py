@@ -13,6 +13,13 @@ def llama():
     return tiny.random_model("llama")
 
 
+@pytest.fixture(autouse=True)
+def no_step_fails(caplog: pytest.LogCaptureFixture):
+    """An error in a step is made good for by fewer rows: it would not be seen in the answers."""
+    yield
+    assert "failed" not in caplog.text
+
+
 def tokens_seen(model, rows) -> int:
     """How many tokens the model computes to answer some rows together."""
     run = rows_of(model, eos=())
@@ -210,7 +217,7 @@ def test_common_is_how_far_two_sequences_are_alike(one: list[int], other: list[i
 
 
 @pytest.mark.parametrize("tokens_held", [130, 1000])
-def test_where_memory_is_short_fewer_rows_are_live(llama, monkeypatch, tokens_held: int, caplog):
+def test_where_memory_is_short_fewer_rows_are_live(llama, monkeypatch, tokens_held: int):
     _memory_for(monkeypatch, tokens_held)
     rows = [row(30 + i, 12) for i in range(8)]
     run = rows_of(llama, eos=())
@@ -220,20 +227,19 @@ def test_where_memory_is_short_fewer_rows_are_live(llama, monkeypatch, tokens_he
     assert [one.generated.token_ids for one in decodings] == [
         alone(llama, one, eos_token_id=None) for one in rows
     ]
-    assert "failed" not in caplog.text
 
 
-def test_a_long_row_after_short_ones_fits_where_they_shared_the_memory(llama, monkeypatch, caplog):
+def test_a_long_row_after_short_ones_has_the_memory_that_they_had(llama, monkeypatch):
     _memory_for(monkeypatch, 4 * 64)
-    # The long ones begin as the fourth of the short ones does, whose slot there is no room for any more.
-    short = [row(20, 6), row(21, 6), row(22, 6), row(23, 6, salt=1)]
-    rows = [*short, row(150, 6, salt=1), row(8, 3), row(140, 3, salt=1), row(9, 2)]
-    run = rows_of(llama)
+    # The long one begins as the last of the short ones did, whose slot there is no room for any more.
+    rows = [row(20, 12), row(21, 3), row(22, 3), row(23, 3, salt=1), row(150, 6, salt=1), row(8, 3)]
+    run = rows_of(llama, eos=())
     decodings = [run.add(one) for one in rows]
     finish(run)
     assert [one.generated.error for one in decodings] == [None] * len(rows)
-    assert [one.generated.token_ids for one in decodings] == [alone(llama, one) for one in rows]
-    assert "failed" not in caplog.text
+    assert [one.generated.token_ids for one in decodings] == [
+        alone(llama, one, eos_token_id=None) for one in rows
+    ]
 
 
 def test_a_row_that_the_budget_has_no_room_for_is_tried_alone(llama, monkeypatch):

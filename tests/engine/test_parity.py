@@ -138,6 +138,7 @@ def test_the_way_taken_is_in_flight_or_in_batches_and_those_are_said_once(run: R
     rows = {rows for rows, _ in run.passes}
     assert (rows == {1}) if in_flight else (max(rows) == CONVERSATIONS)
     assert run.logged.count("answers in batches, not in flight") == (0 if in_flight else 1)
+    assert "failed" not in run.logged
 
 
 @pytest.mark.parametrize("run", tiny.IN_FLIGHT, indirect=True)

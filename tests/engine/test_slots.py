@@ -64,7 +64,8 @@ def test_what_is_written_is_where_it_belongs_and_the_rest_is_zero():
 def test_resized_slots_keep_what_they_are_told_to(rows: int, tokens: int):
     slots = filled(3, 10)
     before = held(slots)
-    slots.resize(rows, tokens, [4, 10, 0])
+    # A fourth is about to enter.
+    slots.resize(rows, tokens, [4, 10, 0, 0])
     after = held(slots)
     assert after.shape[1] == slots.rows == rows
     for slot, count in enumerate([4, 10, 0][:rows]):
