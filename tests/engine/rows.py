@@ -65,6 +65,11 @@ def finish(run) -> list[Decoding]:
     return [decoding for news in steps(run) for decoding in news if not decoding.live]
 
 
+def live_rows(run) -> list[int]:
+    """How many rows are live after each step, until nothing is left to do."""
+    return [run.live for _ in steps(run)]
+
+
 def tokens(model, rows: Sequence[Row], in_flight: bool = True, **kwargs) -> list[list[int]]:
     """The tokens that are generated for some rows together."""
     return [generated.token_ids for generated in answer(model, rows, in_flight, **kwargs)]

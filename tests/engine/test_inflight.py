@@ -5,7 +5,7 @@ import pytest
 from engine import inflight
 from engine.inflight import common
 from tests import tiny
-from tests.engine.rows import alone, asks, finish, measured, prompt, row, rows_of, seen, steps, tokens
+from tests.engine.rows import alone, asks, finish, live_rows, measured, prompt, row, rows_of, seen, tokens
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +28,6 @@ def tokens_seen(model, rows) -> int:
     with seen(model) as passes:
         finish(run)
     return sum(ids.numel() for ids in passes)
-
-
-def live_rows(run) -> list[int]:
-    """How many rows are live after each step, until nothing is left to do."""
-    return [run.live for _ in steps(run)]
 
 
 # Rows come and go
@@ -122,8 +117,8 @@ def test_a_step_reads_no_more_of_prompts_than_its_budget(llama, monkeypatch):
     assert max(ids.numel() for ids in passes) <= 16 + 5
 
 
-@pytest.mark.parametrize("budget", [2, 3, 7, 16, 512])
-@pytest.mark.parametrize("architecture", ["gpt2", "llama", "mistral", "qwen3_moe"])
+@pytest.mark.parametrize("budget", [2, 3, 16])
+@pytest.mark.parametrize("architecture", ["gpt2", "mistral", "qwen3_moe"])
 def test_the_parts_that_a_prompt_is_read_in_do_not_change_its_answer(monkeypatch, architecture, budget):
     model, rows = tiny.random_model(architecture), [row(1, 6), row(41, 6), row(16, 6), row(17, 6), row(3, 6)]
     monkeypatch.setattr(inflight, "PREFILL_TOKENS", budget)

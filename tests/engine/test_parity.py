@@ -21,7 +21,7 @@ from tests.engine.talk import ask, dialogue
 
 CONVERSATIONS = 16
 TURNS = 3
-OPTIONS = GenerationOptions(max_new_tokens=12)
+OPTIONS = GenerationOptions(max_new_tokens=10)
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def test_no_token_of_a_conversation_in_flight_is_computed_again(run: Run):
 
 ASKED = [
     {"max_new_tokens": 3},
-    {"max_new_tokens": 30},
+    {"max_new_tokens": 20},
     {"max_new_tokens": 1},
     {"stop": ("e", "é")},
     {"stop": (" ", "a", "b", "\x00")},
