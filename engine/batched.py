@@ -18,13 +18,11 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from engine.choosing import Decoding, Row, choose
+from engine.choosing import MAX_ROWS, Decoding, Row, choose
 from engine.errors import GenerationError
-from engine.packing import alone, rope_type
+from engine.packing import alone, switch
 
 logger = logging.getLogger(__name__)
-
-MAX_ROWS = 32
 
 
 class Batched:
@@ -130,12 +128,6 @@ def _common_bound(model: PreTrainedModel, window: int | None) -> int | None:
     if model.config.is_encoder_decoder:
         return None
     return min(filter(None, (window, switch(model))), default=None)
-
-
-def switch(model: PreTrainedModel) -> int | None:
-    """The length from which on a longrope model turns the positions of a whole batch another way."""
-    rope = getattr(model.config, "rope_parameters", None) or {}
-    return rope.get("original_max_position_embeddings") if rope_type(model) == "longrope" else None
 
 
 def _greedy(model: PreTrainedModel, steps: int, eos: frozenset[int], pad: int) -> PreTrainedModel:

@@ -25,6 +25,9 @@ _NO_NUMBERS = (
     "check the model's weights"
 )
 
+# The most rows that are generated at a time.
+MAX_ROWS = 32
+
 TopTokens = tuple[tuple[int, float], ...]
 
 

@@ -3,19 +3,15 @@
 Knows no text: what ends a row early is a function of its tokens.
 """
 
-import logging
-
 import torch
 from transformers import PreTrainedModel
 
-from engine.batched import Batched, has_rules, switch
+from engine.batched import Batched, has_rules
 from engine.choosing import Decoding, Row
 from engine.errors import AdapterError, Unsupported
 from engine.inflight import InFlight
-from engine.packing import logits, packs
+from engine.packing import logits, packs, switch, trial_tolerance
 from engine.slots import Segment, Slots, Step
-
-logger = logging.getLogger(__name__)
 
 
 class Generation:
@@ -107,7 +103,6 @@ def token_bytes(model: PreTrainedModel, eos: frozenset[int]) -> int:
     except Exception as error:  # A model's code is its author's.
         raise Unsupported(f"it failed on a trial: {type(error).__name__}: {error}") from error
     difference = (torch.cat(pieces) - alone).norm() / alone.norm()
-    # Half precision rounds, and may send a token to another expert; a wrong mask differs by far more.
-    if difference > (1e-3 if model.dtype == torch.float32 else 0.2):
+    if difference > trial_tolerance(model.dtype):
         raise Unsupported(f"a trial gave other logits than the model alone (by {difference:.1e})")
     return slots.token_bytes

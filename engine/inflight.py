@@ -11,18 +11,17 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, islice
 
-import psutil
 import torch
 from transformers import PreTrainedModel
 
-from engine.choosing import Decoding, Row, choose
+from engine.choosing import MAX_ROWS, Decoding, Row, choose
 from engine.errors import GenerationError
+from engine.memory import free_memory, is_out_of_memory
 from engine.packing import logits
 from engine.slots import BLOCK, Segment, Slots, Step
 
 logger = logging.getLogger(__name__)
 
-MAX_ROWS = 32
 # Tokens of prompts that a step reads at most: a long question does not stall the answers of the others.
 PREFILL_TOKENS = 512
 # A row waits for another that is reading the same beginning, where that spares it so many tokens.
@@ -35,7 +34,7 @@ class InFlight:
     """The rows of one run, and the model's memory of them."""
 
     def __init__(self, model: PreTrainedModel, eos: frozenset[int], token_bytes: int) -> None:
-        """Takes a model that `refusal` finds no fault with.
+        """Takes a model that `engine.generation.token_bytes` takes.
 
         Args:
             token_bytes: what the keys and values of one token take.
@@ -222,15 +221,3 @@ def common(one: Sequence[int], other: Sequence[int]) -> int:
     if one[:shorter] == other[:shorter]:
         return shorter
     return bisect.bisect_left(range(shorter), True, key=lambda end: one[: end + 1] != other[: end + 1])
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or a CPU."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 import torch
 import transformers
 from huggingface_hub import errors as hub
@@ -15,6 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.utils import cached_file
 
 from engine.errors import AdapterError, ConfigurationError, LoadError
+from engine.memory import free_memory
 from engine.options import LoadOptions
 from engine.weights import multiplies
 
@@ -174,7 +174,7 @@ def _check_memory(
     with torch.device("meta"):
         model = architecture.from_config(config, trust_remote_code=options.trust_remote_code)
     needed = sum(weight.numel() for weight in model.parameters()) * dtype.itemsize
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    free = free_memory(device)
     if needed > free:
         raise LoadError(
             f"{options.model_name} is too large: its weights take {needed / 2**30:.1f} GiB in "

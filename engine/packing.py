@@ -146,8 +146,25 @@ def packs(model: PreTrainedModel) -> bool:
 
 def rope_type(model: PreTrainedModel) -> str | None:
     """The way a model turns its positions, by the name transformers has for it."""
-    rope = getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
-    return rope.get("rope_type")
+    return _rope(model).get("rope_type")
+
+
+def switch(model: PreTrainedModel) -> int | None:
+    """The length beyond which a longrope model (Phi-3) turns the positions of a whole pass another way."""
+    rope = _rope(model)
+    return rope.get("original_max_position_embeddings") if rope_type(model) == "longrope" else None
+
+
+def trial_tolerance(dtype: torch.dtype) -> float:
+    """How far a right way to run a model may be from another, relative to the logits.
+
+    Half precision rounds, and may send a token to another expert; a wrong mask differs by far more.
+    """
+    return 1e-3 if dtype == torch.float32 else 0.2
+
+
+def _rope(model: PreTrainedModel) -> dict[str, Any]:
+    return getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
 
 
 _locks: WeakKeyDictionary[PreTrainedModel, threading.RLock] = WeakKeyDictionary()

@@ -43,7 +43,8 @@ class Encoder:
         self.model: PreTrainedModel = own
         self.pad = pad
         self.padding = _padding_position(self.model)
-        self.switch = _switch(self.model)
+        # A longrope model's long texts run apart, by their length.
+        self.switch = packing.switch(self.model) or math.inf
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 0
         self.window = positions - (0 if self.padding is None else self.padding + 1) if positions > 0 else None
         self.budget = CPU_BUDGET if self.model.device.type == "cpu" else BUDGET
@@ -153,9 +154,3 @@ def _positions(tokens: Sequence[int], padding: int | None) -> Iterable[int]:
         return range(len(tokens))
     real = [token != padding for token in tokens]
     return (padding + count * is_real for count, is_real in zip(accumulate(real), real, strict=True))
-
-
-def _switch(model: PreTrainedModel) -> float:
-    # longrope (Phi-3) turns all positions another way where the longest text of a batch is beyond this.
-    longrope = packing.rope_type(model) == "longrope"
-    return model.config.rope_parameters["original_max_position_embeddings"] if longrope else math.inf

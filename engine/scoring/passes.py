@@ -83,13 +83,12 @@ def _reads_trees(model: PreTrainedModel) -> bool:
     except Exception as error:  # A model's code is its author's.
         logger.info("candidates are scored in padded rows: %s: %s", type(error).__name__, error)
         return False
-    # Half precision rounds, and may send a token to another expert; a wrong mask differs by far more.
-    most = 1e-3 if model.dtype == torch.float32 else 0.2
-    return bool((packed - padded).norm() <= most * padded.norm())
+    return bool((packed - padded).norm() <= packing.trial_tolerance(model.dtype) * padded.norm())
 
 
 def _batches(reader: Reader, rows: Sequence[Row]) -> Iterator[list[int]]:
     """Indices of rows that are read in one pass; a group is split only where it is too large by itself."""
+    switch = packing.switch(reader.model)  # A longrope model's long rows are read apart.
     most = LOGITS // (4 * reader.model.config.get_text_config(decoder=True).vocab_size)
 
     def fit(batch: list[int]) -> bool:
@@ -97,7 +96,7 @@ def _batches(reader: Reader, rows: Sequence[Row]) -> Iterator[list[int]]:
         return len(batch) == 1 or (tokens <= TOKENS and places <= most)
 
     def long(i: int) -> bool:
-        return _long(reader.model, len(rows[i].tokens))
+        return switch is not None and len(rows[i].tokens) > switch
 
     order = sorted(range(len(rows)), key=lambda i: (long(i), *reader.order(rows[i])))
     batch: list[int] = []
@@ -110,14 +109,6 @@ def _batches(reader: Reader, rows: Sequence[Row]) -> Iterator[list[int]]:
             batch = batch + part
     if batch:
         yield batch
-
-
-def _long(model: PreTrainedModel, tokens: int) -> bool:
-    """Whether longrope turns the positions of a pass (Phi-3's) in its other way: for all rows or for none."""
-    if packing.rope_type(model) != "longrope":
-        return False
-    rope = model.config.get_text_config(decoder=True).rope_parameters
-    return bool(tokens > rope["original_max_position_embeddings"])
 
 
 def _read_or_halve(reader: Reader, rows: list[Row], take: Take[Result]) -> list[Result | GenerationError]:

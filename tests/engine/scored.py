@@ -41,11 +41,6 @@ PACKED = {
     "qwen3_moe": lambda: transformers.Qwen3MoeConfig(
         **SIZES, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, head_dim=8
     ),
-}
-PADDED = {
-    "mamba": lambda: transformers.MambaConfig(hidden_size=32, num_hidden_layers=2),
-    "bloom": lambda: transformers.BloomConfig(hidden_size=32, n_layer=2, n_head=4),
-    # Packs by its configuration, and is found out by a trial.
     "gpt_oss": lambda: transformers.GptOssConfig(
         **SIZES,
         head_dim=8,
@@ -54,6 +49,10 @@ PADDED = {
         sliding_window=6,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
     ),
+}
+PADDED = {
+    "mamba": lambda: transformers.MambaConfig(hidden_size=32, num_hidden_layers=2),
+    "bloom": lambda: transformers.BloomConfig(hidden_size=32, n_layer=2, n_head=4),
 }
 TARGETS = {"t5": tiny.CONFIGS["t5"], "bart": tiny.CONFIGS["bart"]}
 LONGROPE = {
