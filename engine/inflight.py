@@ -98,13 +98,13 @@ class InFlight:
     def _run(self, segments: Sequence[Segment], finished: Sequence[Segment]) -> torch.Tensor:
         """(finished, vocabulary): the logits behind the last token of each finished segment."""
         plan = Step(self.slots, segments, self.model.device)
-        behind = accumulate(len(segment.tokens) for segment in segments)
-        last = {segment.slot: place - 1 for segment, place in zip(segments, behind, strict=True)}
+        behind = accumulate(len(segment.tokens) for segment in plan.segments)
+        last = {segment.slot: place - 1 for segment, place in zip(plan.segments, behind, strict=True)}
         wanted = [last[segment.slot] for segment in finished] or [0]
         return logits(self.model, plan.tokens, plan.positions, plan, wanted)
 
     def _segments(self) -> Iterator[Segment]:
-        """What each row is to read in this step: single tokens first, then prompts up to the budget."""
+        """What each row is to read in this step: the last token of each, and prompts up to the budget."""
         pending = [
             (slot, len(self.held[slot]), decoding)
             for slot, decoding in enumerate(self.rows)

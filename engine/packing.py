@@ -54,10 +54,16 @@ class Scoring:
         """
         batch, heads, tokens, dim = query.shape
         groups = heads // key.shape[1]
+        plain = self.softcap is None and self.sinks is None
+        if plain and tokens > 1 and query.device.type == "cpu":
+            # Reads shared keys by itself, without a mask for each head; on a GPU that takes a slow kernel.
+            return scaled_dot_product_attention(
+                query, key, value, attn_mask=mask, scale=self.scale, enable_gqa=True
+            )
         query = query.reshape(batch, -1, groups * tokens, dim)
         if mask is not None and mask.shape[2] > 1:
             mask = mask.repeat(1, 1, groups, 1)
-        if self.softcap is None and self.sinks is None:
+        if plain:
             output = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=self.scale)
         else:
             scores = torch.matmul(query, key.transpose(2, 3)) * (self.scale or dim**-0.5)

@@ -11,6 +11,8 @@ from engine.packing import Scoring, visible
 
 # Slots grow by whole blocks of so many tokens.
 BLOCK = 64
+# A call of attention takes about as long as reading the keys and values of so many tokens.
+CALL = 200
 
 
 class Slots:
@@ -121,22 +123,24 @@ class Segment:
 
 
 class Step:
-    """A plan that extends sequences: all that go on by one token attend together, longer segments one by one.
+    """A plan that extends sequences: most that go on by one token attend together, all others one by one.
 
-    Args:
-        segments: in the order in which their tokens are packed: those of one token first, by their slots.
+    Attributes:
+        segments: in the order in which their tokens are packed.
+        tokens, positions: of this row: token ids, and the place of each in its own sequence.
     """
 
     def __init__(self, slots: Slots, segments: Sequence[Segment], device: torch.device) -> None:
         self.slots = slots
-        self.singles = [segment for segment in segments if len(segment.tokens) == 1]
-        self.longer = [segment for segment in segments if len(segment.tokens) > 1]
-        self.tokens = [token for segment in segments for token in segment.tokens]
-        self.positions = [place for segment in segments for place in range(segment.start, segment.end)]
-        owners = [segment.slot for segment in segments for _ in segment.tokens]
+        self._longest = widest([segment.end for segment in segments if len(segment.tokens) == 1])
+        self._together = [s for s in segments if len(s.tokens) == 1 and s.end <= self._longest]
+        self._alone = [s for s in segments if len(s.tokens) > 1 or s.end > self._longest]
+        self.segments = self._together + self._alone
+        self.tokens = [token for segment in self.segments for token in segment.tokens]
+        self.positions = [place for segment in self.segments for place in range(segment.start, segment.end)]
+        owners = [segment.slot for segment in self.segments for _ in segment.tokens]
         self._owners, self._places = torch.tensor([owners, self.positions], device=device)
-        self._width = 1 + max((segment.slot for segment in self.singles), default=-1)
-        self._longest = max((segment.end for segment in self.singles), default=0)
+        self._width = 1 + max((segment.slot for segment in self._together), default=-1)
         self._masks: dict[tuple[int, int | None], torch.Tensor | None] = {}
 
     def attend(
@@ -144,10 +148,10 @@ class Step:
     ) -> torch.Tensor:
         """See `engine.packing.Plan`."""
         keys, values = self.slots.write(layer, self._owners, self._places, key, value)
-        outputs, start = [], len(self.singles)
-        if self.singles:
-            outputs.append(self._attend_singles(query[:, :start], keys, values, scoring))
-        for number, segment in enumerate(self.longer):
+        outputs, start = [], len(self._together)
+        if self._together:
+            outputs.append(self._attend_together(query[:, :start], keys, values, scoring))
+        for number, segment in enumerate(self._alone):
             part, start = query[None, :, start : start + len(segment.tokens)], start + len(segment.tokens)
             mask = self._mask(number, scoring, part)
             row = slice(segment.slot, segment.slot + 1)
@@ -155,12 +159,12 @@ class Step:
             outputs.append(scoring.attend(part, *held, mask)[0].transpose(0, 1))
         return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
-    def _attend_singles(
+    def _attend_together(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scoring: Scoring
     ) -> torch.Tensor:
-        """(heads, singles, dim) → (singles, heads, dim); slots between them take part and are left out."""
+        """(heads, rows, dim) → (rows, heads, dim); slots between these take part and are left out."""
         rows = query.transpose(0, 1)
-        count = len(self.singles)
+        count = len(self._together)
         if count < self._width:
             scattered = rows.new_zeros(self._width, *rows.shape[1:])
             rows = scattered.index_copy_(0, self._owners[:count], rows)
@@ -169,20 +173,20 @@ class Step:
         return output if count == self._width else output[self._owners[:count]]
 
     def _mask(self, number: int, scoring: Scoring, like: torch.Tensor) -> torch.Tensor | None:
-        """The mask of a longer segment, or (-1) of all single tokens; made once for all layers."""
+        """The mask of a segment that attends alone, or (-1) of the others; made once for all layers."""
         known = number, scoring.window
         if known not in self._masks:
             if number >= 0:
-                segment = self.longer[number]
+                segment = self._alone[number]
                 self._masks[known] = visible(len(segment.tokens), segment.end, scoring, like)
             else:
-                self._masks[known] = self._mask_of_singles(scoring, like)
+                self._masks[known] = self._mask_together(scoring, like)
         return self._masks[known]
 
-    def _mask_of_singles(self, scoring: Scoring, like: torch.Tensor) -> torch.Tensor | None:
+    def _mask_together(self, scoring: Scoring, like: torch.Tensor) -> torch.Tensor | None:
         """(width, 1, 1, longest): each sees its own slot up to itself."""
         last = torch.zeros(self._width, 1, dtype=torch.long, device=like.device)
-        count = len(self.singles)
+        count = len(self._together)
         last[self._owners[:count], 0] = self._places[:count]
         place = torch.arange(self._longest, device=like.device)
         hidden = place > last
@@ -190,3 +194,17 @@ class Step:
             hidden |= place <= last - scoring.window
         mask = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
         return mask.masked_fill_(hidden, -torch.inf)[:, None, None]
+
+
+def widest(ends: Sequence[int]) -> int:
+    """The length up to which rows attend together, each at the price of the longest; longer ones cost less alone.
+
+    Args:
+        ends: tokens of each row, itself included.
+    """
+    ordered = sorted(ends, reverse=True)
+    costs = [
+        alone * CALL + sum(ordered[:alone]) + (len(ordered) - alone) * longest
+        for alone, longest in enumerate(ordered)
+    ]
+    return ordered[costs.index(min(costs))] if ordered else 0

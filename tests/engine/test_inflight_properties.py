@@ -75,6 +75,7 @@ sizes = st.fixed_dictionaries(
         "PREFILL_TOKENS": st.integers(2, 40),
         "BLOCK": st.sampled_from([1, 8, 64]),
         "WORTH_WAITING": st.sampled_from([1, 8, 32]),
+        "CALL": st.sampled_from([0, 1, 16, 200]),
     }
 )
 
@@ -113,8 +114,9 @@ def check(architecture: str, conversations: list[Asked], sizes: dict[str, int]) 
     """Every row of some conversations equals its run alone, where everything has these sizes."""
     with pytest.MonkeyPatch.context() as patch:
         for name, size in sizes.items():
-            patch.setattr(inflight, name, size)
-        patch.setattr(slots, "BLOCK", sizes["BLOCK"])
+            for module in (inflight, slots):
+                if hasattr(module, name):
+                    patch.setattr(module, name, size)
         # An error in a step is made good for by fewer rows: it would not be seen in the answers.
         patch.setattr(inflight.logger, "warning", pytest.fail)
         decodings = converse(architecture, conversations)

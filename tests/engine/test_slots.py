@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine.packing import Scoring
-from engine.slots import BLOCK, Segment, Slots, Step
+from engine.slots import BLOCK, Segment, Slots, Step, widest
 
 HEADS, KEY_HEADS, DIM = 4, 2, 8
 
@@ -189,3 +189,21 @@ def test_slots_that_no_segment_has_are_left_as_they_are():
     after = held(slots)
     assert torch.equal(after[:, ::2], before[:, ::2])
     assert not torch.equal(after[:, 1::2], before[:, 1::2])
+
+
+# Who attends together
+
+
+@pytest.mark.parametrize(
+    ("ends", "longest"),
+    [
+        ([], 0),
+        ([7], 7),
+        ([50, 60, 70], 70),
+        ([50, 4000, 60], 60),
+        ([3000, 50, 4000], 50),
+        ([4000, 3999, 3998], 4000),
+    ],
+)
+def test_a_sequence_far_longer_than_the_others_attends_alone(ends: list[int], longest: int):
+    assert widest(ends) == longest
