@@ -27,6 +27,26 @@ def as_dict(key: str, answer: Answer, model_name: str) -> dict[str, Any]:
     }
 
 
+def as_record(answer: Mapping[str, Any], model: dl.Model) -> dict[str, Any]:
+    """An answer, as `as_dict` has it, as the platform stores it: what `collection` makes of it, without entities."""
+    signature = {"name": model.name, "model_id": model.id}
+    confidence = answer["metadata"]["user"]["model"]["confidence"]
+    if confidence is not None:
+        signature["confidence"] = confidence
+    key = answer["metadata"]["system"]["promptId"]
+    return {
+        "type": "text",
+        "label": answer["label"],
+        "coordinates": answer["coordinates"],
+        "attributes": {},
+        "source": "sdk",
+        "metadata": {
+            "system": {"promptId": key, "model": dict(signature), "automated": True, "attributes": {}},
+            "user": {"annotation_type": "prediction", "model": signature},
+        },
+    }
+
+
 def collection(answers: Iterable[Mapping[str, Any]], model: dl.Model) -> dl.AnnotationCollection:
     """Answers of one item, as `as_dict` has them, as annotations of `model`.
 

@@ -1,24 +1,28 @@
 """The platform's side: the adapter class that Dataloop's runner loads and calls."""
 
-import io
-import json
-import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import dtlpy as dl
-from tqdm import tqdm
 
 import models
-from adapters.annotations import collection
-from adapters.hugging import Failure, report
-from adapters.predicting import predict_each
+from adapters import artifacts, context, remote
+from adapters.annotations import as_record, collection
+from adapters.embedding import Embedding
+from adapters.failures import Failure, report
+from adapters.flow import Flow
+from adapters.hugging import HuggingAdapter
+from adapters.predicting import predict_batches, predict_each, takes_one_by_one
 from adapters.prompt_items import has_messages
+from adapters.reading import parsed
+from adapters.remote import Record
+from adapters.reporting import Report
+from adapters.storing import Seen
 from engine.errors import AdapterError, ConfigurationError, Unsupported
 
 BATCH_SIZE = 32
-CONNECTIONS = 16
 
 
 class PredictionError(AdapterError):
@@ -33,8 +37,19 @@ class PredictionError(AdapterError):
         super().__init__("no answer, while all else is stored:\n" + "\n".join(map(str, failures)))
 
 
-class ModelAdapter(dl.BaseModelAdapter):
+class ModelAdapter(Embedding, dl.BaseModelAdapter):
     """Loads the model file that `module_name` in the model's configuration names, and lets it answer."""
+
+    def load_from_model(self, model_entity: dl.Model | None = None, *args: Any, **kwargs: Any) -> None:
+        """As the SDK's, but no artifact is written outside the model's folder, or comes from another host.
+
+        Raises:
+            LoadError: there is such an artifact, or weights cannot be loaded.
+            ConfigurationError: as `load`.
+        """
+        model = model_entity or self.model_entity
+        artifacts.check(model.model_artifacts, lambda item_id: remote.record(item_id)["filename"])
+        super().load_from_model(model_entity, *args, **kwargs)
 
     def load(self, local_path: str, **kwargs: Any) -> None:
         """Builds the model from one snapshot of the configuration; weights in `local_path` win over the hub.
@@ -73,12 +88,10 @@ class ModelAdapter(dl.BaseModelAdapter):
         What cannot be read is returned, not raised: it costs no other item its answer.
         """
         try:
-            content = item.download(save_locally=False)
-            if not isinstance(content, io.BytesIO):
-                return Failure(0, item.id, None, "it could not be downloaded: look at it and run again")
-            prompts = json.loads(content.getvalue())
-            if not isinstance(prompts, dict):
-                return Failure(0, item.id, None, "its content is no JSON object: upload a prompt item")
+            # Not the SDK's download: that follows links, into files of this machine too.
+            prompts = parsed(item.id, remote.content(item.id))
+            if isinstance(prompts, Failure):
+                return prompts
             prepared = {**prompts, "id": item.id, "filename": item.filename}
             if has_messages(prompts):
                 prepared["annotations"] = [annotation.to_json() for annotation in item.annotations.list()]
@@ -118,63 +131,109 @@ class ModelAdapter(dl.BaseModelAdapter):
         ]
 
     def predict_items(
-        self, items: list[dl.Item], batch_size: int | None = None, **kwargs: Any
+        self,
+        items: list[dl.Item],
+        batch_size: int | None = None,
+        progress: dl.Progress | None = None,
+        resume: bool | None = None,
+        **kwargs: Any,
     ) -> tuple[list[dl.Item], list[dl.Annotation]]:
         """Answers items and stores the answers on them; returns the items and the stored annotations.
 
-        The SDK's own gives up all for one bad item, deletes before it stores, and names a whole batch for one
-        failed upload.
+        The next items are read, and answers stored, while others are answered. New answers are stored first,
+        and then those of this model to the same prompts are removed.
+
+        Args:
+            batch_size: items of a batch of a model file that has its own `predict`.
+            progress: told how far it is.
+            resume: whether prompts that this model has answered are left alone; as configured by default.
+            kwargs: generation options for this call.
 
         Raises:
             PredictionError: at the end, when some have no answer; all others are stored.
         """
-        size = batch_size or self._snapshot().get("batch_size") or BATCH_SIZE
-        failures: list[Failure] = []
-        stored: list[dl.Annotation] = []
-        with (
-            ThreadPoolExecutor(CONNECTIONS) as pool,
-            tqdm(total=len(items), desc="predicting", unit="item", file=sys.stdout, disable=None) as progress,
-        ):
-            for start in range(0, len(items), size):
-                batch = items[start : start + size]
-                answers = self.predict(list(pool.map(self.prepare_item_func, batch)), failures)
-                for result in pool.map(self._store, batch, answers):
-                    if isinstance(result, Failure):
-                        failures.append(result)
-                    else:
-                        stored += result
-                progress.update(len(batch))
-        if failures:
-            raise PredictionError(failures)
-        return items, stored
+        chosen = {item.id: item for item in items}
+        stored: dict[str, list[Record]] = {}
+        self._run(chosen.values(), len(chosen), stored, batch_size, progress, resume, kwargs)
+        annotations = []
+        for identity, item in chosen.items():
+            records = stored.get(identity) or []
+            annotations += dl.AnnotationCollection.from_json(_json=records, item=item).annotations
+        return items, annotations
 
-    def _store(self, item: dl.Item, answers: dl.AnnotationCollection) -> list[dl.Annotation] | Failure:
-        """Stores an item's answers, then removes those they replace: this model's, to the same prompts."""
-        if not len(answers):
-            return []
-        try:
-            replaced = self._answers_on(item, {answer.metadata["system"]["promptId"] for answer in answers})
-            stored = list(item.annotations.upload(annotations=answers))
-            if replaced:
-                filters = dl.Filters(resource=dl.FiltersResource.ANNOTATION)
-                filters.add(field="id", values=replaced, operator=dl.FiltersOperations.IN)
-                item.annotations.delete(filters=filters)
-        except Exception as error:
-            return Failure(
-                0, item.id, None, f"its answers could not be stored ({type(error).__name__}: {error})"
-            )
-        return stored
+    def predict_dataset(
+        self,
+        dataset: dl.Dataset,
+        filters: dl.Filters | dict[str, Any] | None = None,
+        batch_size: int | None = None,
+        progress: dl.Progress | None = None,
+        resume: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """As `predict_items`, the items of a dataset that a filter selects, listed as they are needed."""
+        if not isinstance(filters, dl.Filters):
+            filters = dl.Filters(custom_filter=filters) if filters else dl.Filters()
+        query = filters.prepare()
+        items = (
+            Seen.of(item)
+            for page in remote.pages(dataset.id, query)
+            for item in page
+            if item.get("type") in ("file", "db_row")
+        )
+        self._run(items, remote.count(dataset.id, query), None, batch_size, progress, resume, kwargs)
 
-    def _answers_on(self, item: dl.Item, keys: set[str]) -> list[str]:
-        """Ids of this model's answers to these prompts on an item."""
-        filters = dl.Filters(resource=dl.FiltersResource.ANNOTATION)
-        for place in ("metadata.user.model.name", "metadata.system.model.name"):
-            filters.add(field=place, values=self.model_entity.name, method=dl.FiltersMethod.OR)
-        return [
-            annotation.id
-            for annotation in item.annotations.list(filters=filters)
-            if annotation.metadata.get("system", {}).get("promptId") in keys
-        ]
+    def _run(
+        self,
+        items: Iterable[Any],
+        total: int,
+        stored: dict[str, list[Record]] | None,
+        batch_size: int | None,
+        progress: dl.Progress | None,
+        resume: bool | None,
+        options: dict[str, Any],
+    ) -> None:
+        """Answers items as they come, and notes by item what was stored, where that is wanted."""
+        name, configuration = self.model_entity.name, self._snapshot()
+        size = batch_size or configuration.get("batch_size") or BATCH_SIZE
+        one_by_one = takes_one_by_one(self.adapter)
+
+        def answer() -> None:
+            if one_by_one:
+                self.adapter.answer(flow.coming(waiting=False), flow.done, model_name=name, **options)
+            else:
+                predict_batches(self.adapter, flow.coming(waiting=True), flow.done, name, size, **options)
+
+        def ended(identity: str, records: list[Record]) -> None:
+            if stored is not None:
+                stored[identity] = records
+            counted.ended()
+
+        flow = Flow(
+            name,
+            lambda answers: [as_record(answer, self.model_entity) for answer in answers],
+            ended,
+            resume=bool(configuration.get("resume") if resume is None else resume),
+            batch_size=1 if one_by_one else size,
+            complete=self._completing(),
+        )
+        with Report(total, progress) as counted:
+            flow.run(items, answer)
+        if flow.failures:
+            raise PredictionError(flow.failures)
+
+    def _completing(self) -> Callable[[Record], Record]:
+        """What adds to an item the texts of a search that its open questions name."""
+        if not isinstance(self.adapter, HuggingAdapter):  # A user's own reads no context.
+            return dict
+        chosen = self.adapter.configuration.adapter
+        return partial(
+            context.complete,
+            model_name=self.model_entity.name,
+            record=remote.record,
+            content=remote.content,
+            fields=chosen.add_metadata,
+            hosts=chosen.allowed_hosts,
+        )
 
     def _snapshot(self) -> dict[str, Any]:
         # Not `self.configuration.get`: that writes the key back to the platform.

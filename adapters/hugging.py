@@ -5,53 +5,34 @@ Importing this imports no torch: the engine is imported when a model loads.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from adapters.annotations import as_dict
-from adapters.prompt_items import item_name, read
+from adapters.answering import Done, Grown, Read, answer_each
+from adapters.calls import Calls
+from adapters.context import reader
+from adapters.failures import Failure, report
+from adapters.prompt_items import item_name
 from engine.dialogues import Engine, converse
 from engine.errors import AdapterError, ConfigurationError
 from engine.options import override, split
 from engine.types import Dialogue
 
-logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Something in a batch that has no answer: an item, or one of its prompts.
-
-    Attributes:
-        position: the item's place in the batch.
-        item: how the item is named to the user.
-        key: the prompt's key; None for the whole item.
-        reason: what is wrong and what to do.
-    """
-
-    position: int
-    item: str
-    key: str | None
-    reason: str
-
-    def __str__(self) -> str:
-        prompt = "" if self.key is None else f"prompt {self.key!r}: "
-        return f"{self.item}: {prompt}{self.reason}"
-
-
-class HuggingAdapter:
+class HuggingAdapter(Calls):
     """A Hugging Face model that answers prompt items. A model file subclasses it and names the model.
 
     Attributes:
         model_name: hub id or local folder; the configuration's wins, then the weights among the artifacts.
         defaults: options that the configuration may change.
+        task: "embed" for a model that makes vectors of texts and cannot answer.
     """
 
     model_name: ClassVar[str | None] = None
     defaults: ClassVar[Mapping[str, Any]] = {}
+    task: ClassVar[Literal["generate", "embed"]] = "generate"
 
     def __init__(self, configuration: Mapping[str, Any] | None = None) -> None:
         """Checks the configuration; loads nothing yet.
@@ -59,9 +40,7 @@ class HuggingAdapter:
         Raises:
             ConfigurationError: an option that is unknown or cannot be; its key is named.
         """
-        self.load_options, self.options = split(
-            {"model_name": self.model_name}, self.defaults, dict(configuration or {})
-        )
+        self.configuration = split({"model_name": self.model_name}, self.defaults, dict(configuration or {}))
         self._engine: Engine | None = None
 
     @property
@@ -86,13 +65,18 @@ class HuggingAdapter:
         Raises:
             LoadError: gated, missing, offline, unsafe or too large; the text says what to do.
         """
+        options = self.configuration.load
+        if options is None:
+            from engine.backends.endpoint import EndpointEngine
+
+            self._engine = EndpointEngine(self.configuration.endpoint)
+            return self
         from engine.backends.local import LocalEngine
         from engine.loading import load
 
-        options = self.load_options
         if local_path is not None and _has_weights(Path(local_path)):
-            options = options.model_copy(update={"model_name": str(local_path), "revision": None})
-        self._engine = LocalEngine(load(options))
+            options = options.model_copy(update={"local_path": str(local_path)})
+        self._engine = LocalEngine(load(options, self.task))
         return self
 
     def save(self, local_path: str | Path) -> None:
@@ -122,8 +106,8 @@ class HuggingAdapter:
         Raises:
             ConfigurationError: an option that is unknown or cannot be, or a model that is not loaded.
         """
-        signed = model_name or self.name
-        chosen = override(self.options, options) if options else self.options
+        signed, read = model_name or self.name, self._reader()
+        chosen = override(self.configuration.generation, options)
         failed: list[Failure] = []
         dialogues: list[tuple[int, Dialogue]] = []
         for position, item in enumerate(batch):
@@ -149,14 +133,34 @@ class HuggingAdapter:
         report(failed, failures)
         return results
 
+    def answer(
+        self,
+        items: Iterable[Mapping[str, Any] | None],
+        done: Done,
+        model_name: str | None = None,
+        grown: Grown | None = None,
+        **options: Any,
+    ) -> None:
+        """As `predict`, of items that come one by one; each is told as soon as all of it is answered.
 
-def report(failed: Sequence[Failure], failures: list[Failure] | None) -> None:
-    """Hands over what has no answer, or logs it where there is no list to take it."""
-    if failures is not None:
-        failures += failed
-    else:
-        for failure in failed:
-            logger.warning("no answer: %s", failure)
+        Args:
+            items: prompt items as their JSON, taken as the engine has room; None says that the next one
+                is not there yet.
+            done: told an item's position, its answers, and what of it has none.
+            grown: told what each answer grows by while it is written.
+
+        Raises:
+            ConfigurationError: as `predict`.
+        """
+        chosen = override(self.configuration.generation, options)
+        answer_each(self.engine, items, done, model_name or self.name, chosen, self._reader(), grown)
+
+    def _reader(self) -> Read:
+        """What reads an item: its questions have the context that was fetched for them."""
+        chosen = self.configuration.adapter
+        return reader(
+            self.engine, chosen.max_context_tokens, chosen.inject_context_to_user, chosen.add_metadata
+        )
 
 
 def _has_weights(folder: Path) -> bool:

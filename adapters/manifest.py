@@ -38,14 +38,14 @@ def build(
     return {
         "name": NAME,
         "displayName": "Hugging Face adapter",
-        "description": "Hugging Face language models that answer prompt items, with a confidence each.",
+        "description": "Hugging Face language models: answers to prompt items, and vectors of texts.",
         "version": version,
         "scope": "project",
         "attributes": {
             "Provider": "Hugging Face",
             "Category": "Model",
             "Gen AI": "LLM",
-            "NLP": "Conversational",
+            "NLP": ["Conversational", "Embeddings"],
             "Media Type": ["Text"],
             "Hub": ["Hugging Face"],
         },
@@ -71,7 +71,7 @@ def _compute(name: str, pod: str) -> dict[str, Any]:
             "podType": pod,
             "concurrency": 1,
             "runnerImage": RUNNER_IMAGE,
-            # predict_dataset waits for executions of its own service: a call in the queue gets a second pod.
+            # predict_dataset and embed_dataset wait for executions of this service: it gets a second pod.
             "autoscaler": {"type": "rabbitmq", "minReplicas": 0, "maxReplicas": 2, "queueLength": 1},
             "preemptible": False,
         },
@@ -98,6 +98,20 @@ def _module(entry_point: str) -> dict[str, Any]:
                 "name": "predict_dataset",
                 "displayName": "Predict a dataset",
                 "description": "Answers the prompt items of a dataset that a filter selects.",
+                "input": [_port("dataset", "Dataset"), _port("filters", "Json")],
+                "output": [],
+            },
+            {
+                "name": "embed_items",
+                "displayName": "Embed items",
+                "description": "Makes vectors of text items and prompt items, which land as features.",
+                "input": [_port("items", "Item[]")],
+                "output": [_port("items", "Item[]"), _port("features", "Json")],
+            },
+            {
+                "name": "embed_dataset",
+                "displayName": "Embed a dataset",
+                "description": "Makes vectors of the items of a dataset that a filter selects.",
                 "input": [_port("dataset", "Dataset"), _port("filters", "Json")],
                 "output": [],
             },
@@ -131,16 +145,17 @@ def _model(stem: str) -> dict[str, Any]:
     if weights and not Path(weights).is_absolute() and not (ROOT / weights).exists():
         configuration["model_name"] = weights
     configuration |= getattr(adapter, "defaults", {})
+    embeds = getattr(adapter, "task", "generate") == "embed"
     return {
         "name": _entry_name(stem),
         "moduleName": MODULE,
         "scope": "project",
         "status": "pre-trained",
         "description": _description(stem),
-        "tags": ["huggingface", "llm"],
-        "labels": ["q"],
+        "tags": ["huggingface", "embedding" if embeds else "llm"],
+        "labels": [] if embeds else ["q"],
         "inputType": "text",
-        "outputType": "text",
+        "outputType": "embedding" if embeds else "text",
         "configuration": configuration,
         "metadata": {},
     }

@@ -2,11 +2,14 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
-from adapters.hugging import Failure
+from adapters.answering import Done
+from adapters.failures import Failure
+from adapters.hugging import HuggingAdapter
 from adapters.prompt_items import item_name
 from engine.errors import AdapterError, ConfigurationError
 
@@ -15,8 +18,33 @@ logger = logging.getLogger(__name__)
 Answers = list[list[dict[str, Any]]]
 
 
+def takes_one_by_one(adapter: Any) -> bool:
+    """Whether items can enter as they come; a `predict` of the user's own takes batches."""
+    return (
+        isinstance(adapter, HuggingAdapter)
+        and type(adapter).predict is HuggingAdapter.predict
+        and hasattr(adapter.engine, "stream")
+    )
+
+
+def predict_batches(
+    adapter: Any, items: Iterator[Mapping[str, Any]], done: Done, model_name: str, size: int, **options: Any
+) -> None:
+    """Answers items in batches, and gives each to `done`; see `HuggingAdapter.answer`.
+
+    Raises:
+        ConfigurationError: as `predict_each`.
+    """
+    position = 0
+    while batch := list(islice(items, size)):
+        answers, failures = predict_each(adapter, batch, model_name, **options)
+        for i, found in enumerate(answers):
+            done(position + i, found, [failure for failure in failures if failure.position == i])
+        position += len(batch)
+
+
 def predict_each(
-    adapter: Any, batch: Sequence[Mapping[str, Any]], model_name: str
+    adapter: Any, batch: Sequence[Mapping[str, Any]], model_name: str, **options: Any
 ) -> tuple[Answers, list[Failure]]:
     """The answers of each item, as `annotations.as_dict` has them, and what has none.
 
@@ -27,7 +55,7 @@ def predict_each(
     """
     failures: list[Failure] = []
     try:
-        answers = adapter.predict(batch, model_name=model_name, failures=failures)
+        answers = adapter.predict(batch, model_name=model_name, failures=failures, **options)
         if len(answers) != len(batch):
             raise AdapterError(f"predict returned {len(answers)} lists for {len(batch)} items")
         return [[_checked(answer, model_name) for answer in item] for item in answers], failures
@@ -39,7 +67,7 @@ def predict_each(
             return [[]], [Failure(0, item_name(batch[0], "item 1"), None, f"{type(error).__name__}: {error}")]
     answers, failures = [], []
     for position, item in enumerate(batch):
-        found, failed = predict_each(adapter, [item], model_name)
+        found, failed = predict_each(adapter, [item], model_name, **options)
         answers += found
         failures += [replace(failure, position=position) for failure in failed]
     return answers, failures

@@ -1,4 +1,4 @@
-"""Reads a prompt item's JSON into conversations. Pure: no SDK, no network, no model.
+"""Reads a prompt item's JSON, or a trace's, into conversations. Pure: no SDK, no network, no model.
 
 Two formats are in use, told apart prompt key by prompt key. A prompt that is a dict holds questions: it is
 a conversation of its own, its values in order are the user's turns, and all of them are asked. A prompt
@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, get_args
 
+from adapters import traces
 from engine.errors import PromptError
 from engine.types import Dialogue, Image, Message, Part, Role, Turn
 
@@ -32,6 +33,11 @@ def read(item: Mapping[str, Any], model_name: str) -> tuple[list[Dialogue], dict
         PromptError: the item is no prompt item, or there is nothing to ask in it.
     """
     name = item_name(item, "the item")
+    if isinstance(item, Mapping) and traces.is_trace(item):
+        found = _conversation(traces.conversation(item, name), {}, name)
+        if not found:
+            raise PromptError("there is nothing to ask: no message has a user's text or image")
+        return found, {}
     dialogues: list[Dialogue] = []
     errors: dict[str, PromptError] = {}
     messages: list[tuple[str, Message]] = []
@@ -64,9 +70,10 @@ def has_messages(item: Mapping[str, Any]) -> bool:
 
 
 def item_name(item: Any, default: str) -> str:
-    """How an item is named to the user: by its file name, else its id, else `default`."""
+    """How an item is named to the user, in one line: by its file name, else its id, else `default`."""
     names = (_at(item, key) for key in ("filename", "id"))
-    return next((name for name in names if name and isinstance(name, str)), default)
+    name = next((name for name in names if name and isinstance(name, str)), default)
+    return name if name.isprintable() else ascii(name)
 
 
 def _prompts(item: Any) -> Mapping[str, Any]:
@@ -136,7 +143,7 @@ def _part(element: Any, place: str) -> Part | None:
     mimetype = _mimetype(element)
     value = element.get("value") if isinstance(element, Mapping) else element
     if mimetype not in ("text", "image"):
-        logger.warning("%s: an element of type %r is skipped", place, mimetype)
+        logger.warning("%s: an element of type %.40r is skipped", place, mimetype)
     elif not isinstance(value, str):
         logger.warning("%s: an element whose %s is %s is skipped", place, mimetype, _kind_of_json(value))
     elif not value.strip():

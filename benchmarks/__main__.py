@@ -1,4 +1,4 @@
-"""`python -m benchmarks [generation|scoring|embedding|adapter] [--quick] [--json]`."""
+"""`python -m benchmarks [generation|scoring|embedding|adapter|platform] [--quick] [--json]`."""
 
 import argparse
 import importlib
@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 
-NAMES = ("generation", "scoring", "embedding", "adapter")
+NAMES = ("generation", "scoring", "embedding", "adapter", "platform")
 
 
 def main(words: list[str] | None = None) -> None:

@@ -1,5 +1,6 @@
 """The next token of each row: the one place where a token is chosen, and its log-probability is noted."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,12 +41,14 @@ class Row:
         max_new_tokens: the most tokens to generate; prompt and these together fit the model's window.
         options: how a token is chosen.
         ending: makes what is called with each generated token, in order, and ends the row by True.
+        trim: whether blanks around the answer are left out.
     """
 
     prompt: Sequence[int]
     max_new_tokens: int
     options: GenerationOptions
     ending: Callable[[], Callable[[int], bool]] | None = None
+    trim: bool = True
 
 
 @dataclass(slots=True)
@@ -119,7 +122,9 @@ class Decoding:
     @property
     def plain(self) -> bool:
         """Whether the likeliest token is taken as it is."""
-        return self._penalty is None and self._warpers is None
+        options = self.row.options
+        penalised = options.frequency_penalty or options.presence_penalty
+        return self._penalty is None and self._warpers is None and not penalised
 
     def choose(self, scores: torch.Tensor) -> torch.Tensor:
         """The next token by the row's own options.
@@ -130,7 +135,7 @@ class Decoding:
         Returns:
             () a token id.
         """
-        scores = scores[None]
+        scores = self._less_repeated(scores)[None]
         seen: Any = torch.tensor([self.tokens], device=scores.device)
         if self._penalty:
             scores = self._penalty(seen, scores)
@@ -141,6 +146,16 @@ class Decoding:
         mass = probabilities.cpu().double().cumsum(-1)
         drawn = torch.rand((), generator=self._generator, dtype=torch.float64)
         return torch.searchsorted(mass, drawn * mass[-1], right=True)
+
+    def _less_repeated(self, scores: torch.Tensor) -> torch.Tensor:
+        """Scores less OpenAI's penalties: for each time the answer has a token, and for having it at all."""
+        options, counts = self.row.options, Counter(self.generated.token_ids)
+        if not counts or not (options.frequency_penalty or options.presence_penalty):
+            return scores
+        tokens = torch.tensor(list(counts), device=scores.device)
+        times = torch.tensor(list(counts.values()), device=scores.device)
+        penalty = options.frequency_penalty * times + options.presence_penalty
+        return scores.index_add(0, tokens, penalty.to(scores.dtype), alpha=-1)
 
     def record(self, token: int, logprob: float, top: TopTokens) -> None:
         """Notes a chosen token, and whether the row has ended with it."""

@@ -1,5 +1,6 @@
 """Load options → a model and its tokenizer, or an error that says what to do."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -13,15 +14,18 @@ from huggingface_hub import errors as hub
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from engine import quantization
+from engine.environment import TOKEN_VARIABLES, hub_token
 from engine.errors import AdapterError, ConfigurationError, LoadError
-from engine.memory import free_memory
 from engine.options import LoadOptions
+from engine.placement import attention, place
+from engine.plan import Plan
 from engine.weights import multiplies
+
+logger = logging.getLogger(__name__)
 
 # Else transformers hands pickled weights' names, and the token, to a service that converts them.
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
-
-TOKEN_VARIABLES = ("HUGGINGFACE_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,39 +53,53 @@ def load(options: LoadOptions, task: Literal["generate", "embed"] = "generate") 
 
     Raises:
         LoadError: gated, missing, offline, pickled or too large; the text says which and what to do.
-        ConfigurationError: a device that this machine does not have.
+        ConfigurationError: options that contradict each other or the checkpoint, or that this machine cannot
+            follow; where the machine is the reason, nothing has been downloaded or read.
     """
-    source = _source(options) | {"trust_remote_code": options.trust_remote_code}
-    device = _device(options.device)
-    placement: Any = options.device_map or {"": device}
+    source, folder = _source(options), _folder(options)
+    placement = place(options)
+    implementation = attention(options, placement.device)
+    quantization.config(options)  # What it refuses is refused before anything is read.
+    code = {"trust_remote_code": options.trust_remote_code}
     with explained(options):
-        config = transformers.AutoConfig.from_pretrained(options.model_name, **source)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(options.model_name, **source)
-        architecture = _architecture(config, task)
-        dtype = _dtype(options.dtype, config, device)
-        if options.device_map is None:
-            _check_memory(architecture, config, dtype, device, options)
+        config = transformers.AutoConfig.from_pretrained(folder, **source, **code)
+        architecture = _architecture(options, config, task)
+        dtype = _dtype(options.dtype, config, placement.device)
+        quantized = quantization.for_checkpoint(options, config, dtype)
+    tokenizer = _tokenizer(options, code)
+    window = _window(config, tokenizer)
+    with explained(options):
+        if not getattr(config, "quantization_config", None):  # Its size does not follow from that.
+            with torch.device("meta"):
+                empty = architecture.from_config(config, **code)
+            plan = Plan(empty, dtype, quantized, window, placement.free)
+            logger.debug("memory plan of %s\n%s", options.model_name, plan)
+            if not placement.spills:
+                plan.require_room(options)
         with _quiet() if task == "embed" else nullcontext():
             model, report = architecture.from_pretrained(
-                options.model_name,
+                folder,
                 config=config,
                 dtype=dtype,
-                device_map=placement,
-                max_memory=options.max_memory,
-                attn_implementation=options.attn_implementation,
+                device_map=placement.device_map,
+                max_memory=options.max_memory and dict(options.max_memory),  # It is changed there.
+                offload_folder=options.offload_folder,
+                attn_implementation=implementation,
+                quantization_config=quantized,
                 use_safetensors=True if options.use_safetensors else None,
                 output_loading_info=True,
                 **source,
+                **code,
             )
         if task == "embed":
             _check_complete(options, report["missing_keys"])
-    return Loaded(model.eval(), tokenizer, _window(config, tokenizer), options)
+    return Loaded(model.eval(), tokenizer, window, options)
 
 
 def find_file(options: LoadOptions, name: str) -> Path | None:
     """Where a file of the model's folder or repository is on this machine; None where there is none."""
     found = cached_file(
-        options.model_name,
+        _folder(options),
         name,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
@@ -90,18 +108,33 @@ def find_file(options: LoadOptions, name: str) -> Path | None:
     return None if found is None else Path(found)
 
 
-def hub_token() -> str | None:
-    """The hub's token from the environment; None leaves the hub library to its own login."""
-    # Stripped: a file's last newline makes a header that is refused, and quoted in the refusal.
-    given = (os.environ.get(name, "").strip() for name in TOKEN_VARIABLES)
-    return next(filter(None, given), None)
+def _folder(options: LoadOptions) -> str:
+    """Where the weights are: a folder or a hub id."""
+    if options.local_path is not None and not Path(options.local_path).is_dir():
+        raise ConfigurationError(f"local_path {options.local_path!r} is no folder on this machine")
+    return options.local_path or options.model_name
 
 
 def _source(options: LoadOptions) -> dict[str, Any]:
-    return {"revision": options.revision, "token": hub_token()}
+    # A folder has no revisions, and the one given is of `model_name`.
+    return {"revision": None if options.local_path else options.revision, "token": hub_token()}
 
 
-def _architecture(config: PretrainedConfig, task: str) -> Any:
+def _tokenizer(options: LoadOptions, code: dict[str, Any]) -> PreTrainedTokenizerBase:
+    if options.tokenizer is None:
+        with explained(options):
+            return transformers.AutoTokenizer.from_pretrained(_folder(options), **_source(options), **code)
+    with explained(options, "tokenizer"):
+        return transformers.AutoTokenizer.from_pretrained(options.tokenizer, token=hub_token(), **code)
+
+
+def _architecture(options: LoadOptions, config: PretrainedConfig, task: str) -> Any:
+    if options.is_causal_lm is not None and options.is_causal_lm is bool(config.is_encoder_decoder):
+        kind = "an encoder-decoder model" if config.is_encoder_decoder else "a causal language model"
+        raise ConfigurationError(
+            f"is_causal_lm is {str(options.is_causal_lm).lower()}, but {options.model_name} is {kind} by its "
+            "configuration: leave is_causal_lm out"
+        )
     if task == "embed":
         known = type(config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING
         return transformers.AutoModelForTextEncoding if known else transformers.AutoModel
@@ -131,20 +164,6 @@ def _check_complete(options: LoadOptions, missing: set[str]) -> None:
         )
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).splitlines()[0].split(". ")[0]
-        raise ConfigurationError(
-            f"device {name!r} is not to be had here ({reason}): use auto or cpu"
-        ) from None
-    return device
-
-
 def _dtype(name: str, config: PretrainedConfig, device: torch.device) -> torch.dtype:
     if name != "auto":
         return getattr(torch, name)
@@ -162,27 +181,6 @@ def _window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int
     return next((bound for bound in bounds if bound and 0 < bound < 10**9), None)
 
 
-def _check_memory(
-    architecture: Any,
-    config: PretrainedConfig,
-    dtype: torch.dtype,
-    device: torch.device,
-    options: LoadOptions,
-) -> None:
-    if getattr(config, "quantization_config", None):
-        return  # Its size does not follow from the configuration.
-    with torch.device("meta"):
-        model = architecture.from_config(config, trust_remote_code=options.trust_remote_code)
-    needed = sum(weight.numel() for weight in model.parameters()) * dtype.itemsize
-    free = free_memory(device)
-    if needed > free:
-        raise LoadError(
-            f"{options.model_name} is too large: its weights take {needed / 2**30:.1f} GiB in "
-            f"{str(dtype).removeprefix('torch.')} and {device} has {free / 2**30:.1f} GiB free. Set dtype to "
-            'bfloat16, or device_map to "auto" to spread it over several devices, or take a smaller model'
-        )
-
-
 _SET_TOKEN = "set a token with access as " + " or ".join(TOKEN_VARIABLES)
 
 # By what the hub library raises, first match along the chain of causes.
@@ -190,19 +188,22 @@ _HINTS: dict[type[Exception], str] = {
     hub.GatedRepoError: f"is gated: accept its terms on its page on the hub, then {_SET_TOKEN}",
     hub.RevisionNotFoundError: "has no revision {revision!r}: set revision to a branch, tag or commit of it",
     hub.RepositoryNotFoundError: "is missing: there is no such repository on the hub, or it is private. "
-    f"Check the spelling of model_name, or {_SET_TOKEN}",
+    f"Check the spelling of {{option}}, or {_SET_TOKEN}",
     hub.LocalEntryNotFoundError: "cannot be downloaded: offline, or the hub cannot be reached, and it is not "
-    "in the cache. Connect, or set model_name to a local folder that holds it",
+    "in the cache. Connect, or set {option} to a local folder that holds it",
     hub.HFValidationError: "is missing: no such folder on this machine, and no hub id (owner/name). "
-    "Check the spelling of model_name",
+    "Check the spelling of {option}",
     MemoryError: "is too large for this machine's memory: set dtype to bfloat16, or take a smaller model",
     torch.OutOfMemoryError: "is too large for the GPU: set dtype to bfloat16, or device_map to auto",
 }
 
 
 @contextmanager
-def explained(options: LoadOptions) -> Iterator[None]:
-    """Makes any error but our own a `LoadError` that names the model and says what to do."""
+def explained(options: LoadOptions, option: str = "model_name") -> Iterator[None]:
+    """Makes any error but our own a `LoadError` that names what was loaded, by the option that names it."""
+    name = getattr(options, option)
+    if option == "model_name" and options.local_path:
+        name += f" ({options.local_path})"
     try:
         yield
     except AdapterError:
@@ -212,14 +213,11 @@ def explained(options: LoadOptions) -> Iterator[None]:
         while cause:
             for kind, hint in _HINTS.items():
                 if isinstance(cause, kind):
-                    raise LoadError(
-                        f"{options.model_name} {hint.format(revision=options.revision)}"
-                    ) from error
+                    explanation = hint.format(revision=options.revision, option=option)
+                    raise LoadError(f"{name} {explanation}") from error
             cause = cause.__cause__ or cause.__context__
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise LoadError(
-            f"{options.model_name} cannot be loaded: {reason}{_advice(reason, options)}"
-        ) from error
+        raise LoadError(f"{name} cannot be loaded: {reason}{_advice(reason, options)}") from error
 
 
 def _advice(reason: str, options: LoadOptions) -> str:

@@ -1,11 +1,13 @@
 """Every option there is, what it means, and how a configuration is split into them."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from engine.environment import model_name_from_environment
 from engine.errors import ConfigurationError
 
 # Keys that Dataloop keeps in a model's configuration for itself or for the interface: allowed, not ours.
@@ -34,7 +36,13 @@ PLATFORM_KEYS = frozenset(
     }
 )
 # Other names for the same option.
-ALIASES = {"max_tokens": "max_new_tokens", "torch_dtype": "dtype"}
+ALIASES = {
+    "max_completion_tokens": "max_new_tokens",
+    "max_tokens": "max_new_tokens",
+    "prompt_builder": "chat_template",
+    "stop_words": "stop",
+    "torch_dtype": "dtype",
+}
 
 
 class _Options(BaseModel):
@@ -44,10 +52,62 @@ class _Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
+class AdapterOptions(_Options):
+    """What answers, and by which names it is asked."""
+
+    backend: Literal["local", "endpoint"] = Field(
+        "local", description="local: transformers on this machine; endpoint: a server, see `base_url`."
+    )
+    model_deploys: tuple[str, ...] = Field(
+        (), description="Public names of this model besides its own, in capitals or not."
+    )
+    resume: bool = Field(False, description="On the platform: only prompts without an answer are asked.")
+    stream: bool = Field(False, description="On the platform: an annotation grows while its answer does.")
+    stream_interval: float = Field(
+        0.5, ge=0, description="Seconds between two updates of an answer that grows."
+    )
+    inject_context_to_user: bool = Field(
+        False, description="Texts of a search stand behind the question, not in a message before it."
+    )
+    add_metadata: tuple[str, ...] = Field(
+        (), description="Metadata fields of a search's items that precede their texts, as paths with dots."
+    )
+    max_context_tokens: int = Field(
+        1024, ge=0, description="Tokens of a search's texts; never more than a quarter of the window."
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="Hosts that link items of a search may lead to, by https."
+    )
+
+
+class EndpointOptions(_Options):
+    """Which server answers, where `backend` is endpoint, and how it is asked."""
+
+    model_name: str | None = Field(None, description="The model's name at the server.")
+    base_url: str | None = Field(
+        None, description="The server; HUGGINGFACE_API_BASE, else the hub's router, by default."
+    )
+    app_id: str | None = Field(None, description="A Dataloop app whose route is the server.")
+    provider: str | None = Field(None, description="An inference provider of the hub.")
+    api: Literal["auto", "openai", "tgi"] = Field(
+        "auto", description="The server's routes: OpenAI's, or TGI's own; auto: what it has."
+    )
+    max_concurrent: int = Field(16, ge=1, description="Requests that a server answers at a time.")
+    timeout: float = Field(120, gt=0, description="Seconds that a server may take for an answer.")
+    retries: int = Field(4, ge=0, description="How often a request is sent again that a server puts off.")
+
+
 class LoadOptions(_Options):
     """Which weights, and how they are put into memory."""
 
     model_name: str = Field(min_length=1, description="Hub id or local folder of the model.")
+    local_path: str | None = Field(
+        None, description="Local folder that holds the weights; `model_name` only names them then."
+    )
+    tokenizer: str | None = Field(None, description="Hub id or local folder of another tokenizer.")
+    is_causal_lm: bool | None = Field(
+        None, description="False: an encoder-decoder model; None: as the model's configuration says."
+    )
     revision: str | None = Field(None, description="Branch, tag or commit of the hub repository.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
@@ -60,7 +120,33 @@ class LoadOptions(_Options):
     max_memory: dict[int | str, int | str] | None = Field(
         None, description='Memory per device for `device_map`, {0: "20GiB", "cpu": "60GiB"}.'
     )
+    offload_folder: str | None = Field(None, description="Where `device_map` puts weights on the disk.")
     attn_implementation: str | None = Field(None, description="eager, sdpa, flash_attention_2, …")
+    use_flash_attention: bool | None = Field(None, description="True: `attn_implementation` for short.")
+    use_quantization: bool | None = Field(
+        None, description="True: 4 bits where neither is chosen; False: neither, whatever else is set."
+    )
+    load_in_8bit: bool = Field(False, description="Weights in 8 bits, by bitsandbytes.")
+    load_in_4bit: bool = Field(False, description="Weights in 4 bits, by bitsandbytes.")
+    llm_int8_threshold: float | None = Field(
+        None, ge=0, description="Activations beyond it are computed in 16 bits (8-bit weights)."
+    )
+    llm_int8_skip_modules: tuple[str, ...] | None = Field(
+        None, description="Layers that keep their precision."
+    )
+    llm_int8_enable_fp32_cpu_offload: bool | None = Field(
+        None, description="Layers that `device_map` puts on the CPU stay in float32."
+    )
+    llm_int8_has_fp16_weight: bool | None = Field(
+        None, description="8-bit weights that are kept in 16 bits, for training."
+    )
+    bnb_4bit_compute_dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
+        None, description="What 4-bit weights are multiplied in; `dtype` by default."
+    )
+    bnb_4bit_quant_type: Literal["fp4", "nf4"] | None = Field(None, description="The kind of 4-bit number.")
+    bnb_4bit_use_double_quant: bool | None = Field(
+        None, description="The scales of 4-bit weights in 8 bits, too."
+    )
     use_safetensors: bool = Field(True, description="False also accepts pickled weights, which can run code.")
     trust_remote_code: bool = Field(False, description="True runs the Python code of the hub repository.")
 
@@ -83,7 +169,7 @@ class GenerationOptions(_Options):
 
     system_prompt: str | None = Field(None, description="Put before conversations that have none.")
     chat_template: str | None = Field(
-        None, description="dialogpt, plain or a Jinja template, instead of the tokenizer's own."
+        None, description="A name of engine/templates.py or a Jinja template, for the tokenizer's own."
     )
     overflow: Literal["drop_oldest", "error"] = Field(
         "drop_oldest", description="What happens to a conversation longer than the model's window."
@@ -107,8 +193,18 @@ class GenerationOptions(_Options):
     repetition_penalty: float | None = Field(
         None, gt=0, description="Above 1 makes tokens already there less likely; the checkpoint's by default."
     )
+    frequency_penalty: float = Field(
+        0, ge=-2, le=2, description="Taken from a token's logit for each time the answer has it already."
+    )
+    presence_penalty: float = Field(
+        0, ge=-2, le=2, description="Taken from a token's logit once the answer has it."
+    )
     seed: int | None = Field(None, ge=0, lt=2**63, description="The same seed gives the same sampled answer.")
+    return_full_text: Literal[False] = Field(
+        False, description="Only false: an answer never repeats its prompt."
+    )
     stop: tuple[str, ...] = Field((), description="Texts that end the answer; not part of it.")
+    logprobs: bool = Field(False, description="An answer's tokens as text, with their log-probabilities.")
     top_logprobs: int = Field(
         0, ge=0, le=20, description="So many of the likeliest tokens are noted at each place of an answer."
     )
@@ -157,11 +253,54 @@ class GenerationOptions(_Options):
         return any(value is not None for value in (self.top_p, self.top_k, self.min_p))
 
 
-Kind = TypeVar("Kind", LoadOptions, GenerationOptions)
+class EmbeddingOptions(_Options):
+    """How a text becomes a vector."""
+
+    pooling: Literal[
+        "auto", "cls", "lasttoken", "max", "mean", "mean_sqrt_len_tokens", "sum", "weightedmean"
+    ] = Field(
+        default="auto",
+        description="How a text's token vectors become one; auto: what the model's folder says, else mean.",
+    )
+    normalize: bool | None = Field(
+        default=None,
+        description="Whether vectors have length 1; None: what the model's folder says, else not.",
+    )
+    max_length: int | None = Field(
+        default=None, ge=1, description="Tokens of a text that are read; never more than the model's window."
+    )
+    query_prefix: str | None = Field(
+        default=None, description="Put before a query; None: what the model's folder says."
+    )
+    document_prefix: str | None = Field(
+        default=None, description="Put before a document; None: what the model's folder says."
+    )
 
 
-def split(*configurations: Mapping[str, Any]) -> tuple[LoadOptions, GenerationOptions]:
-    """Configurations, later over earlier, as the two kinds of options; platform keys are passed over.
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A configuration by the parts that read it; `load` is None where a server answers."""
+
+    adapter: AdapterOptions
+    endpoint: EndpointOptions
+    load: LoadOptions | None
+    generation: GenerationOptions
+    embedding: EmbeddingOptions
+
+
+KINDS: tuple[type[_Options], ...] = (
+    AdapterOptions,
+    EndpointOptions,
+    LoadOptions,
+    GenerationOptions,
+    EmbeddingOptions,
+)
+KNOWN = frozenset(key for kind in KINDS for key in kind.model_fields)
+Kind = TypeVar("Kind", bound=_Options)
+
+
+def split(*configurations: Mapping[str, Any]) -> Configuration:
+    """Configurations, later over earlier, as the kinds of options; platform keys are passed over.
 
     Raises:
         ConfigurationError: an unknown key (the nearest known one is suggested), two names of one option
@@ -170,17 +309,29 @@ def split(*configurations: Mapping[str, Any]) -> tuple[LoadOptions, GenerationOp
     merged: dict[str, Any] = {}
     for configuration in configurations:
         merged |= canonical({key: value for key, value in configuration.items() if key not in PLATFORM_KEYS})
-    load = {key: merged.pop(key) for key in LoadOptions.model_fields if key in merged}
-    return _checked(LoadOptions, load), _checked(GenerationOptions, merged)
+    if "model_name" not in merged and (named := model_name_from_environment()):
+        merged["model_name"] = named
+    adapter = _part(AdapterOptions, merged)
+    return Configuration(
+        adapter,
+        _part(EndpointOptions, merged),
+        None if adapter.backend == "endpoint" else _part(LoadOptions, merged),
+        _part(GenerationOptions, merged),
+        _part(EmbeddingOptions, merged),
+    )
 
 
-def override(options: GenerationOptions, values: Mapping[str, Any]) -> GenerationOptions:
-    """Generation options with some of them replaced.
+def _part(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+    return checked(kind, {key: value for key, value in values.items() if key in kind.model_fields})
+
+
+def override(options: Kind, values: Mapping[str, Any]) -> Kind:
+    """Options with some of them replaced.
 
     Raises:
         ConfigurationError: as `split`.
     """
-    return _checked(GenerationOptions, options.model_dump(exclude_unset=True) | canonical(values))
+    return checked(type(options), options.model_dump(exclude_unset=True) | canonical(values))
 
 
 def canonical(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,14 +340,11 @@ def canonical(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigurationError: an unknown key, or two names of one option with different values.
     """
-    known = [*LoadOptions.model_fields, *GenerationOptions.model_fields, *ALIASES]
     chosen: dict[str, Any] = {}
     for key, value in values.items():
         name = ALIASES.get(key, key)
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known options: {', '.join(sorted(known))}"
-            raise ConfigurationError(f"unknown option {key!r}: {hint}")
+        if name not in KNOWN:
+            raise unknown(key, KNOWN | ALIASES.keys())
         if value is None:
             continue
         if name in chosen and chosen[name] != value:
@@ -206,7 +354,19 @@ def canonical(values: Mapping[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def _checked(kind: type[Kind], values: dict[str, Any]) -> Kind:
+def unknown(key: str, known: Collection[str]) -> ConfigurationError:
+    """The error for an option that there is not."""
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known options: {', '.join(sorted(known))}"
+    return ConfigurationError(f"unknown option {key!r}: {hint}")
+
+
+def checked(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+    """Options of a kind.
+
+    Raises:
+        ConfigurationError: a value that cannot be, or an unknown key; the key is named.
+    """
     try:
         return kind(**values)
     except ValidationError as error:

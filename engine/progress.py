@@ -14,7 +14,7 @@ class Progress:
         """Starts the clock.
 
         Args:
-            answers: how many are asked for; where turns follow there may be more.
+            answers: how many are asked for, 0 where nobody knows; where turns follow there may be more.
         """
         self._bar = tqdm(total=answers, desc="generating", unit="answer", leave=False, disable=None)
         self._started = time.monotonic()

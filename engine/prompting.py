@@ -2,7 +2,7 @@
 
 import bisect
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -10,22 +10,18 @@ from jinja2.exceptions import TemplateError, TemplateSyntaxError
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from engine.errors import ConfigurationError, PromptError
+from engine.escaping import Escaping
 from engine.options import GenerationOptions
+from engine.templates import TEMPLATES, Template, find, no_template
 from engine.types import Image, Message
 
 logger = logging.getLogger(__name__)
 
-# For tokenizers without a chat template, and by name for the option `chat_template`.
-TEMPLATES = {
-    # DialoGPT was trained on turns that each end with the end-of-text token.
-    "dialogpt": "{% for message in messages %}{{ message.content + eos_token }}{% endfor %}",
-    "plain": "{% for message in messages %}"
-    "{% if message.role != 'system' %}{{ message.role.capitalize() }}: {% endif %}{{ message.content }}\n"
-    "{% endfor %}Assistant:",
-}
 # An encoder-decoder model without a template was trained on the bare question.
-_BARE = (
-    "{% if messages|length == 1 %}{{ messages[0].content }}{% else %}" + TEMPLATES["plain"] + "{% endif %}"
+_BARE = Template(
+    "{% if messages|length == 1 %}{{ messages[0].content }}{% else %}"
+    + TEMPLATES["plain"].text
+    + "{% endif %}"
 )
 
 Chat = list[dict[str, str]]
@@ -41,6 +37,7 @@ class Prompter:
         self.window = window
         self.seq2seq = bool(config.is_encoder_decoder)
         self.fallback = _fallback(config)
+        self.escaping = Escaping(tokenizer)
 
     def encode(self, messages: Sequence[Message], options: GenerationOptions) -> list[int]:
         """The token ids the model reads, oldest turns dropped where they do not fit.
@@ -55,7 +52,7 @@ class Prompter:
         return self._fitted(messages, options)[1]
 
     def text(self, messages: Sequence[Message], options: GenerationOptions) -> str:
-        """The text whose token ids `encode` gives.
+        """The text whose token ids `encode` gives, and `read`: it may hold marks of `engine.escaping`.
 
         Raises:
             PromptError, ConfigurationError: as `encode`.
@@ -67,12 +64,16 @@ class Prompter:
         _, ours = self._template(options.chat_template)
         # A template of the tokenizer or user writes its special tokens; ours leave that to the tokenizer. An
         # encoder's text always ends as the tokenizer ends it.
-        ids = self.tokenizer(text, add_special_tokens=ours or self.seq2seq, verbose=False)["input_ids"]
+        ids = self.escaping.read(text, add_special_tokens=ours or self.seq2seq)
         bos = self.tokenizer.bos_token_id
         return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
 
     def _fitted(self, messages: Sequence[Message], options: GenerationOptions) -> tuple[str, list[int]]:
-        chat = _merged(_readable(messages, options.system_prompt))
+        template, _ = self._template(options.chat_template)
+        chat = readable(messages, lambda text: self.escaping.mark(text, template.text))
+        if options.system_prompt and all(message["role"] != "system" for message in chat):
+            chat.insert(0, {"role": "system", "content": options.system_prompt})
+        chat = merged(chat)
         text, ids = self._written(chat, options)
         if self.window is None:
             return text, ids
@@ -96,9 +97,9 @@ class Prompter:
         return text, ids
 
     def stops(self, options: GenerationOptions) -> tuple[str, ...]:
-        """Texts that end an answer: the options', and where a transcript is written, the user's next turn."""
+        """Texts that end an answer: the options' and those of the template."""
         template, _ = self._template(options.chat_template)
-        return (*options.stop, "\nUser:") if template == TEMPLATES["plain"] else options.stop
+        return (*options.stop, *template.stops)
 
     def answer_limit(self, prompt_tokens: int, options: GenerationOptions) -> int:
         """How many tokens may be generated: `max_new_tokens`, less what would run past the window."""
@@ -109,11 +110,14 @@ class Prompter:
     def _written(self, chat: Chat, options: GenerationOptions) -> tuple[str, list[int]]:
         template, _ = self._template(options.chat_template)
         try:
-            text = self._write(chat, template)
+            text = self._write(chat, template.text)
         except TemplateSyntaxError as error:
-            raise _no_template(str(error)) from None
+            raise no_template(str(error)) from None
         except Exception as error:  # A template is its author's code.
-            raise PromptError(f"the model's chat template refuses this conversation: {error}") from None
+            logger.debug("the chat template failed", exc_info=True)
+            raise PromptError(
+                f"the model's chat template refuses this conversation: {_words(error, template.text)}"
+            ) from None
         # Half of a surrogate pair, which JSON can hold, is no text that a tokenizer takes.
         text = text.encode("utf-8", "replace").decode()
         ids = self.read(text, options)
@@ -121,18 +125,14 @@ class Prompter:
             raise PromptError("the model's chat template writes nothing for this conversation: change it")
         return text, ids
 
-    def _template(self, given: str | None) -> tuple[str, bool]:
+    def _template(self, given: str | None) -> tuple[Template, bool]:
         """The template to write with, and whether it is one of ours."""
-        if given in TEMPLATES:
-            return TEMPLATES[given], True
         if given:
-            if "{" not in given:
-                raise _no_template(repr(given))
-            return given, False
+            return find(given), given in TEMPLATES
         if not self.tokenizer.chat_template:
             return self.fallback, True
         try:
-            return self.tokenizer.get_chat_template(), False
+            return Template(self.tokenizer.get_chat_template()), False
         except ValueError:  # Several, and none of them the default.
             names = ", ".join(self.tokenizer.chat_template)
             raise ConfigurationError(
@@ -158,14 +158,13 @@ class Prompter:
         return cast(str, text)
 
 
-def _no_template(what: str) -> ConfigurationError:
-    names = ", ".join(TEMPLATES)
-    return ConfigurationError(
-        f"option 'chat_template' is no valid Jinja template ({what}), nor one of {names}"
-    )
+def _words(error: Exception, template: str) -> str:
+    """What a template says of its own; other words may quote the conversation, which belongs in no log."""
+    words = str(error)
+    return words if words and words in template else f"{type(error).__name__}, see the log at DEBUG"
 
 
-def _fallback(config: PretrainedConfig) -> str:
+def _fallback(config: PretrainedConfig) -> Template:
     if config.is_encoder_decoder:
         return _BARE
     # What tells DialoGPT from GPT-2 in their configurations.
@@ -174,26 +173,31 @@ def _fallback(config: PretrainedConfig) -> str:
     return TEMPLATES["dialogpt" if chats else "plain"]
 
 
-def _readable(messages: Sequence[Message], system_prompt: str | None) -> Chat:
+def readable(messages: Sequence[Message], mark: Callable[[str], str]) -> Chat:
+    """Messages as a chat template takes them; images are left out.
+
+    Args:
+        mark: what is made of a text that is not the operator's.
+
+    Raises:
+        PromptError: nothing is asked.
+    """
     if any(isinstance(part, Image) for message in messages for part in message.parts):
         logger.warning("this model reads text only: images are left out")
     if not messages or messages[-1].role == "system" or not messages[-1].text.strip():
         raise PromptError("the turn asks nothing in words, and this model reads text only: add a question")
-    chat = [{"role": str(message.role), "content": message.text} for message in messages]
-    if system_prompt and all(message["role"] != "system" for message in chat):
-        chat.insert(0, {"role": "system", "content": system_prompt})
-    return chat
+    return [{"role": str(message.role), "content": mark(message.text)} for message in messages]
 
 
-def _merged(chat: Chat) -> Chat:
+def merged(chat: Chat) -> Chat:
     """Neighbours of one role as one message: many templates insist that roles alternate."""
-    merged: Chat = []
+    joined: Chat = []
     for message in chat:
-        if merged and merged[-1]["role"] == message["role"]:
-            merged[-1] = {**message, "content": f"{merged[-1]['content']}\n{message['content']}"}
+        if joined and joined[-1]["role"] == message["role"]:
+            joined[-1] = {**message, "content": f"{joined[-1]['content']}\n{message['content']}"}
         else:
-            merged.append(message)
-    return merged
+            joined.append(message)
+    return joined
 
 
 def _turn_starts(chat: Chat) -> list[int]:
@@ -206,10 +210,10 @@ def _turn_starts(chat: Chat) -> list[int]:
 
 def _since(chat: Chat, start: int) -> Chat:
     """The conversation from index `start` on, with all its system messages."""
-    return _merged([message for i, message in enumerate(chat) if i >= start or message["role"] == "system"])
+    return merged([message for i, message in enumerate(chat) if i >= start or message["role"] == "system"])
 
 
 def _without_system(chat: Chat) -> Chat:
     """System messages as the user's words: the first opens the first turn."""
     roles = {"system": "user"}
-    return _merged([{**message, "role": roles.get(message["role"], message["role"])} for message in chat])
+    return merged([{**message, "role": roles.get(message["role"], message["role"])} for message in chat])

@@ -197,7 +197,7 @@ class Step:
 
 
 def widest(ends: Sequence[int]) -> int:
-    """The length up to which rows attend together, each at the price of the longest; longer ones cost less alone.
+    """The length up to which rows attend together, at the price of the longest; longer ones cost less alone.
 
     Args:
         ends: tokens of each row, itself included.

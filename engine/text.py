@@ -6,6 +6,8 @@ from transformers import PreTrainedTokenizerBase
 
 # What a decoder writes for bytes that are no character, or not yet one.
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
+# The most of these that the first bytes of one character are.
+_LONGEST_START = 3
 # After so many tokens that end in no character none is awaited any more.
 _LONGEST_WAIT = 64
 
@@ -46,6 +48,15 @@ class Decoder:
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=not self._special))
 
 
+def pieces(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> list[str]:
+    """What each token adds to their text; "" where it is special or ends within a character.
+
+    All of them together are the tokens' text, but for bytes at its end that are no character.
+    """
+    decoder = Decoder(tokenizer, special=False)
+    return [decoder.add(token) for token in tokens]
+
+
 class StopStrings:
     """Ends a row where its text has a stop string: one string has many spellings in tokens.
 
@@ -63,6 +74,13 @@ class StopStrings:
         text = self._tail + self._decoder.add(token)
         self._tail = text[-self._longest :]
         return any(stop in text for stop in self._stops)
+
+
+def whole(text: str) -> str:
+    """A text without the first bytes of a character at its end, whose others were never written."""
+    for _ in range(_LONGEST_START):
+        text = text.removesuffix(_INCOMPLETE)
+    return text
 
 
 def before_stop(text: str, stops: Sequence[str]) -> str:
@@ -84,19 +102,21 @@ def held_back(text: str, stops: Sequence[str]) -> int:
 class Pieces:
     """What a growing answer's text grows by; all pieces together are the answer's text."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str], trim: bool = True) -> None:
         self._decoder = Decoder(tokenizer, special=False)
         self._stops = stops
+        self._trim = trim
         self._given = ""
         self._held = ""
 
     def add(self, token: int) -> str:
         """The next piece: without what may be cut from the answer's end."""
         self._held += self._decoder.add(token)
-        if not self._given:
+        if self._trim and not self._given:
             self._held = self._held.lstrip()
         text = before_stop(self._held, self._stops)
-        certain = text[: len(text) - held_back(text, self._stops)].rstrip()
+        certain = text[: len(text) - held_back(text, self._stops)]
+        certain = certain.rstrip() if self._trim else certain
         self._given += certain
         self._held = self._held[len(certain) :]
         return certain

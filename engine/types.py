@@ -59,10 +59,15 @@ class Dialogue:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One conversation whose last message is to be answered, and how."""
+    """One conversation whose last message is to be answered, and how.
+
+    Attributes:
+        prompt: a text or token ids to go on with, as they are, instead of messages.
+    """
 
     messages: tuple[Message, ...]
     options: GenerationOptions
+    prompt: str | tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,21 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A generated token as text, for people and for other programs.
+
+    Attributes:
+        text: what it adds to the text; "" for a special token and for the first bytes of a character.
+        logprob: natural logarithm of the probability that the model gave to it.
+        top: the likeliest tokens at its place, (text, log-probability), the likeliest first.
+    """
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +108,7 @@ class Answer:
         error: why there is no answer, with `finish_reason` "error"; else None.
         top_logprobs: for each of `token_ids` the likeliest tokens there, (token id, log-probability), the
             likeliest first; as many as the options ask for. Empty where they ask for none.
+        tokens: the tokens as text, where the options ask for `logprobs` and the engine knows them.
     """
 
     text: str
@@ -98,6 +119,7 @@ class Answer:
     usage: Usage
     error: AdapterError | None = None
     top_logprobs: tuple[tuple[tuple[int, float], ...], ...] = ()
+    tokens: tuple[Token, ...] | None = None
 
     @classmethod
     def failed(cls, error: AdapterError) -> "Answer":

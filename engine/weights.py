@@ -38,7 +38,8 @@ def lay_out(model: PreTrainedModel) -> None:
     """
     if model.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return
-    if model.dtype in (torch.bfloat16, torch.float16) and not multiplies(model.dtype):
+    quantized = getattr(model, "is_quantized", False)  # Its layers cannot be cast.
+    if model.dtype in (torch.bfloat16, torch.float16) and not multiplies(model.dtype) and not quantized:
         _widen(model)
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     for module in _matrices(model):

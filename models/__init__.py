@@ -18,7 +18,7 @@ def names() -> list[str]:
 
 
 def stem(name: str) -> str:
-    """A model's own name, its file's, from any spelling of it.
+    """A model's own name, its file's, from any spelling of it, or from one of its public names.
 
     "tiny_talk", "models.tiny_talk" and "tiny-talk" are one name. Nothing outside this folder can be named.
 
@@ -28,7 +28,7 @@ def stem(name: str) -> str:
     wanted = str(name).removeprefix("models.")
     stems = names()
     spelled = {_plain(stem): stem for stem in stems} | {stem: stem for stem in stems}
-    found = spelled.get(wanted) or spelled.get(_plain(wanted))
+    found = spelled.get(wanted) or spelled.get(_plain(wanted)) or _deployed(wanted)
     if found is None:
         raise ConfigurationError(
             f"there is no model {name!r}: module_name is one of {', '.join(stems)}, or add models/{name}.py"
@@ -60,6 +60,18 @@ def load(name: str, configuration: Mapping[str, Any] | None = None) -> Any:
     if hasattr(adapter, "load"):
         adapter.load(None)
     return adapter
+
+
+def _deployed(name: str) -> str | None:
+    """The file of the model that has a public name, in capitals or not; None where there is none."""
+    for stem in names():
+        try:
+            deploys = getattr(find(stem), "model_deploys", ())
+        except ConfigurationError:  # A broken file has no names; it says so when it is asked for.
+            continue
+        if name.casefold() in map(str.casefold, deploys):
+            return stem
+    return None
 
 
 def _plain(name: str) -> str:

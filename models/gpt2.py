@@ -5,4 +5,4 @@ from adapters.hugging import HuggingAdapter as Base
 
 class HuggingAdapter(Base):
     model_name = "openai-community/gpt2"
-    defaults = {"max_new_tokens": 64}
+    defaults = {"max_new_tokens": 64, "embeddings_size": 768}

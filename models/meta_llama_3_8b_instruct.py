@@ -5,4 +5,4 @@ from adapters.hugging import HuggingAdapter as Base
 
 class HuggingAdapter(Base):
     model_name = "meta-llama/Meta-Llama-3-8B-Instruct"
-    defaults = {"max_new_tokens": 512}
+    defaults = {"max_new_tokens": 512, "embeddings_size": 4096}

@@ -6,4 +6,4 @@ from adapters.hugging import HuggingAdapter as Base
 class HuggingAdapter(Base):
     model_name = "openlm-research/open_llama_3b_v2"
     # Should its repository have no safetensors, its pickled weights are taken.
-    defaults = {"max_new_tokens": 128, "use_safetensors": False}
+    defaults = {"max_new_tokens": 128, "embeddings_size": 3200, "use_safetensors": False}

@@ -5,4 +5,4 @@ from adapters.hugging import HuggingAdapter as Base
 
 class HuggingAdapter(Base):
     model_name = "microsoft/Phi-3.5-mini-instruct"
-    defaults = {"max_new_tokens": 512}
+    defaults = {"max_new_tokens": 512, "embeddings_size": 3072}

@@ -5,4 +5,4 @@ from adapters.hugging import HuggingAdapter as Base
 
 class HuggingAdapter(Base):
     model_name = "HuggingFaceTB/SmolLM2-1.7B-Instruct"
-    defaults = {"max_new_tokens": 256}
+    defaults = {"max_new_tokens": 256, "embeddings_size": 2048}

@@ -7,4 +7,4 @@ from adapters.hugging import HuggingAdapter as Base
 
 class HuggingAdapter(Base):
     model_name = str(Path(__file__).parents[1] / "examples" / "tiny_talk" / "model")
-    defaults = {"max_new_tokens": 48}
+    defaults = {"max_new_tokens": 48, "embeddings_size": 128}

@@ -1,10 +1,10 @@
 """Stand-ins with nothing in them but the contract they keep."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from engine.dialogues import Follow
 from engine.errors import AdapterError
-from engine.types import Answer, Request, Usage
+from engine.types import Answer, Chunk, Request, Usage
 
 
 class FakeEngine:
@@ -27,6 +27,18 @@ class FakeEngine:
                 self.batches.append([request for _, request in following])
             asked = [(i, self._answer(request)) for i, request in following]
         return answers
+
+    def stream(
+        self, requests: Iterable[Request | None], follow: Follow | None = None, in_pieces: bool = True
+    ) -> Iterator[Chunk]:
+        for index, request in enumerate(request for request in requests if request is not None):
+            asked: Request | None = request
+            while asked is not None:
+                self.batches.append([asked])
+                answer = self._answer(asked)
+                asked = follow(index, answer) if follow else None
+                yield from (Chunk(index, letter) for letter in answer.text if in_pieces)
+                yield Chunk(index, "" if in_pieces else answer.text, answer)
 
     def _answer(self, request: Request) -> Answer:
         try:

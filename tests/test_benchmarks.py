@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import adapter, embedding, generation, machine, models, report, scoring, workload
+from benchmarks import adapter, embedding, generation, machine, models, platform, report, scoring, workload
 
 # As if bfloat16 were emulated: everything runs in float32 too, and is compared there.
 HERE = machine.Machine("a CPU", 2, 2, (), 24.0, torch.__version__, 1e10, {"float32": 2e11, "bfloat16": 1e11})
@@ -27,6 +27,7 @@ SIZES = {
     scoring: scoring.Size(rounds=1, prompts=4, candidates=3, changes=SMALL, sample=2),
     embedding: embedding.Size(rounds=1, texts=8, changes=SMALL),
     adapter: adapter.Size(rounds=1, items=4, answer_tokens=4, changes=SMALL),
+    platform: platform.Size(rounds=1, items=4, latency=0.0),
 }
 
 

@@ -68,6 +68,8 @@ def test_publishing_registers_a_model_for_every_file(project):
     model = project.models.get(model_name="tiny-talk")
     assert model.configuration["module_name"] == "models.tiny_talk"
     assert (model.status, model.input_type, model.output_type) == ("pre-trained", "text", "text")
+    embedding = project.models.get(model_name="bge-small-en-v1-5")
+    assert (embedding.output_type, embedding.configuration["embeddings_size"]) == ("embedding", 384)
 
 
 def test_publishing_sends_the_code_and_nothing_else(project, tmp_path):

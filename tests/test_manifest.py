@@ -1,12 +1,13 @@
 """dataloop.json: it says what the repository has, and nothing that it has not."""
 
+import inspect
 import json
 import tomllib
 
 import pytest
 
 import models
-from adapters import manifest
+from adapters import dataloop, manifest
 from engine.errors import ConfigurationError
 
 BUILT = manifest.build()
@@ -69,7 +70,11 @@ def test_a_folder_of_this_machine_is_not_sent_as_a_model_name(folder, weights):
 
 
 def test_the_embedded_model_is_found_by_its_file_alone():
-    assert entries()["tiny-talk"]["configuration"].keys() == {"module_name", "max_new_tokens"}
+    assert entries()["tiny-talk"]["configuration"].keys() == {
+        "module_name",
+        "max_new_tokens",
+        "embeddings_size",
+    }
 
 
 def test_the_model_to_be_named_by_the_user_has_no_name_yet():
@@ -80,7 +85,23 @@ def test_the_module_has_the_functions_that_work_and_runs_where_a_compute_config_
     (module,) = COMPONENTS["modules"]
     assert (module["entryPoint"], module["className"]) == ("adapters/dataloop.py", "ModelAdapter")
     assert module["integrations"] == ["dl-huggingface-api-key"]
-    assert [function["name"] for function in module["functions"]] == ["predict_items", "predict_dataset"]
+    ports = {
+        function["name"]: [
+            [(port["name"], port["type"]) for port in function[way]] for way in ("input", "output")
+        ]
+        for function in module["functions"]
+    }
+    items, of_dataset = [("items", "Item[]")], [("dataset", "Dataset"), ("filters", "Json")]
+    assert ports == {
+        "predict_items": [items, [*items, ("annotations", "Annotation[]")]],
+        "predict_dataset": [of_dataset, []],
+        "embed_items": [items, [*items, ("features", "Json")]],
+        "embed_dataset": [of_dataset, []],
+    }
+    adapter = dataloop.ModelAdapter
+    for name, (inputs, _) in ports.items():
+        parameters = inspect.signature(getattr(adapter, name)).parameters
+        assert {port for port, _ in inputs} <= parameters.keys()
     pods = {config["name"]: config["runtime"]["podType"] for config in COMPONENTS["computeConfigs"]}
     assert module["computeConfig"] == "cpu"
     assert pods["cpu"].startswith("regular-")
@@ -100,6 +121,28 @@ def test_the_image_is_built_from_the_runner_that_the_manifest_names():
     assert f"FROM {manifest.RUNNER_IMAGE}\n" in dockerfile
     assert "\nUSER 1000\n" in dockerfile
     assert "CMD" not in dockerfile
+
+
+def test_a_model_is_said_to_answer_or_to_embed_as_its_file_says():
+    for entry in COMPONENTS["models"]:
+        embeds = models.find(entry["configuration"]["module_name"]).task == "embed"
+        assert (entry["inputType"], entry["outputType"]) == ("text", "embedding" if embeds else "text")
+        assert ("embedding" in entry["tags"]) is embeds
+        assert entry["labels"] == ([] if embeds else ["q"])
+    assert entries()["bge-small-en-v1-5"]["outputType"] == "embedding"
+    assert "Embeddings" in BUILT["attributes"]["NLP"]
+
+
+def test_every_model_whose_weights_are_known_says_how_long_its_vectors_are():
+    unnamed = {"auto-causal-lm", "inference-endpoint"}
+    sizes = {
+        name: entry["configuration"].get("embeddings_size")
+        for name, entry in entries().items()
+        if name not in unnamed
+    }
+    assert all(sizes.values()), sizes
+    assert sizes["all-minilm-l6-v2"] == sizes["bge-small-en-v1-5"] == 384
+    assert "embeddings_size" not in entries()["auto-causal-lm"]["configuration"]
 
 
 def test_chosen_models_come_in_the_order_given_however_they_are_spelled():

@@ -1,24 +1,44 @@
 """One contract for every file in models/, run on a tiny random model of the same architecture."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import transformers
 
 import models
 from adapters.hugging import HuggingAdapter
-from engine.errors import ConfigurationError
-from tests import tiny
+from engine.errors import ConfigurationError, Unsupported
+from engine.types import Message
+from tests import sentences, tiny
 
 ARCHITECTURES = {
     "auto_causal_lm": "qwen3",
     "dialogpt_large": "gpt2",
+    "flan_t5_base": "t5",
+    "gemma_3_1b_it": "gemma3",
     "gpt2": "gpt2",
     "meta_llama_3_8b_instruct": "llama",
+    "mistral_7b_instruct_v0_3": "mistral",
     "open_llama_3b": "llama",
     "phi_3_5_mini_instruct": "phi3",
+    "qwen3_0_6b": "qwen3",
+    "smollm2_135m_instruct": "llama",
     "smollm2_1_7b_instruct": "llama",
+    "t0pp": "t5",
     "tiny_talk": "llama",
+}
+# Vectors of a sentence-transformers folder, pooled like this.
+POOLINGS = {"all_minilm_l6_v2": "mean", "bge_small_en_v1_5": "cls"}
+REMOTE = {"inference_endpoint"}
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
 }
 
 
@@ -26,11 +46,33 @@ ARCHITECTURES = {
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A folder with a tiny model for each architecture that is named above."""
     folder = tmp_path_factory.mktemp("weights")
-    return {name: tiny.save(folder / name, name) for name in sorted(set(ARCHITECTURES.values()))}
+    with pytest.MonkeyPatch.context() as patch:
+        gemma3 = transformers.Gemma3TextConfig(
+            **TINY, head_dim=8, sliding_window=16, max_position_embeddings=512
+        )
+        patch.setitem(tiny.CONFIGS, "gemma3", lambda: gemma3)
+        templates = {"t5": None}  # Such a model has none.
+        return {
+            name: tiny.save(folder / name, name, templates.get(name, tiny.CHAT_TEMPLATE))
+            for name in sorted(set(ARCHITECTURES.values()))
+        }
+
+
+@pytest.fixture
+def embedder(tmp_path: Path, in_hub_cache: Callable[[str, Path], None]) -> Callable[[str], HuggingAdapter]:
+    """Loads an embedding model by its hub id: a tiny one with as many numbers in a vector."""
+
+    def load(name: str) -> HuggingAdapter:
+        adapter = models.find(name)()
+        folder = sentences.save(tmp_path / name, adapter.defaults["embeddings_size"], POOLINGS[name])
+        in_hub_cache(adapter.model_name, folder)
+        return adapter.load()
+
+    return load
 
 
 def test_every_model_file_has_its_architecture_here():
-    assert sorted(ARCHITECTURES) == models.names()
+    assert sorted({*ARCHITECTURES, *POOLINGS}) == sorted({*models.names()} - REMOTE)
 
 
 @pytest.mark.parametrize("name", models.names())
@@ -40,12 +82,17 @@ def test_a_model_file_is_short_and_says_what_it_is(name: str):
     assert len(source.splitlines()) <= 15
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_model_file_loads_and_predicts(
-    name: str, weights: dict[str, Path], questions: dict, messages: dict
+    name: str, weights: dict[str, Path], questions: dict, messages: dict, in_hub_cache: Callable
 ):
-    folder = weights[ARCHITECTURES[name]]
-    adapter = models.find(name)({"model_name": str(folder), "max_new_tokens": 8})
+    configuration = {"max_new_tokens": 8}
+    hub_id = models.find(name).model_name
+    if hub_id is None:
+        configuration["model_name"] = str(weights[ARCHITECTURES[name]])
+    elif not Path(hub_id).exists():
+        in_hub_cache(hub_id, weights[ARCHITECTURES[name]])
+    adapter = models.find(name)(configuration)
     assert isinstance(adapter, HuggingAdapter)
     adapter.load()
     answers = adapter.predict([questions, messages])
@@ -66,6 +113,52 @@ def test_a_model_file_loads_and_predicts(
         assert model["name"] == name
         assert 0 <= model["confidence"] <= 1
     assert json.loads(json.dumps(answers)) == answers
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_an_embedding_model_makes_the_vectors_that_it_says(name: str, embedder: Callable):
+    adapter = embedder(name)
+    vectors = adapter.engine.embed(["A cat.", "Grüß Gott"], adapter.configuration.embedding, "document")
+    assert vectors.shape == (2, adapter.defaults["embeddings_size"])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_an_embedding_model_says_that_it_cannot_answer(name: str, embedder: Callable, questions: dict):
+    with pytest.raises(Unsupported, match="BertModel writes no text: it can only embed"):
+        embedder(name).predict([questions])
+
+
+def test_bge_reads_its_instruction_before_a_query_alone(embedder: Callable):
+    adapter = embedder("bge_small_en_v1_5")
+    embed, options = adapter.engine.embed, adapter.configuration.embedding
+    instructed = "Represent this sentence for searching relevant passages: A cat."
+    [query], [document] = embed(["A cat."], options, "query"), embed(["A cat."], options, "document")
+    plain, with_it = embed(["A cat.", instructed], options)
+    np.testing.assert_allclose([query, document], [with_it, plain], atol=1e-6)
+    assert np.abs(query - document).max() > 0.01
+
+
+def test_the_model_shipped_here_has_vectors_of_the_size_that_its_file_says():
+    adapter = models.load("tiny_talk")
+    assert adapter.engine.embed(["A cat."]).shape == (1, adapter.defaults["embeddings_size"])
+
+
+@pytest.mark.parametrize("name", ["flan_t5_base", "t0pp"])
+def test_an_encoder_decoder_is_asked_the_bare_question(name: str, weights: dict[str, Path]):
+    adapter = models.find(name)().load(weights["t5"])
+    asked = adapter.engine.prompter.text([Message("user", ("Is it so?",))], adapter.configuration.generation)
+    assert asked == "Is it so?"
+
+
+def test_qwen3_is_asked_for_an_answer_without_thoughts(weights: dict[str, Path]):
+    adapter = models.find("qwen3_0_6b")({"system_prompt": "Be brief."}).load(weights["qwen3"])
+    said = [Message("user", ("Hi",)), Message("assistant", ("Hello!",)), Message("user", ("Who are you?",))]
+    assert adapter.engine.prompter.text(said, adapter.configuration.generation) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+        "<|im_start|>assistant\nHello!<|im_end|>\n<|im_start|>user\nWho are you?<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    )
 
 
 def test_weights_among_the_artifacts_win_over_the_hub_id(weights: dict[str, Path], questions: dict):

@@ -12,7 +12,7 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 import models
-from engine.options import GenerationOptions, LoadOptions
+from engine.options import KINDS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -92,22 +92,44 @@ def test_the_model_file_is_a_model(
     (tmp_path / "smollm2_360m_instruct.py").write_text(file)
     monkeypatch.setattr(models, "FOLDER", tmp_path)
     adapter = models.find("smollm2_360m_instruct")({"max_new_tokens": 4})
-    assert adapter.load_options.model_name == "HuggingFaceTB/SmolLM2-360M-Instruct"
+    assert adapter.configuration.load.model_name == "HuggingFaceTB/SmolLM2-360M-Instruct"
     assert len(adapter.load(tiny_model).predict([questions])[0]) == 3
 
 
 @pytest.mark.parametrize("name", models.names())
 def test_the_model_table_has_every_model(name: str):
     weights = models.find(name).model_name
-    shown = {"tiny_talk": "in this repository", "auto_causal_lm": "`model_name` in the configuration"}
+    shown = {
+        "tiny_talk": "in this repository",
+        "auto_causal_lm": "`model_name` in the configuration",
+        "inference_endpoint": "at the server that the configuration names",
+    }
     assert f"| `{name}` | {shown.get(name, weights)} |" in README
 
 
-@pytest.mark.parametrize("kind", [LoadOptions, GenerationOptions])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_option_table_has_every_option(kind):
     for name, field in kind.model_fields.items():
         default = "" if field.default in (None, PydanticUndefined, ()) else f"`{field.default}`"
         assert f"| `{name}` | {default} | {field.description} |" in README
+
+
+def test_the_calls_from_python_answer(capsys, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    (example,) = [block for block in blocks("python") if "model.chat" in block]
+    exec(example, {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("The capital of Japan is Tokyo. ")
+    assert "'The capital of Japan is Tokyo.'" in lines[-2]
+    assert lines[-1] == "(2, 128)"
+
+
+def test_what_it_can_do_is_run_by_the_tests_it_names():
+    table = README.split("## What it can do")[1].split("\n## ")[0]
+    links = re.findall(r"\[(test_\w+)\]\((tests/\S+\.py)\)", table)
+    assert len(links) == len(re.findall(r"^\| ", table, re.MULTILINE)) - 1
+    for name, file in links:
+        assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), (name, file)
 
 
 def test_the_tree_has_every_file_of_the_package():

@@ -1,31 +1,34 @@
 """The engine that runs transformers on this machine."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from functools import cached_property
+from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast, overload
 
 import numpy as np
 
 from engine import confidence, generation, scoring
-from engine.choosing import Decoding, Row
+from engine.choosing import Decoding, Generated, Row
 from engine.dialogues import Follow
-from engine.embedding import DEFAULTS, Embedder, EmbeddingOptions
-from engine.errors import AdapterError, Unsupported
+from engine.embedding import DEFAULTS, Embedder
+from engine.errors import AdapterError, PromptError, Unsupported
 from engine.generation import Generation
 from engine.loading import Loaded
+from engine.options import EmbeddingOptions
 from engine.progress import Progress
 from engine.prompting import Prompter
 from engine.scoring import Scores
-from engine.text import Pieces, StopStrings, before_stop
-from engine.types import Answer, Chunk, Request, Usage
+from engine.text import Pieces, StopStrings, before_stop, pieces, whole
+from engine.types import Answer, Chunk, Request, Token, Usage
 from engine.weights import lay_out, restore
 
 logger = logging.getLogger(__name__)
 
 # Rows that wait for a place: enough to fill each one that gets free, and to form batches of like lengths.
 AHEAD = 64
+_END = object()
 
 
 class LocalEngine:
@@ -52,12 +55,18 @@ class LocalEngine:
                 answers.setdefault(chunk.index, chunk.answer)
         return [answers[i] for i in range(len(requests))]
 
-    def stream(self, requests: Sequence[Request], follow: Follow | None = None) -> Iterator[Chunk]:
+    def stream(
+        self, requests: Iterable[Request | None], follow: Follow | None = None, in_pieces: bool = True
+    ) -> Iterator[Chunk]:
         """As `generate`, piece by piece while the answers grow, those of all requests mixed.
 
-        A model whose rows cannot be in flight gives each answer as one piece.
+        Requests are taken as rows get free; None among them says that the next one is not there yet, and
+        lets the rows go on. A model whose rows cannot be in flight gives each answer as one piece.
+
+        Args:
+            in_pieces: False gives each answer whole.
         """
-        return self._run(requests, follow, in_pieces=True)
+        return self._run(requests, follow, in_pieces)
 
     @cached_property
     def eos(self) -> frozenset[int]:
@@ -68,30 +77,29 @@ class LocalEngine:
 
     @cached_property
     def token_bytes(self) -> int | None:
-        """What the keys and values of a token take; None where answers are made in batches, not in flight.
-
-        Raises:
-            Unsupported: a model that writes no text.
-        """
+        """What the keys and values of a token take; None where answers are made in batches, not in flight."""
         model = self.loaded.model
-        if not model.can_generate():
-            raise Unsupported(f"{type(model).__name__} writes no text: it can only embed")
         try:
             return generation.token_bytes(model, self.eos)
         except Unsupported as reason:
             logger.info("%s answers in batches, not in flight: %s", type(model).__name__, reason)
             return None
 
-    def _run(self, requests: Sequence[Request], follow: Follow | None, in_pieces: bool) -> Iterator[Chunk]:
+    def _run(
+        self, requests: Iterable[Request | None], follow: Follow | None, in_pieces: bool
+    ) -> Iterator[Chunk]:
         run = _Run(self, follow, in_pieces)
-        coming = iter(enumerate(requests))
-        with Progress(len(requests)) as progress:
+        coming = chain(requests, repeat(_END))
+        asked = 0
+        with Progress(len(requests) if isinstance(requests, Sized) else 0) as progress:
             while True:
-                while run.rows.waiting < AHEAD and (first := next(coming, None)):
-                    yield from run.ask(*first)
-                if not run.rows.busy:
+                while run.rows.waiting < AHEAD and isinstance(request := next(coming), Request):
+                    yield from run.ask(asked, request)
+                    asked += 1
+                if run.rows.busy:
+                    yield from run.step(progress)
+                elif request is _END:
                     return
-                yield from run.step(progress)
 
     @overload
     def score(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
@@ -115,10 +123,19 @@ class LocalEngine:
         return scoring.next_logits(self.loaded, self.prompter, prompts)
 
     def embed(
-        self, texts: Sequence[str], options: EmbeddingOptions = DEFAULTS, kind: str | None = None
+        self,
+        texts: Sequence[str] | Sequence[Sequence[int]],
+        options: EmbeddingOptions = DEFAULTS,
+        kind: str | None = None,
     ) -> np.ndarray:
         """A vector for each text, float32 (texts, dim). See `engine.embedding.Embedder.embed`."""
         return self._embedder.embed(texts, options, kind)
+
+    def tokens(
+        self, texts: Sequence[str], options: EmbeddingOptions = DEFAULTS, kind: str | None = None
+    ) -> list[list[int]]:
+        """What `embed` reads of each text."""
+        return self._embedder.tokens(texts, options, kind)
 
     def hidden_states(
         self, texts: Sequence[str], layer: int = -1, reduction: Literal["mean", "sum"] | None = "mean"
@@ -140,7 +157,13 @@ class LocalEngine:
             lay_out(self.loaded.model)
 
     def rows(self) -> Generation:
-        """A run of rows by this model, none in it yet."""
+        """A run of rows by this model, none in it yet.
+
+        Raises:
+            Unsupported: a model that writes no text.
+        """
+        if not self.loaded.model.can_generate():
+            raise Unsupported(f"{type(self.loaded.model).__name__} writes no text: it can only embed")
         pad = self.tokenizer.pad_token_id
         return Generation(
             self.loaded.model,
@@ -156,14 +179,51 @@ class LocalEngine:
         Raises:
             PromptError, ConfigurationError: it cannot be asked.
         """
-        prompt = self.prompter.encode(request.messages, request.options)
-        options = request.options.model_copy(update={"stop": self.prompter.stops(request.options)})
+        options = request.options
+        if request.prompt is None:
+            prompt = self.prompter.encode(request.messages, options)
+            options = options.model_copy(update={"stop": self.prompter.stops(options)})
+        else:
+            prompt = self._plain(request.prompt)
         return Row(
             prompt=prompt,
             max_new_tokens=self.prompter.answer_limit(len(prompt), options),
             options=options,
             ending=(lambda: StopStrings(self.tokenizer, options.stop)) if options.stop else None,
+            trim=request.prompt is None,
         )
+
+    def prompt_tokens(self, request: Request) -> tuple[Token, ...]:
+        """The tokens of a plain prompt, with their log-probabilities behind the token that begins a text.
+
+        Raises:
+            PromptError: it cannot be read.
+        """
+        ids = self._plain(cast(Any, request.prompt))
+        text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        scores = self.score("", [request.prompt if isinstance(request.prompt, str) else text])
+        if scores.error:
+            raise scores.error
+        [scored] = scores.candidates
+        texts = pieces(self.tokenizer, scored.token_ids)
+        return tuple(Token(text, logprob) for text, logprob in zip(texts, scored.logprobs, strict=True))
+
+    def _plain(self, prompt: str | Sequence[int]) -> list[int]:
+        """A plain prompt as the model reads it; an empty one is the token that begins a text."""
+        ids = self.tokenizer(prompt, verbose=False)["input_ids"] if isinstance(prompt, str) else list(prompt)
+        begin = self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else min(self.eos)
+        ids = ids or [begin]
+        vocabulary = len(cast(Any, self.loaded.model.get_input_embeddings()).weight)
+        if not all(0 <= token < vocabulary for token in ids):
+            raise PromptError(
+                f"the prompt has token ids that this model does not: take 0 to {vocabulary - 1}"
+            )
+        window = self.loaded.window
+        if window is not None and len(ids) >= window + self.prompter.seq2seq:
+            raise PromptError(
+                f"the prompt is {len(ids)} tokens long and the model's window is {window} tokens: shorten it"
+            )
+        return ids
 
     def answer(self, decoding: Decoding) -> Answer:
         """What was generated for a row, as text."""
@@ -171,15 +231,30 @@ class LocalEngine:
         if generated.error:
             return Answer.failed(generated.error)
         text = str(self.tokenizer.decode(generated.token_ids, skip_special_tokens=True))
+        text = whole(before_stop(text, row.options.stop))
         return Answer(
-            text=before_stop(text, row.options.stop).strip(),
+            text=text.strip() if row.trim else text,
             token_ids=tuple(generated.token_ids),
             logprobs=tuple(generated.logprobs),
             confidence=confidence.measure(row.options.confidence, generated.evidence),
             finish_reason="stop" if generated.stopped else "length",
             usage=Usage(len(row.prompt), len(generated.token_ids)),
             top_logprobs=tuple(generated.top_logprobs),
+            tokens=self._as_text(generated, len(text)) if row.options.logprobs else None,
         )
+
+    def _as_text(self, generated: Generated, length: int) -> tuple[Token, ...]:
+        """The tokens as text, up to so many characters: without a stop string and what ends the answer."""
+        tokens: list[Token] = []
+        tops = generated.top_logprobs or [()] * len(generated.token_ids)
+        for text, logprob, top in zip(
+            pieces(self.tokenizer, generated.token_ids), generated.logprobs, tops, strict=True
+        ):
+            if length > 0:
+                others = tuple((str(self.tokenizer.decode([token])), value) for token, value in top)
+                tokens.append(Token(text[:length], logprob, others))
+            length -= len(text)
+        return tuple(tokens)
 
 
 class _Run:
@@ -199,25 +274,27 @@ class _Run:
         except AdapterError as error:
             yield from self._answered(index, Answer.failed(error), "")
         else:
-            pieces = Pieces(self.engine.tokenizer, row.options.stop) if self.in_pieces else None
-            self.asked[self.rows.add(row, soon)] = index, pieces
+            stop, trim = row.options.stop, row.trim
+            growing = Pieces(self.engine.tokenizer, stop, trim) if self.in_pieces else None
+            self.asked[self.rows.add(row, soon)] = index, growing
 
     def step(self, progress: Progress) -> Iterator[Chunk]:
         """Brings the rows on, and gives what is new."""
         for decoding in self.rows.step():
-            index, pieces = self.asked[decoding]
+            index, growing = self.asked[decoding]
             if decoding.live:
-                text = pieces.add(decoding.tokens[-1]) if pieces else ""
+                text = growing.add(decoding.tokens[-1]) if growing else ""
                 if text:
                     yield Chunk(index, text)
             else:
                 del self.asked[decoding]
                 progress.answered(len(decoding.generated.token_ids), self.rows.live)
                 answer = self.engine.answer(decoding)
-                yield from self._answered(index, answer, pieces.rest(answer.text) if pieces else answer.text)
+                text = growing.rest(answer.text) if growing else answer.text
+                yield from self._answered(index, answer, text)
 
     def _answered(self, index: int, answer: Answer, text: str) -> Iterator[Chunk]:
-        yield Chunk(index, text, answer)
         following = self.follow(index, answer) if self.follow else None
+        yield Chunk(index, text, answer)
         if following is not None:
             yield from self.ask(index, following, soon=True)

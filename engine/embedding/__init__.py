@@ -1,50 +1,19 @@
 """Texts in, vectors out."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 from tokenizers.normalizers import Lowercase
 from torch.nn import functional
 
 from engine.embedding import sentence
 from engine.embedding.encoding import Encoder
-from engine.embedding.pooling import POOLINGS, pool
+from engine.embedding.pooling import pool
 from engine.errors import ConfigurationError
 from engine.loading import Loaded
-
-
-class EmbeddingOptions(BaseModel):
-    """How a text becomes a vector."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    pooling: str = Field(
-        default="auto", description=f"auto (what the model's folder says, else mean), {', '.join(POOLINGS)}."
-    )
-    normalize: bool | None = Field(
-        default=None,
-        description="Whether vectors have length 1; None: what the model's folder says, else not.",
-    )
-    max_length: int | None = Field(
-        default=None, ge=1, description="Tokens of a text that are read; never more than the model's window."
-    )
-    query_prefix: str | None = Field(
-        default=None, description="Put before a query; None: what the model's folder says."
-    )
-    document_prefix: str | None = Field(
-        default=None, description="Put before a document; None: what the model's folder says."
-    )
-
-    @field_validator("pooling")
-    @classmethod
-    def _known_pooling(cls, value: str) -> str:
-        if value not in ("auto", *POOLINGS):
-            raise ValueError(f"no such pooling; there are auto, {', '.join(POOLINGS)}")
-        return value
-
+from engine.options import EmbeddingOptions
 
 DEFAULTS = EmbeddingOptions()
 
@@ -63,11 +32,15 @@ class Embedder:
         self.encoder = Encoder(loaded.model, self.tokenizer.pad_token_id or 0, examples)
 
     def embed(
-        self, texts: Sequence[str], options: EmbeddingOptions = DEFAULTS, kind: str | None = None
+        self,
+        texts: Sequence[str] | Sequence[Sequence[int]],
+        options: EmbeddingOptions = DEFAULTS,
+        kind: str | None = None,
     ) -> np.ndarray:
         """A vector for each text, which does not depend on the others.
 
         Args:
+            texts: or token ids, which are read as they are, without a prompt.
             kind: "query", "document" or another prompt of the model's folder; None: its default prompt.
 
         Returns:
@@ -76,8 +49,10 @@ class Embedder:
         Raises:
             ConfigurationError: a `kind` that there is not, or a `max_length` that leaves no room for a text.
         """
-        prompt = self._prompt(options, kind)
-        tokens = self._tokens([prompt + text for text in _listed(texts)], options.max_length)
+        given = _listed(texts)
+        plain = all(isinstance(text, str) for text in given)
+        prompt = self._prompt(options, kind) if plain else ""
+        tokens = self.tokens(given, options, kind) if plain else self._known(given, options.max_length)
         modes = self.settings.poolings if options.pooling == "auto" else (options.pooling,)
         start = 0 if self.settings.include_prompt else self._prompt_length(prompt, options.max_length)
         with torch.inference_mode():
@@ -87,6 +62,17 @@ class Embedder:
                     vectors = module(vectors)
             vectors = vectors[:, : self.settings.dimensions]
             return (functional.normalize(vectors) if options.normalize else vectors).numpy()
+
+    def tokens(
+        self, texts: Sequence[str], options: EmbeddingOptions = DEFAULTS, kind: str | None = None
+    ) -> list[list[int]]:
+        """What `embed` reads of each text.
+
+        Raises:
+            ConfigurationError: as `embed`.
+        """
+        prompt = self._prompt(options, kind)
+        return self._tokens([prompt + text for text in _listed(texts)], options.max_length)
 
     def hidden_states(
         self, texts: Sequence[str], layer: int = -1, reduction: Literal["mean", "sum"] | None = "mean"
@@ -127,11 +113,7 @@ class Embedder:
             return []
         if self.settings.lower_case:
             texts = [Lowercase().normalize_str(text) for text in texts]
-        # A tokenizer without a bound says 10**30.
-        limit = min(
-            max_length or self.settings.max_length or self.tokenizer.model_max_length,
-            self.encoder.window or 10**9,
-        )
+        limit = self._limit(max_length)
         tokens = self.tokenizer(
             texts,
             truncation=True,
@@ -144,6 +126,21 @@ class Embedder:
                 f"max_length {limit} is no more than the special tokens of a text: raise it"
             )
         return tokens
+
+    def _known(self, given: Sequence[Sequence[int]], max_length: int | None) -> list[list[int]]:
+        """Token ids that are given, cut as those of a text are."""
+        if not all(0 <= token < self.encoder.vocabulary for ids in given for token in ids):
+            raise ConfigurationError(
+                f"there are token ids that this model does not have: take 0 to {self.encoder.vocabulary - 1}"
+            )
+        return [list(ids[: self._limit(max_length)]) for ids in given]
+
+    def _limit(self, max_length: int | None) -> int:
+        # A tokenizer without a bound says 10**30.
+        return min(
+            max_length or self.settings.max_length or self.tokenizer.model_max_length,
+            self.encoder.window or 10**9,
+        )
 
     def _prompt(self, options: EmbeddingOptions, kind: str | None) -> str:
         prefixes = {"query": options.query_prefix, "document": options.document_prefix}
@@ -162,7 +159,7 @@ class Embedder:
         return len(tokens) - bool(ends)
 
 
-def _listed(texts: Sequence[str]) -> list[str]:
+def _listed(texts: Sequence[Any]) -> list[Any]:
     if isinstance(texts, str):
         raise TypeError("a list of texts is needed, not one text: [text]")
     return list(texts)

@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from transformers import PreTrainedModel
@@ -32,6 +32,7 @@ class Encoder:
         way: how texts share a batch, the first that gives these examples the states they have alone: "packed"
             in one row, "padded" in rows, or "level" in rows of one length (the model minds padding).
         width: numbers in a hidden state.
+        vocabulary: how many token ids the model has.
         window: the most tokens of a text that the model has positions for; None where there is no bound.
 
     Raises:
@@ -41,6 +42,7 @@ class Encoder:
     def __init__(self, model: PreTrainedModel, pad: int, examples: Sequence[Sequence[int]]) -> None:
         own: Any = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
         self.model: PreTrainedModel = own
+        self.vocabulary = len(cast(Any, own.get_input_embeddings()).weight)
         self.pad = pad
         self.padding = _padding_position(self.model)
         # A longrope model's long texts run apart, by their length.

@@ -7,6 +7,12 @@ from typing import Any
 
 import pytest
 
+from adapters import remote
+from adapters.dataloop import ModelAdapter
+from adapters.hugging import HuggingAdapter
+from engine.types import Request
+from tests.fakes import FakeEngine
+
 
 @pytest.fixture
 def model_entity(project: Any, tmp_path: Path) -> Callable[..., Any]:
@@ -61,3 +67,43 @@ def upload(dataset: Any, tmp_path: Path) -> Callable[[str, Any], Any]:
         return dataset.items.upload(local_path=str(path), overwrite=True, raise_on_error=True)
 
     return make
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that failed is sent again at once."""
+    monkeypatch.setattr(remote, "PAUSE", 0.0)
+
+
+@pytest.fixture
+def answering(model_entity: Callable[..., Any]) -> Callable[..., ModelAdapter]:
+    """Makes the platform's adapter around an engine that answers what `reply` says."""
+    entities: dict[str, Any] = {}
+
+    def make(reply: Callable[[Request], str], name: str = "tiny", **configuration: Any) -> ModelAdapter:
+        entities[name] = entities.get(name) or model_entity({"module_name": "tiny_talk"}, name)
+        hugging = HuggingAdapter({"model_name": name})
+        hugging._engine = FakeEngine(reply)
+        adapter = ModelAdapter()
+        adapter.adapter = hugging
+        # Its setter would write defaults to the platform.
+        adapter._model_entity = entities[name]
+        adapter._model_entity.configuration.update(configuration)
+        return adapter
+
+    return make
+
+
+def asked(request: Request) -> str:
+    """An answer that tells what was asked last, and how many messages came before."""
+    return f"{request.messages[-1].text}! ({len(request.messages)})"
+
+
+def answers_on(item: Any) -> list[dict]:
+    """The annotations of an item, as the platform has them."""
+    return [annotation.to_json() for annotation in item.annotations.list()]
+
+
+def texts_on(item: Any) -> list[tuple[str, str]]:
+    """Prompt keys and texts of an item's annotations."""
+    return sorted((a["metadata"]["system"]["promptId"], a["coordinates"]) for a in answers_on(item))

@@ -93,7 +93,7 @@ def test_a_turn_too_long_names_item_key_and_both_lengths(tiny_model: Path):
 def test_options_of_a_call_replace_the_configuration(adapter, engine):
     adapter.predict([{"prompts": {"a": ask("one")}}], max_tokens=7)
     assert engine.batches[0][0].options.max_new_tokens == 7
-    assert adapter.options.max_new_tokens == 256
+    assert adapter.configuration.generation.max_new_tokens == 256
     with pytest.raises(ConfigurationError, match="did you mean 'temperature'"):
         adapter.predict([], temprature=1)
 
@@ -103,9 +103,9 @@ def test_the_configuration_wins_over_the_model_file_under_either_name():
         model_name = "nobody/nothing"
         defaults = {"max_new_tokens": 5, "temperature": 0.5}  # noqa: RUF012
 
-    assert Named().options.max_new_tokens == 5
-    assert Named({"max_tokens": 6}).options.max_new_tokens == 6
-    assert Named({"model_name": "other/one"}).load_options.model_name == "other/one"
+    assert Named().configuration.generation.max_new_tokens == 5
+    assert Named({"max_tokens": 6}).configuration.generation.max_new_tokens == 6
+    assert Named({"model_name": "other/one"}).configuration.load.model_name == "other/one"
 
 
 def test_answers_are_signed_with_the_name_given(adapter):

@@ -375,3 +375,9 @@ def test_any_json_is_read_or_refused(item):
     assert {turn.key for turn in turns} | set(errors) <= set(item["prompts"])
     assert all(turn.messages[-1].role == "user" for turn in turns)
     assert all(part for turn in turns for message in turn.messages for part in message.parts)
+
+
+def test_a_name_is_one_line_whatever_it_holds():
+    assert prompt_items.item_name({"filename": "/Grüße.json"}, "x") == "/Grüße.json"
+    assert prompt_items.item_name({"filename": "/a\nERROR: b.json"}, "x") == "'/a\\nERROR: b.json'"
+    assert prompt_items.item_name({"id": "\ud83d"}, "x") == "'\\ud83d'"

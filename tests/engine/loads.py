@@ -10,7 +10,8 @@ import logging
 import os
 import sys
 
-from engine.loading import TOKEN_VARIABLES, load
+from engine.environment import TOKEN_VARIABLES
+from engine.loading import load
 from engine.options import LoadOptions
 
 

@@ -279,3 +279,35 @@ def test_a_row_that_starts_again_draws_the_same(llama):
         decoding.restart()
     assert drawn[0] == drawn[1]
     assert decoding.tokens == prompt(4)
+
+
+# OpenAI's penalties
+
+
+@in_flight_or_not
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        # The likeliest token leads the second by 1, and the third by 2.
+        ({"frequency_penalty": 0.6}, [0, 0, 1, 0, 1, 0]),
+        ({"presence_penalty": 1.5}, [0, 1, 0, 0, 0, 0]),
+        ({"presence_penalty": -1.5}, [0, 0, 0, 0, 0, 0]),
+        ({"presence_penalty": 1.5, "frequency_penalty": 0.6}, [0, 1, 2, 0, 0, 1]),
+    ],
+    ids=str,
+)
+def test_penalties_are_taken_from_the_logits_of_what_the_answer_has(in_flight: bool, options, expected):
+    scores = torch.full((16, 16), -20.0)
+    scores[:, 3:6] = torch.tensor([2.0, 1.0, 0.0])
+    model = tiny.scripted_model(scores)
+    [chosen] = tokens(model, [asks([7], 6, **options)], in_flight)
+    assert [token - 3 for token in chosen] == expected
+
+
+def test_a_penalty_does_not_count_the_prompt():
+    scores = torch.full((16, 16), -20.0)
+    scores[:, 3] = 2.0
+    [chosen] = tokens(
+        tiny.scripted_model(scores), [asks([3] * 9, 1, frequency_penalty=2, presence_penalty=2)]
+    )
+    assert chosen == [3]

@@ -17,7 +17,8 @@ from sentence_transformers.sentence_transformer import modules as parts
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from engine.embedding import Embedder, EmbeddingOptions
+from engine.embedding import Embedder
+from engine.options import EmbeddingOptions
 from engine.embedding.pooling import POOLINGS
 from engine.errors import ConfigurationError, LoadError, Unsupported
 from engine.loading import load

@@ -113,7 +113,7 @@ def test_a_model_that_names_no_end_has_its_tokenizers():
 
 def test_a_length_reached_is_named_as_the_reason():
     answer = spell("grün", max_new_tokens=3)
-    assert (answer.text, answer.finish_reason) == ("gr\ufffd", "length")
+    assert (answer.text, answer.finish_reason) == ("gr", "length")
     assert answer.usage.completion_tokens == 3
 
 

@@ -4,21 +4,42 @@ import pytest
 from pydantic import ValidationError
 
 from engine.errors import ConfigurationError
-from engine.options import PLATFORM_KEYS, override, split
+from engine.options import ALIASES, PLATFORM_KEYS, GenerationOptions, LoadOptions, override, split
 
 MODEL = {"model_name": "owner/name"}
 
 
-def test_a_configuration_is_split_into_the_two_kinds():
-    load, generation = split(
+VALUES = {"max_new_tokens": 8, "dtype": "float16", "stop": ["END"], "chat_template": "plain"}
+
+
+def parts(*configurations: dict) -> tuple[LoadOptions, GenerationOptions]:
+    made = split(*configurations)
+    return made.load, made.generation
+
+
+def test_a_configuration_is_split_into_the_kinds():
+    load, generation = parts(
         {**MODEL, "dtype": "bfloat16", "revision": "v2", "temperature": 0.5, "stop": ["END"]}
     )
     assert (load.model_name, load.dtype, load.revision) == ("owner/name", "bfloat16", "v2")
     assert (generation.temperature, generation.stop) == (0.5, ("END",))
 
 
+def test_a_key_goes_to_every_part_that_reads_it():
+    made = split(MODEL, {"pooling": "cls", "max_concurrent": 3, "model_deploys": ["A", "B"]})
+    assert made.load.model_name == made.endpoint.model_name == "owner/name"
+    assert (made.embedding.pooling, made.endpoint.max_concurrent) == ("cls", 3)
+    assert made.adapter.model_deploys == ("A", "B")
+
+
+def test_where_a_server_answers_nothing_is_loaded():
+    made = split({"backend": "endpoint", "base_url": "http://localhost:1"})
+    assert made.load is None
+    assert made.endpoint.base_url == "http://localhost:1"
+
+
 def test_what_is_safe_and_exact_is_the_default():
-    load, generation = split(MODEL)
+    load, generation = parts(MODEL)
     assert load.use_safetensors
     assert not load.trust_remote_code
     assert not generation.sampled
@@ -26,19 +47,20 @@ def test_what_is_safe_and_exact_is_the_default():
 
 
 def test_a_later_configuration_wins_whatever_name_it_uses():
-    _, generation = split(MODEL, {"max_new_tokens": 256, "top_k": 5}, {"max_tokens": 8})
+    _, generation = parts(MODEL, {"max_new_tokens": 256, "top_k": 5}, {"max_tokens": 8})
     assert (generation.max_new_tokens, generation.top_k) == (8, 5)
 
 
 def test_none_is_not_given():
-    load, generation = split(
+    load, generation = parts(
         {**MODEL, "dtype": "float16", "max_tokens": 8}, {"dtype": None, "max_tokens": None}
     )
     assert (load.dtype, generation.max_new_tokens) == ("float16", 8)
 
 
 @pytest.mark.parametrize(
-    ("alias", "name", "value"), [("max_tokens", "max_new_tokens", 8), ("torch_dtype", "dtype", "float16")]
+    ("alias", "name", "value"),
+    [(alias, name, VALUES[name]) for alias, name in ALIASES.items()],
 )
 def test_an_alias_is_the_same_option(alias: str, name: str, value: object):
     assert split({**MODEL, alias: value}) == split({**MODEL, name: value})
@@ -133,7 +155,7 @@ def test_a_temperature_too_low_to_compute_with_is_refused():
 
 
 def test_text_that_looks_like_a_number_may_be_one():
-    load, generation = split({**MODEL, "revision": 1234567, "stop": [7]})
+    load, generation = parts({**MODEL, "revision": 1234567, "stop": [7]})
     assert (load.revision, generation.stop) == ("1234567", ("7",))
 
 
@@ -158,26 +180,26 @@ def test_sampling_at_temperature_zero_is_a_contradiction():
     ],
 )
 def test_an_answer_is_sampled_when_an_option_of_sampling_is_set(given: dict, sampled: bool):
-    assert split(MODEL | given)[1].sampled is sampled
+    assert split(MODEL | given).generation.sampled is sampled
 
 
 def test_one_stop_string_is_a_list_of_one():
-    assert split({**MODEL, "stop": "END"})[1].stop == ("END",)
+    assert split({**MODEL, "stop": "END"}).generation.stop == ("END",)
 
 
 def test_devices_in_json_have_numbers_as_text():
-    load, _ = split({**MODEL, "device_map": "auto", "max_memory": {"0": "20GiB", "cpu": "60GiB"}})
+    load, _ = parts({**MODEL, "device_map": "auto", "max_memory": {"0": "20GiB", "cpu": "60GiB"}})
     assert load.max_memory == {0: "20GiB", "cpu": "60GiB"}
 
 
 def test_options_do_not_change():
-    for options in split(MODEL):
+    for options in parts(MODEL):
         with pytest.raises(ValidationError, match="frozen"):
             options.seed = 1
 
 
 def test_an_override_replaces_what_it_names_and_keeps_the_rest():
-    _, options = split({**MODEL, "temperature": 0.5, "max_new_tokens": 8})
+    _, options = parts({**MODEL, "temperature": 0.5, "max_new_tokens": 8})
     changed = override(options, {"max_tokens": 16, "temperature": None})
     assert (changed.temperature, changed.max_new_tokens) == (0.5, 16)
     assert options.max_new_tokens == 8
@@ -185,6 +207,6 @@ def test_an_override_replaces_what_it_names_and_keeps_the_rest():
 
 @pytest.mark.parametrize("values", [{"temprature": 1}, {"top_p": 2}, {"dtype": "float16"}])
 def test_an_override_is_checked_as_a_configuration_is(values: dict):
-    _, options = split(MODEL)
+    _, options = parts(MODEL)
     with pytest.raises(ConfigurationError, match=next(iter(values))):
         override(options, values)

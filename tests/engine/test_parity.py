@@ -14,6 +14,7 @@ from engine.backends.local import LocalEngine
 from engine.dialogues import converse
 from engine.inflight import common
 from engine.options import GenerationOptions
+from engine.text import whole
 from engine.types import Answer, Dialogue
 from tests import tiny
 from tests.engine.rows import own_logprobs, seen
@@ -68,7 +69,7 @@ def one_at_a_time(model, tokenizer, conversation: Dialogue) -> list[Alone]:
         output = model.generate(**prompt, max_new_tokens=OPTIONS.max_new_tokens, do_sample=False)[0]
         ids = prompt["input_ids"][0]
         tokens = output[1:] if model.config.is_encoder_decoder else output[len(ids) :]
-        text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        text = whole(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
         chat.append({"role": "assistant", "content": text})
         answers.append(Alone(ids.tolist(), tokens.tolist()))
     return answers

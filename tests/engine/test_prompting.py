@@ -131,6 +131,15 @@ def test_an_option_that_is_no_template_is_refused_with_those_that_have_a_name(te
 
 
 @pytest.mark.parametrize(
+    ("given", "meant"),
+    [("dialog-gpt", "dialogpt"), ("LLama2", "llama2"), ("chatml_starchart", "chatml_starchat")],
+)
+def test_a_name_that_is_none_is_answered_by_the_nearest(given: str, meant: str):
+    with pytest.raises(ConfigurationError, match=f"did you mean '{meant}'\\?"):
+        read(prompter(), *said("hi"), chat_template=given)
+
+
+@pytest.mark.parametrize(
     "template", ["{{ messages[9].content }}", "{{ 1 + messages }}", "{{ raise_exception('no') }}"]
 )
 def test_a_template_that_fails_on_a_conversation_is_an_error_of_that_prompt(template: str):

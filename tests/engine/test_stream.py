@@ -60,8 +60,11 @@ def test_what_might_have_become_a_stop_string_is_given_in_the_end():
     assert [chunk.text for chunk in spell("hé日", stop="日本")] == ["h", "é", "日"]
 
 
-def test_an_incomplete_character_comes_with_the_answer():
-    assert [chunk.text for chunk in spell("grün", max_new_tokens=3)] == ["g", "r", "\ufffd"]
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_an_answer_that_is_cut_within_a_character_ends_before_it(length: int):
+    chunks = spell("ش日🙂", max_new_tokens=length)
+    text = "".join(chunk.text for chunk in chunks)
+    assert text == chunks[-1].answer.text == "ش日🙂".encode()[:length].decode(errors="ignore")
 
 
 def test_the_chunks_of_several_requests_are_mixed(engine: LocalEngine):

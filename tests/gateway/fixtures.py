@@ -1,7 +1,7 @@
 """pytest fixtures: a gateway for each test, and the SDK logged in to it.
 
-Loaded as a pytest plugin. Before any test module is imported it points DATALOOP_PATH at a temporary folder:
-the SDK reads it at import, and would else write to the user's home.
+Loaded as a pytest plugin. It points DATALOOP_PATH at a temporary folder: the SDK reads it at import, and would
+else write to the user's home.
 """
 
 import os
@@ -17,18 +17,14 @@ import pytest
 from tests.gateway import Gateway
 from tests.gateway.auth import sdk_environment, write_cookie
 
-_FOLDER = pytest.StashKey[str]()
+# A folder for the SDK of this process (of each worker, under xdist), before a conftest imports the SDK.
+_FOLDER = tempfile.mkdtemp(prefix="dataloop-")
+os.environ.update(write_cookie(Path(_FOLDER)))
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Give the SDK of this process (of each worker, under xdist) a folder of its own."""
-    config.stash[_FOLDER] = tempfile.mkdtemp(prefix="dataloop-")
-    os.environ.update(write_cookie(Path(config.stash[_FOLDER])))
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
+def pytest_unconfigure() -> None:
     """Remove that folder."""
-    shutil.rmtree(config.stash[_FOLDER], ignore_errors=True)
+    shutil.rmtree(_FOLDER, ignore_errors=True)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import asyncio
 import atexit
 import contextlib
 import json
+import random
 import re
 import secrets
 import shutil
@@ -97,6 +98,8 @@ class Gateway:
         drop: bool = False,
         times: float = 1,
         headers: Mapping[str, str] | None = None,
+        body: str = "",
+        share: float = 1.0,
     ) -> Fault:
         """Make requests fail on purpose.
 
@@ -109,10 +112,25 @@ class Gateway:
             drop: Close the connection instead of answering.
             times: How many matching requests fail in a row; `math.inf` for all.
             headers: Of the answer, `Retry-After` for example.
+            body: A regular expression searched for in the JSON of the request.
+            share: How many of those fail, at random but the same in each run.
         """
         if when not in ("before", "after"):
             raise ValueError(f"when must be 'before' or 'after', not {when!r}")
-        fault = Fault(method, re.compile(path), nth, times, status, when, drop, headers or {})
+        chance = random.Random(len(self._faults)) if share < 1 else None
+        fault = Fault(
+            method,
+            re.compile(path),
+            nth,
+            times,
+            status,
+            when,
+            drop,
+            headers or {},
+            re.compile(body),
+            chance,
+            share,
+        )
         self._faults.append(fault)
         return fault
 
@@ -159,7 +177,7 @@ class Gateway:
             log.user = request[USER] = auth.user_of(self._secret, request.headers.get("Authorization", ""))
             if request.content_type == "application/json" and request.can_read_body:
                 log.json = await request.json()
-            fault = next((f for f in self._faults if f.strikes(request.method, path)), None)
+            fault = next((f for f in self._faults if f.strikes(request.method, path, log.json)), None)
             if fault is None or fault.when == "after":
                 response = await self._answer(request, handler, log)
             if fault is not None:

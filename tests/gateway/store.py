@@ -67,6 +67,8 @@ class Store:
         self.blobs = folder / "blobs"
         self.blobs.mkdir(parents=True)
         self.tables: dict[str, dict[str, Record]] = defaultdict(dict)
+        # With many annotations a search through all of them takes too long.
+        self._of_items: dict[str, dict[str, Record]] = defaultdict(dict)
 
     def add(self, table: str, record: Record, user: str) -> Record:
         """Give the record an id, dates and a creator, and keep it."""
@@ -80,6 +82,8 @@ class Store:
             "updatedBy": user,
         }
         self.tables[table][identity] = record
+        if table == "annotations":
+            self._of_items[record["itemId"]][identity] = record
         return record
 
     def get(self, table: str, identity: str | None) -> Record:
@@ -92,7 +96,9 @@ class Store:
     def find(self, table: str, **fields: Any) -> list[Record]:
         """Records whose top-level fields equal these, oldest first."""
         wanted = fields.items()
-        return [row for row in self.tables[table].values() if all(row.get(k) == v for k, v in wanted)]
+        of_item = table == "annotations" and "itemId" in fields
+        among = self._of_items[fields["itemId"]] if of_item else self.tables[table]
+        return [row for row in among.values() if all(row.get(k) == v for k, v in wanted)]
 
     def touch(self, record: Record, user: str) -> Record:
         """Note who changed the record and when."""
@@ -103,6 +109,8 @@ class Store:
         """Forget a record (404 when unknown) and all that belongs to it."""
         record = self.get(table, identity)
         del self.tables[table][identity]
+        if table == "annotations":
+            del self._of_items[record["itemId"]][identity]
         if table == "projects":
             self._remove_where("datasets", projects=[identity])
             for owned in ("packages", "apps", "models", "services"):

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from tests.gateway.api import STORE, USER, require
 from tests.gateway.query import page, select
-from tests.gateway.store import Record, Refusal, merge
+from tests.gateway.store import Record, Refusal, Store, merge
 
 routes = web.RouteTableDef()
 
@@ -56,7 +56,7 @@ async def query_contents(request: web.Request) -> Any:
     resource = body.get("resource", "items")
     if resource not in ("items", "annotations"):
         raise Refusal(400, f"A dataset holds items and annotations, not {resource!r}")
-    chosen = select(store, store.find(resource, datasetId=dataset["id"]), body)
+    chosen = select(store, _candidates(store, resource, dataset["id"], body), body)
     if body.get("delete"):
         for record in chosen:
             store.remove(resource, record["id"])
@@ -66,3 +66,16 @@ async def query_contents(request: web.Request) -> Any:
     else:
         return page(chosen, body)
     return {"count": len(chosen)}
+
+
+def _candidates(store: Store, resource: str, dataset_id: str, body: Record) -> list[Record]:
+    """Records of a dataset that a query can select: those of the items or ids that it names, or all."""
+    for condition in (body.get("filter") or {}).get("$and", []):
+        for field, wanted in condition.items():
+            ids = wanted.get("$in") if isinstance(wanted, dict) else None
+            if ids is not None and (resource, field) == ("annotations", "itemId"):
+                return [one for i in ids for one in store.find(resource, datasetId=dataset_id, itemId=i)]
+            if ids is not None and field == "id":
+                named = [store.tables[resource][i] for i in ids if i in store.tables[resource]]
+                return [one for one in named if one["datasetId"] == dataset_id]
+    return store.find(resource, datasetId=dataset_id)

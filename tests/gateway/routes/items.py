@@ -29,7 +29,7 @@ def _shebang(content: bytes) -> Record | None:
     """What a JSON file with `"shebang": "dataloop"` says about itself."""
     try:
         document = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if isinstance(document, dict) and document.get("shebang") == "dataloop":
         return document.get("metadata", {})

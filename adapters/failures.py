@@ -1,0 +1,37 @@
+"""What has no answer, and who is told."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Something in a batch that has no answer: an item, or one of its prompts.
+
+    Attributes:
+        position: the item's place in the batch.
+        item: how the item is named to the user.
+        key: the prompt's key; None for the whole item.
+        reason: what is wrong and what to do.
+    """
+
+    position: int
+    item: str
+    key: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        prompt = "" if self.key is None else f"prompt {self.key!r}: "
+        return f"{self.item}: {prompt}{self.reason}"
+
+
+def report(failed: Sequence[Failure], failures: list[Failure] | None) -> None:
+    """Hands over what has no answer, or logs it where there is no list to take it."""
+    if failures is not None:
+        failures += failed
+    else:
+        for failure in failed:
+            logger.warning("no answer: %s", failure)

@@ -1,0 +1,67 @@
+"""An item of the platform → what a model file is asked."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from adapters import remote
+from adapters.failures import Failure
+from adapters.prompt_items import has_messages, read
+from adapters.remote import Record, RemoteError
+from adapters.storing import Seen, answered, digest
+from engine.errors import PromptError
+
+# No conversation is longer, and 16 of them are read at a time.
+MAX_BYTES = 8 * 2**20
+
+
+def parsed(item_id: str, content: bytes) -> dict[str, Any] | Failure:
+    """The JSON object that an item's content is."""
+    try:
+        prompts = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        return Failure(0, item_id, None, f"it could not be read ({type(error).__name__}: {error})")
+    if not isinstance(prompts, dict):
+        return Failure(0, item_id, None, "its content is no JSON object: upload a prompt item")
+    return prompts
+
+
+def prepare(seen: Seen) -> dict[str, Any] | Failure:
+    """An item's JSON with its id, file name and (for messages) this model's answers; notes its digest."""
+    if seen.size > MAX_BYTES:
+        reason = f"it has {seen.size / 2**20:.0f} MB, a prompt item has at most {MAX_BYTES >> 20}"
+        return Failure(0, seen.id, None, reason)
+    try:
+        content = remote.content(seen.id)
+    except RemoteError as error:
+        return Failure(0, seen.id, None, f"it could not be downloaded ({error}): look at it and run again")
+    prompts = parsed(seen.id, content)
+    if isinstance(prompts, Failure):
+        return prompts
+    seen.digest = digest(content)
+    prepared = {**prompts, "id": seen.id, "filename": seen.filename}
+    if has_messages(prompts):
+        prepared["annotations"] = seen.answers
+    return prepared
+
+
+def unanswered(item: dict[str, Any], answers: list[Record], model_name: str) -> dict[str, Any] | None:
+    """The item with the prompts that have no complete answer yet; None where all have one.
+
+    Messages are one conversation: all of them stay while one is open.
+    """
+    prompts, there = item.get("prompts"), answered(answers)
+    if not isinstance(prompts, Mapping) or not there:
+        return item
+    try:
+        dialogues, _ = read(item, model_name)
+    except PromptError:
+        return item
+    open_keys = {turn.key for dialogue in dialogues for turn in dialogue.turns} - there
+    messages = any(isinstance(prompts[key], list) for key in open_keys)
+    left = {
+        key: prompt
+        for key, prompt in prompts.items()
+        if (messages if isinstance(prompt, list) else key not in there)
+    }
+    return {**item, "prompts": left} if left else None

@@ -1,0 +1,250 @@
+"""The engine that asks a server: OpenAI's routes, TGI's own, the hub's providers, a Dataloop app."""
+
+import asyncio
+import logging
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+
+from engine.backends.endpoint import embedding, routes
+from engine.backends.endpoint.refusals import Dropped, Refused
+from engine.backends.endpoint.reply import Growth, Reply
+from engine.backends.endpoint.wire import Client, Server
+from engine.dialogues import Follow
+from engine.errors import AdapterError, GenerationError, Unsupported
+from engine.options import EmbeddingOptions, EndpointOptions
+from engine.progress import Progress
+from engine.types import Answer, Chunk, Request
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+Route = TypeVar("Route")
+
+
+class EndpointEngine:
+    """Answers requests with a server's model. May be asked from several threads at a time.
+
+    Its requests run in one event loop, in a thread that begins with the first of them.
+    """
+
+    def __init__(self, options: EndpointOptions) -> None:
+        """Looks up where the server is; asks nothing yet.
+
+        Raises:
+            ConfigurationError: no server is named, or in two ways, or by what is no address.
+        """
+        self.options = options
+        self._server = Server(options)
+        self._without: frozenset[str] = frozenset()
+        # Whether plain prompts and texts go to TGI's own routes; None where that is still to be seen.
+        self._native = {"tgi": True, "openai": False, "auto": None}[options.api]
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting = threading.Lock()
+
+    def generate(self, requests: Sequence[Request], follow: Follow | None = None) -> list[Answer]:
+        """An answer for each request, in their order; one that fails carries its error and costs no other.
+
+        Args:
+            follow: told each answer as it comes; what it returns is asked next. The answers to that go to
+                `follow` alone.
+        """
+        answers: dict[int, Answer] = {}
+        for chunk in self._run(requests, follow, in_pieces=False):
+            if chunk.answer is not None:
+                answers.setdefault(chunk.index, chunk.answer)
+        return [answers[i] for i in range(len(requests))]
+
+    def stream(self, requests: Sequence[Request], follow: Follow | None = None) -> Iterator[Chunk]:
+        """As `generate`, piece by piece as the server sends them, those of all requests mixed.
+
+        An answer that fails after its first piece is not asked for again: its last chunk has the error.
+        """
+        return self._run(requests, follow, in_pieces=True)
+
+    def embed(
+        self, texts: Sequence[str], options: EmbeddingOptions | None = None, kind: str | None = None
+    ) -> np.ndarray:
+        """A vector for each text, as the server makes it.
+
+        Args:
+            options: prefixes and `normalize`; pooling and windows are the server's own.
+            kind: "query" or "document": which prefix a text gets; None: none.
+
+        Returns:
+            (texts, dim) in float32; (0, 0) of no texts.
+
+        Raises:
+            ConfigurationError: a `kind` that there is not, or an option that only the server can have.
+            GenerationError: no vectors, and why.
+        """
+        options = options or EmbeddingOptions()
+        batches = embedding.batches(texts, options, kind)
+        running = [self._submit(self._vectors(batch, options)) for batch in batches]
+        try:
+            vectors = [future.result() for future in running]
+        finally:
+            for future in running:
+                future.cancel()
+        return embedding.joined(vectors, options)
+
+    def score(self, *_: Any, **__: Any) -> NoReturn:
+        """Not of a server."""
+        raise _unsupported("score")
+
+    def next_logits(self, *_: Any, **__: Any) -> NoReturn:
+        """Not of a server."""
+        raise _unsupported("next_logits")
+
+    def hidden_states(self, *_: Any, **__: Any) -> NoReturn:
+        """Not of a server."""
+        raise _unsupported("hidden_states")
+
+    def save(self, *_: Any, **__: Any) -> NoReturn:
+        """Not of a server."""
+        raise _unsupported("save")
+
+    def _run(self, requests: Sequence[Request], follow: Follow | None, in_pieces: bool) -> Iterator[Chunk]:
+        chunks: SimpleQueue[Chunk] = SimpleQueue()
+        coming = iter(enumerate(requests))
+        live: dict[int, Future[None]] = {}
+
+        def ask(index: int, request: Request) -> None:
+            live[index] = self._submit(self._serve(index, request, in_pieces, chunks.put))
+
+        try:
+            with Progress(len(requests)) as progress:
+                while True:
+                    while len(live) < self.options.max_concurrent and (first := next(coming, None)):
+                        ask(*first)
+                    if not live:
+                        return
+                    chunk = chunks.get()
+                    if chunk.answer is not None:
+                        del live[chunk.index]
+                        progress.answered(chunk.answer.usage.completion_tokens, len(live))
+                    yield chunk
+                    following = follow(chunk.index, chunk.answer) if follow and chunk.answer else None
+                    if following is not None:
+                        ask(chunk.index, following)
+        finally:
+            for future in live.values():
+                future.cancel()
+
+    async def _serve(
+        self, index: int, request: Request, in_pieces: bool, put: Callable[[Chunk], None]
+    ) -> None:
+        """Puts an answer's pieces, and in the end the answer, whatever happens."""
+        options = request.options
+        trim = request.prompt is None
+        try:
+            if trim and options.chat_template:
+                request = routes.written(request)
+                options = request.options
+            growth = Growth(options.stop, trim)
+            give = (lambda text: put(Chunk(index, text))) if in_pieces else None
+            reply = await self._replied(request, growth, give)
+            answer = reply.answer(options, trim)
+            put(Chunk(index, growth.rest(answer.text), answer))
+        except AdapterError as error:
+            put(Chunk(index, "", Answer.failed(error)))
+        except Exception as error:  # One request may not cost the others their answers.
+            reason = GenerationError(f"{self._server.name} was not understood: {error!r}")
+            put(Chunk(index, "", Answer.failed(reason)))
+
+    async def _replied(self, request: Request, growth: Growth, give: Callable[[str], None] | None) -> Reply:
+        given = False
+
+        def repeatable() -> bool:
+            return not given
+
+        async def read(route: routes.Route, without: frozenset[str], client: Client) -> Reply:
+            nonlocal given
+            reply = Reply(self._server)
+            async for body in route(client, request, give is not None, without):
+                reply.read(body)
+                if give and (piece := growth.more(reply.text)):
+                    given = True
+                    give(piece)
+            if give and reply.finish is None:
+                raise Dropped(f"{self._server.name} cut its answer off: its log may say why")
+            if reply.finish is None and not reply.text:
+                raise GenerationError(f"{self._server.name} answered nothing: check base_url and api")
+            return reply
+
+        async def ask(route: routes.Route) -> Reply:
+            return await self._with_extras(partial(read, route), repeatable)
+
+        if request.prompt is None:
+            return await ask(routes.chat)
+        return await self._by_either(ask, routes.completion, routes.tgi)
+
+    async def _vectors(self, texts: list[str], options: EmbeddingOptions) -> np.ndarray:
+        async def ask(route: embedding.Route) -> np.ndarray:
+            return await self._server.ask(lambda client: route(client, texts, options))
+
+        return await self._by_either(ask, embedding.openai, embedding.native)
+
+    async def _by_either(
+        self, ask: Callable[[Route], Awaitable[Result]], openai: Route, native: Route
+    ) -> Result:
+        """What one of two routes answers: which of them a server has is seen once."""
+        if self._native or self._server.address.hub:
+            return await ask(native)
+        try:
+            result = await ask(openai)
+        except Refused as refused:
+            if self._native is False or refused.status not in (404, 405):
+                raise
+            try:
+                result = await ask(native)
+            except AdapterError:
+                raise refused from None
+            self._native = True
+        else:
+            self._native = False
+        return result
+
+    async def _with_extras(
+        self, call: Callable[[frozenset[str], Client], Awaitable[Result]], repeatable: Callable[[], bool]
+    ) -> Result:
+        """What a server answers; one that refuses an extra by its name is asked without, from then on."""
+        without = self._without
+        while True:
+            try:
+                result = await self._server.ask(partial(call, without), repeatable)
+            except Refused as refused:
+                named = {extra for extra in routes.EXTRAS - without if extra in refused.said}
+                if not 400 <= refused.status < 429 or not named:
+                    raise
+                without = without | named
+            else:
+                if "logprobs" in without - self._without:
+                    logger.warning("%s gives no log-probabilities: confidence is unknown", self._server.name)
+                self._without |= without
+                return result
+
+    def _submit(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
+        with self._starting:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True).start()
+                weakref.finalize(self, _end, self._loop, self._server)
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+
+def _end(loop: asyncio.AbstractEventLoop, server: Server) -> None:
+    async def end() -> None:
+        await server.close()
+        loop.stop()
+
+    asyncio.run_coroutine_threadsafe(end(), loop)
+
+
+def _unsupported(what: str) -> Unsupported:
+    return Unsupported(f"{what} needs the model itself, and a server has it: set backend to local")

@@ -1,0 +1,120 @@
+"""Where a server is, and which token it may be told."""
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from urllib.parse import urlsplit
+
+from huggingface_hub import get_token, is_offline_mode
+
+from engine.errors import ConfigurationError
+from engine.options import EndpointOptions
+
+_HUB = (".huggingface.co", ".huggingface.cloud")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A server's address.
+
+    Attributes:
+        name: how errors call it, without a password.
+        openai: the beginning of its OpenAI routes, "…/v1"; None for the hub's router, and before an app's is
+            known.
+        token: what it is told; None where there is none, or none is safe.
+        headers: of every request; None leaves out what the hub library would send.
+        app_id: the Dataloop app it belongs to.
+        withheld: whether there is a token that it is not told.
+    """
+
+    name: str
+    openai: str | None = None
+    token: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str | None] = field(default_factory=dict, repr=False)
+    app_id: str | None = None
+    withheld: bool = False
+
+    @property
+    def hub(self) -> bool:
+        """Whether it is the hub's router, which finds a provider."""
+        return self.openai is None and self.app_id is None
+
+    @property
+    def root(self) -> str | None:
+        """The beginning of TGI's own routes."""
+        return self.openai and self.openai.removesuffix("/v1")
+
+    def of_app(self, url: str, cookie: str) -> "Address":
+        """The address of this app, found at a URL, which is told a cookie instead of a token."""
+        return replace(self, openai=_openai(url), headers={"authorization": None, "cookie": cookie})
+
+    def forgotten(self) -> "Address":
+        """An app's address before it is known; any other as it is."""
+        return replace(self, openai=None) if self.app_id else self
+
+
+def find(options: EndpointOptions, token: str | None) -> Address:
+    """The server that the options name: theirs, HUGGINGFACE_API_BASE, else the hub's router.
+
+    A token goes where https or this machine's own loopback hides it on the way, and over plain http nowhere.
+
+    Args:
+        token: the hub's token from the environment.
+
+    Raises:
+        ConfigurationError: no server is named, or two, or by what is no address.
+    """
+    named = [key for key in ("base_url", "app_id", "provider") if getattr(options, key)]
+    if len(named) > 1:
+        raise ConfigurationError(f"{' and '.join(named)} name a server each: leave out all but one")
+    if options.app_id:
+        return Address(f"the app {options.app_id}", app_id=options.app_id)
+    given = options.base_url or ("" if options.provider else os.environ.get("HUGGINGFACE_API_BASE", ""))
+    if given.strip():
+        return _at(given.strip(), token)
+    if not options.model_name:
+        raise ConfigurationError(
+            "no server is named: set base_url or app_id, or model_name to ask the hub's router for a model"
+        )
+    if is_offline_mode():
+        raise ConfigurationError(
+            "HF_HUB_OFFLINE is set and no server is named: set base_url, or unset it for the hub's router"
+        )
+    return Address("the hub's router", token=token or get_token())
+
+
+def _at(url: str, token: str | None) -> Address:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ConfigurationError(
+            "base_url is the beginning of a server's routes, as http://localhost:8000/v1: this one has no "
+            "http:// or https://, or something after a ? or #"
+        )
+    host = parts.hostname
+    if token is None and f".{host}".endswith(_HUB):
+        token = get_token()
+    safe = parts.scheme == "https" or _loopback(host)
+    sent = token if safe else None
+    openai = _openai(url)
+    return Address(
+        name=f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/"),
+        openai=openai,
+        token=sent,
+        headers={"authorization": f"Bearer {sent}" if sent else None},
+        withheld=token is not None and not safe,
+    )
+
+
+def _openai(url: str) -> str:
+    base = url.rstrip("/")
+    if base.endswith("/chat/completions"):  # Of a server that has its routes elsewhere than under /v1.
+        return base.removesuffix("/chat/completions")
+    return base if base.endswith("/v1") else f"{base}/v1"
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

@@ -1,0 +1,68 @@
+"""The route of a Dataloop app: over plain HTTP, with the login that the SDK has left behind."""
+
+import base64
+import json
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from engine.errors import ConfigurationError
+
+
+async def find(app_id: str, session: Any) -> tuple[str, str]:
+    """The URL of an app's server, and the cookie that opens it.
+
+    The platform sends a request for the app's route on to the server, with the cookie. A platform's service
+    has its login from its agent; elsewhere it is in the SDK's cookie file, once `dlp login` has been run.
+
+    Args:
+        session: what sends requests; it follows redirects.
+
+    Raises:
+        ConfigurationError: no login, no such app, or one without a server.
+    """
+    platform, token = await _login(session)
+    login = {"authorization": f"Bearer {token}"}
+    response = await session.get(f"{platform}/apps/{quote(app_id, safe='')}", headers=login)
+    if not response.is_success:
+        raise ConfigurationError(
+            f"the platform does not give the app {app_id} (status {response.status_code}): check app_id, and "
+            "that the login is of its organization and has not expired"
+        )
+    routes = response.json().get("routes") or {}
+    if len(routes) != 1:
+        raise ConfigurationError(
+            f"the app {app_id} has {len(routes)} routes, and one is needed: install an app with one server"
+        )
+    [(panel, route)] = routes.items()
+    path = f"/{panel}/v1/models"
+    response = await session.get(f"{route.rstrip('/')}/v1/models", headers=login)
+    cookie = next((hop.cookies["JWT-APP"] for hop in response.history if "JWT-APP" in hop.cookies), None)
+    url, found, _ = str(response.url).rpartition(path)
+    if cookie is None or not found:
+        raise ConfigurationError(
+            f"the platform does not open the app {app_id} (status {response.status_code}): check that its "
+            "service runs"
+        )
+    return url, f"JWT-APP={cookie}"
+
+
+async def _login(session: Any) -> tuple[str, str]:
+    """The platform's address and the user's token."""
+    custom = os.environ.get("DTLPY_CUSTOM_ENV")
+    if custom and os.environ.get("DTLPY_REFRESH_TOKEN_METHOD") == "proxy":
+        secret = os.environ.get("GET_JWT_ENDPOINT_SECRET")
+        agent = await session.get(
+            f"http://localhost:{os.environ.get('AGENT_PROXY_MAIN_PORT') or 1001}/get_jwt",
+            headers={"X-Get-Jwt-Secret": secret} if secret else None,
+        )
+        return json.loads(base64.b64decode(custom))["url"], agent.json()["jwt"]
+    file = Path(os.environ.get("DATALOOP_PATH") or Path.home() / ".dataloop") / "cookie.json"
+    try:
+        cookie = json.loads(file.read_text(encoding="utf-8"))
+        return cookie["url"], cookie["login_parameters"][cookie["url"]]["token"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ConfigurationError(
+            f"app_id needs a login to the platform, and {file} has none: run dlp login, or set base_url"
+        ) from None

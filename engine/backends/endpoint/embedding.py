@@ -1,0 +1,66 @@
+"""Texts as a server's embedding routes take them, and the vectors that they answer."""
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from engine.backends.endpoint.wire import Client
+from engine.errors import ConfigurationError, GenerationError
+from engine.options import EmbeddingOptions
+
+_BATCH = 32  # Texts of a request: what servers take by default.
+Route = Callable[[Client, list[str], EmbeddingOptions], Awaitable[np.ndarray]]
+
+
+def batches(texts: Sequence[str], options: EmbeddingOptions, kind: str | None) -> list[list[str]]:
+    """The texts with their prefixes, as many in a request as servers take.
+
+    Raises:
+        ConfigurationError: a `kind` that there is not, or an option that only the server can have.
+    """
+    if isinstance(texts, str):
+        raise TypeError("a list of texts is needed, not one text: [text]")
+    if options.pooling != "auto" or options.max_length is not None:
+        raise ConfigurationError("pooling and max_length are the server's own here: leave them out")
+    prefixes = {None: "", "query": options.query_prefix or "", "document": options.document_prefix or ""}
+    if kind not in prefixes:
+        raise ConfigurationError(f"there is no prompt {kind!r}: a server's model has query and document")
+    prefixed = [(prefixes[kind] + text).encode("utf-8", "replace").decode() for text in texts]
+    return [prefixed[i : i + _BATCH] for i in range(0, len(prefixed), _BATCH)]
+
+
+def joined(vectors: list[np.ndarray], options: EmbeddingOptions) -> np.ndarray:
+    """The vectors of all batches, of length 1 where the options ask for that."""
+    if not vectors:
+        return np.zeros((0, 0), np.float32)
+    rows = np.concatenate(vectors)
+    if options.normalize:
+        rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return rows.astype(np.float32)
+
+
+async def openai(client: Client, texts: list[str], options: EmbeddingOptions) -> np.ndarray:
+    """OpenAI's route."""
+    body = {"model": client.server.options.model_name or "dummy", "input": texts, "encoding_format": "float"}
+    answer = json.loads(await client.post("embeddings", body))
+    rows = sorted(answer["data"], key=lambda row: row["index"])
+    return _checked(client, np.array([row["embedding"] for row in rows], np.float32), texts)
+
+
+async def native(client: Client, texts: list[str], options: EmbeddingOptions) -> np.ndarray:
+    """The route of TGI's sister for embeddings, and the hub's providers'."""
+    root = client.where.root
+    own: dict[str, Any] = {"normalize": options.normalize, "truncate": True} if root else {}
+    vectors = await client.feature_extraction(texts, model=f"{root}/embed" if root else None, **own)
+    return _checked(client, vectors, texts)
+
+
+def _checked(client: Client, vectors: np.ndarray, texts: list[str]) -> np.ndarray:
+    if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():
+        raise GenerationError(
+            f"{client.server.name} answered {len(texts)} texts with numbers of shape {vectors.shape}: check "
+            "that model_name is an embedding model"
+        )
+    return vectors

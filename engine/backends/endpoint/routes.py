@@ -1,0 +1,185 @@
+"""A request as a server's routes take it, and what they answer, chunk by chunk."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
+
+from jinja2.exceptions import TemplateError, TemplateSyntaxError
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from engine.backends.endpoint.wire import Client
+from engine.confidence import FIRST_TOP
+from engine.errors import ConfigurationError, PromptError, Unsupported
+from engine.options import GenerationOptions
+from engine.prompting import merged, readable
+from engine.templates import TEMPLATES, Template
+from engine.types import Request
+
+# A client, a request, whether it streams, and the extras that the server refuses → what it says.
+Route = Callable[[Client, Request, bool, frozenset[str]], AsyncIterator[Any]]
+
+_END = "\ue0ff"  # Stands for an end token while a template is written; no text has this character.
+# Wanted, but not worth a refusal: a server that has one not is asked without.
+EXTRAS = frozenset({"logprobs", "stream_options"})
+
+
+def chat(client: Client, request: Request, stream: bool, without: frozenset[str]) -> AsyncIterator[Any]:
+    """OpenAI's route for conversations, which TGI and the hub's providers have, too."""
+    body = _openai(request.options, without)
+    own = ("top_k", "min_p", "repetition_penalty")
+    arguments = {key: value for key, value in body.items() if key not in own}
+    return _each(
+        client.chat_completion(
+            _said(request),
+            model=client.server.options.model_name,
+            stream=stream,
+            stream_options=cast(Any, _usage(stream, without) or None),
+            extra_body={key: body[key] for key in own if key in body} or None,
+            **arguments,
+        ),
+        stream,
+    )
+
+
+async def completion(
+    client: Client, request: Request, stream: bool, without: frozenset[str]
+) -> AsyncIterator[Any]:
+    """OpenAI's route for plain prompts."""
+    prompt = request.prompt
+    body = _openai(request.options, without) | {
+        "model": client.server.options.model_name or "dummy",
+        "prompt": _clean(prompt) if isinstance(prompt, str) else list(prompt or ()),
+    }
+    top = body.pop("top_logprobs", 0)
+    if body.pop("logprobs", False):
+        body["logprobs"] = top
+    if not stream:
+        yield json.loads(await client.post("completions", body))
+        return
+    options = _usage(stream, without)
+    body |= {"stream": True} | ({"stream_options": options} if options else {})
+    async for line in await client.post("completions", body, stream=True):
+        data = line.removeprefix("data:").strip()
+        if data == "[DONE]":
+            return
+        if data and line.startswith("data:"):
+            yield json.loads(data)
+
+
+def tgi(client: Client, request: Request, stream: bool, without: frozenset[str]) -> AsyncIterator[Any]:
+    """TGI's own route for plain prompts, and the hub's providers'."""
+    options = request.options
+    missing = [key for key in ("min_p", "presence_penalty") if getattr(options, key)]
+    if missing:
+        raise ConfigurationError(
+            f"TGI's own routes have no {' and no '.join(missing)}: leave it out, or set api to openai"
+        )
+    if not isinstance(request.prompt, str):
+        raise Unsupported("TGI's own routes take no token ids: give the prompt as text")
+    root = client.where.root
+    stream = stream and root is not None  # Of the providers, each streams in another way.
+    sampled = options.sampled
+    return _each(
+        client.text_generation(
+            _clean(request.prompt),
+            model=f"{root}/generate{'_stream' if stream else ''}" if root else None,
+            details=True,
+            stream=stream,
+            return_full_text=False,
+            max_new_tokens=options.max_new_tokens,
+            do_sample=sampled,
+            temperature=options.temperature if sampled else None,
+            top_k=options.top_k if sampled else None,
+            # 1 means no filter, which TGI wants left out.
+            top_p=options.top_p if sampled and options.top_p != 1 else None,
+            repetition_penalty=options.repetition_penalty,
+            frequency_penalty=options.frequency_penalty or None,
+            seed=options.seed,
+            stop=list(options.stop) or None,
+            top_n_tokens=_top(options) or None,
+        ),
+        stream,
+    )
+
+
+def written(request: Request) -> Request:
+    """A conversation as a plain prompt, by the option `chat_template`.
+
+    Raises:
+        PromptError: nothing to read, or a template that refuses the conversation.
+        ConfigurationError: what is no valid template.
+    """
+    options = request.options
+    given = str(options.chat_template)
+    template = TEMPLATES.get(given) or Template(given)
+    if "{" not in template.text:
+        names = ", ".join(TEMPLATES)
+        raise ConfigurationError(f"option 'chat_template' is no Jinja template, nor one of {names}")
+    try:
+        rendered = render_jinja_template(
+            [cast(Any, _said(request))],
+            chat_template=template.text,
+            add_generation_prompt=True,
+            bos_token="",  # The server begins a text with its own.
+            eos_token=_END,
+        )
+    except TemplateSyntaxError as error:
+        raise ConfigurationError(f"option 'chat_template' is no valid Jinja template: {error}") from None
+    except TemplateError as error:
+        raise PromptError(f"the chat_template refuses this conversation: {type(error).__name__}") from None
+    prompt = rendered[0][0]
+    if _END in prompt:
+        raise PromptError(
+            "the chat_template writes the model's end token, and a server's is not known here: give a "
+            "template that has it as text, or leave chat_template out to take the server's own"
+        )
+    stops = (*options.stop, *template.stops)
+    return Request(request.messages, options.model_copy(update={"stop": stops}), prompt)
+
+
+def _said(request: Request) -> list[dict[str, str]]:
+    chat = readable(request.messages, _clean)
+    system = request.options.system_prompt
+    if system and all(message["role"] != "system" for message in chat):
+        chat.insert(0, {"role": "system", "content": _clean(system)})
+    return merged(chat)
+
+
+async def _each(answered: Any, stream: bool) -> AsyncIterator[Any]:
+    if stream:
+        async for chunk in await answered:
+            yield chunk
+    else:
+        yield await answered
+
+
+def _openai(options: GenerationOptions, without: frozenset[str]) -> dict[str, Any]:
+    sampled = options.sampled
+    body = {
+        "max_tokens": options.max_new_tokens,
+        "stop": list(options.stop) or None,
+        "temperature": options.temperature if sampled else 0,
+        "top_p": options.top_p if sampled else None,
+        "top_k": options.top_k if sampled else None,
+        "min_p": options.min_p if sampled else None,
+        "repetition_penalty": options.repetition_penalty,
+        "frequency_penalty": options.frequency_penalty or None,
+        "presence_penalty": options.presence_penalty or None,
+        "seed": options.seed,
+    }
+    if "logprobs" not in without:
+        body |= {"logprobs": True, "top_logprobs": _top(options)}
+    return {key: value for key, value in body.items() if value is not None}
+
+
+def _top(options: GenerationOptions) -> int:
+    return max(options.top_logprobs, FIRST_TOP.get(options.confidence, 0))
+
+
+def _usage(stream: bool, without: frozenset[str]) -> dict[str, bool]:
+    return {"include_usage": True} if stream and "stream_options" not in without else {}
+
+
+def _clean(text: str) -> str:
+    # Half of a surrogate pair, which JSON can hold, cannot be sent.
+    return text.encode("utf-8", "replace").decode()

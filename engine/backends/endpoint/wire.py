@@ -1,0 +1,253 @@
+"""How a server is reached: bounded bodies, a timeout, retries, and errors that say what to do."""
+
+import asyncio
+import itertools
+import logging
+import random
+from asyncio import sleep
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar, cast
+
+from huggingface_hub import AsyncInferenceClient
+from huggingface_hub.errors import TextGenerationError
+from huggingface_hub.utils import build_hf_headers
+
+from engine.backends.endpoint import address, app
+from engine.backends.endpoint.refusals import Dropped, Refused, hint, parsed, reason, seconds
+from engine.errors import AdapterError, ConfigurationError, GenerationError
+from engine.options import EndpointOptions
+
+try:
+    import httpx2 as httpx
+except ImportError:  # What the hub library sent its requests with before its version 2.
+    import httpx  # type: ignore[no-redef]
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+LIMIT = 64 * 2**20  # Bytes of an answer's body: no server has more to say.
+_QUOTED = 300  # Characters of a server's own words in an error.
+_LONGEST_WAIT = 30  # Seconds between two tries, where the server names none.
+
+
+class Client(AsyncInferenceClient):
+    """The hub library's client for one request, sent by us: bounded, and refused in one way.
+
+    What it opens is closed with it.
+    """
+
+    def __init__(self, server: "Server", session: httpx.AsyncClient) -> None:
+        where = server.address
+        place: dict[str, Any] = {"base_url": f"{where.openai}/chat/completions"}
+        if where.hub:
+            place = {"model": server.options.model_name, "provider": server.options.provider or "auto"}
+        super().__init__(token=where.token, headers=cast(Any, dict(where.headers)), **place)
+        self.server = server
+        self.session = session
+        self.where = where
+        self.sent = False
+
+    async def _inner_post(self, request_parameters: Any, *, stream: bool = False) -> Any:
+        asked = request_parameters
+        return await self.send(asked.url, asked.json, asked.headers, stream)
+
+    async def post(self, route: str, body: dict[str, Any], stream: bool = False) -> Any:
+        """What an OpenAI route answers, as bytes, or as lines where it streams."""
+        headers = build_hf_headers(token=False) | dict(self.headers)
+        return await self.send(f"{self.where.openai}/{route}", body, headers, stream)
+
+    async def send(self, url: str, body: Any, headers: dict[str, Any], stream: bool) -> Any:
+        """Posts JSON.
+
+        Raises:
+            Refused, Dropped: no answer; whether to ask again is for `Server.ask` to decide.
+        """
+        headers = {key: value for key, value in headers.items() if value is not None}
+        try:
+            request = self.session.build_request("POST", url, json=body, headers=headers)
+            self.sent = True
+            response = await self.session.send(request, stream=True)
+        except httpx.HTTPError as error:
+            raise self.server.dropped(error) from None
+        self.exit_stack.push_async_callback(response.aclose)
+        if not response.is_success:
+            raise self.server.refused(response, await self._first(response))
+        return self._lines(response) if stream else b"".join([part async for part in self._parts(response)])
+
+    async def _parts(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        size = 0
+        try:
+            async for part in response.aiter_bytes():
+                size += len(part)
+                if size > LIMIT:
+                    raise GenerationError(
+                        f"{self.server.name} answered with more than {LIMIT // 2**20} MiB: check base_url"
+                    )
+                yield part
+        except httpx.HTTPError as error:
+            raise self.server.dropped(error) from None
+
+    async def _lines(self, response: httpx.Response) -> AsyncIterator[str]:
+        # Only "\n" ends a line here; the hub library's own way also breaks at U+2028 within a text.
+        rest = bytearray()
+        async for part in self._parts(response):
+            rest += part
+            if b"\n" in part:
+                *lines, rest = rest.split(b"\n")
+                for line in lines:
+                    yield line.decode("utf-8", "replace").strip()
+        yield rest.decode("utf-8", "replace").strip()
+
+    async def _first(self, response: httpx.Response) -> bytes:
+        """The beginning of a body that says why there is no answer."""
+        body = b""
+        with suppress(httpx.HTTPError):
+            async for part in response.aiter_bytes():
+                body += part
+                if len(body) > 2**16:
+                    break
+        return body
+
+
+class Server:
+    """One server and what is known of it. All of it runs in one event loop.
+
+    Attributes:
+        name: how errors call it: its address without passwords, or the hub's router.
+    """
+
+    def __init__(self, options: EndpointOptions) -> None:
+        """Looks up where the server is; asks nothing yet.
+
+        Raises:
+            ConfigurationError: no server is named, or in two ways, or by what is no address.
+        """
+        from engine.loading import hub_token
+
+        self.options = options
+        self.address = address.find(options, hub_token())
+        self.name = self.address.name
+        self._places = asyncio.Semaphore(options.max_concurrent)
+        self._session: httpx.AsyncClient | None = None
+        self._finding = asyncio.Lock()
+        if self.address.withheld:
+            logger.warning("the token is not sent to %s: use https, for http can be read along", self.name)
+
+    async def ask(
+        self, call: Callable[[Client], Awaitable[Result]], repeatable: Callable[[], bool] = lambda: True
+    ) -> Result:
+        """What a call makes of a server's answer; asked again where it is put off or cut off.
+
+        Args:
+            repeatable: whether the call may still be made again; False once a part of its answer is out.
+
+        Raises:
+            GenerationError: no answer, and why.
+            ConfigurationError: a request that cannot be sent.
+        """
+        for attempt in itertools.count():
+            try:
+                return await self._once(call)
+            except (Refused, Dropped) as error:
+                wait = self._wait(error, attempt)
+                if wait is None or not repeatable():
+                    raise
+                if attempt == self.options.retries:
+                    again = f" (asked {attempt + 1} times)" if attempt else ""
+                    raise GenerationError(f"{error}{again}") from None
+            await sleep(wait)
+        raise AssertionError
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        if self._session is not None:
+            await self._session.aclose()
+
+    def refused(self, response: httpx.Response, body: bytes) -> Refused:
+        """The error for an answer that is no success."""
+        status = response.status_code
+        why = self.redacted(reason(parsed(body)))
+        because = f": {why}" if why else ""
+        text = f"{self.name} refused the request (status {status}{because}): {hint(status)}"
+        if status in (401, 403) and self.address.withheld:
+            text += " - it is not sent over plain http: use https"
+        said = body.decode("utf-8", "replace").lower()
+        return Refused(text, status, said, seconds(response.headers.get("retry-after")))
+
+    def broke_off(self, said: Any) -> GenerationError:
+        """The error for an answer that is one."""
+        return GenerationError(f"{self.name} broke off: {self.redacted(reason(said))}")
+
+    def dropped(self, error: Exception) -> Dropped:
+        """The error for a connection that was not to be had, or ended early."""
+        why = self.redacted(str(error)) or type(error).__name__
+        return Dropped(
+            f"{self.name} cannot be reached, or ended the connection ({why}): check base_url, and its log"
+        )
+
+    def redacted(self, text: str) -> str:
+        """A text for people, in one line of some length, without what is secret."""
+        for secret in (self.address.token, *self.address.headers.values()):
+            text = text.replace(secret, "<secret>") if secret else text
+        return " ".join(text.split())[:_QUOTED]
+
+    async def _once(self, call: Callable[[Client], Awaitable[Result]]) -> Result:
+        try:
+            async with (
+                self._places,
+                asyncio.timeout(self.options.timeout),
+                Client(self, await self._found()) as client,
+            ):
+                try:
+                    return await call(client)
+                except AdapterError:
+                    raise
+                except Exception as error:  # The hub library reads answers without checking them.
+                    raise self._unread(error, client.sent) from None
+        except TimeoutError:
+            raise GenerationError(
+                f"{self.name} gave no answer within {self.options.timeout:g} seconds: raise timeout, or "
+                "lower max_new_tokens or max_concurrent"
+            ) from None
+
+    def _unread(self, error: Exception, sent: bool) -> AdapterError:
+        if isinstance(error, TextGenerationError):  # What the hub library makes of an error within a stream.
+            return self.broke_off(str(error))
+        why = self.redacted(str(error)) or type(error).__name__
+        if not sent:
+            return ConfigurationError(f"{self.name} cannot be asked: {why}")
+        return GenerationError(f"{self.name} answered what cannot be read ({why}): check base_url and api")
+
+    async def _found(self) -> httpx.AsyncClient:
+        """What sends requests, once the server's address is known."""
+        async with self._finding:
+            if self._session is None:
+                # `max_concurrent` and `timeout` bound it, above.
+                limits = httpx.Limits(max_connections=None)
+                self._session = httpx.AsyncClient(limits=limits, follow_redirects=True)
+                self._session.timeout = None
+            if self.address.app_id and not self.address.openai:
+                try:
+                    self.address = self.address.of_app(*await app.find(self.address.app_id, self._session))
+                except httpx.HTTPError as error:
+                    raise self.dropped(error) from None
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    raise self._unread(error, sent=True) from None
+        return self._session
+
+    def _wait(self, error: Refused | Dropped, attempt: int) -> float | None:
+        """Seconds until the request may be sent again; None where it may not."""
+        backoff = min(2.0**attempt, _LONGEST_WAIT) * random.uniform(0.5, 1)  # noqa: S311
+        if isinstance(error, Dropped):
+            return backoff
+        if error.status in (401, 403) and self.address.app_id and attempt == 0:
+            self.address = self.address.forgotten()  # Its cookie may have run out.
+            return 0
+        if error.status != 429 and error.status < 500:
+            return None
+        if error.retry_after is None:
+            return backoff
+        # All that were put off together should not come back together.
+        wait = error.retry_after + backoff
+        return wait if error.retry_after <= self.options.timeout else None

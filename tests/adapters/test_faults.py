@@ -1,0 +1,500 @@
+"""Whatever fails, each item has its answers once or is named, and nothing else on the platform is touched."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from adapters import remote, storing
+from adapters.annotations import as_dict, as_record, collection
+from adapters.dataloop import ModelAdapter, PredictionError
+from engine.errors import GenerationError
+from engine.types import Answer, Usage
+from tests.adapters.conftest import answers_on, asked, texts_on
+
+ROOT = Path(__file__).parents[2]
+ANSWERS = [("first", "And again! (3)"), ("first", "Hello! (1)"), ("second", "Grüß Gott! (1)")]
+
+pytestmark = pytest.mark.usefixtures("no_pauses")
+
+
+def listed(raised: pytest.ExceptionInfo[PredictionError]) -> list[str]:
+    return [failure.item for failure in raised.value.failures]
+
+
+@pytest.fixture
+def adapter(answering) -> ModelAdapter:
+    return answering(asked)
+
+
+@pytest.fixture
+def changing(answering):
+    """A second model adapter of the same model, whose answers differ."""
+    return answering(lambda request: "old")
+
+
+BROKEN = {
+    "broken": b'{"prompts": ',
+    "empty": b"",
+    "no prompts": b'{"shebang": "dataloop", "metadata": {"dltype": "prompt"}}',
+    "prompts of a wrong type": b'{"prompts": 3}',
+    "a prompt of a wrong type": b'{"prompts": {"1": 3}}',
+    "an element of a wrong type": b'{"prompts": {"1": [{"mimetype": "application/text", "value": {}}]}}',
+    "no JSON": b"\x89PNG\xff",
+    "deep": b"[" * 100_000,
+    "large": b'{"prompts": {"1": [{"mimetype": "application/text", "value": "' + b"x" * 50_000_000 + b'"}]}}',
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_an_item_that_cannot_be_read_keeps_what_it_had(adapter, changing, upload, questions, content):
+    bad = upload("bad.json", questions)
+    changing.predict_items([bad])
+    old = answers_on(bad)
+    assert len(old) == 3
+    bad, good = upload("bad.json", content), upload("good.json", questions)
+    with pytest.raises(PredictionError) as raised:
+        adapter.predict_items([bad, good])
+    (failure,) = raised.value.failures
+    assert failure.item == bad.id
+    assert f"{bad.id}: " in str(raised.value)
+    assert answers_on(bad) == old
+    assert texts_on(good) == ANSWERS
+
+
+def test_an_item_of_another_kind_is_named(adapter, upload, questions):
+    bad, good = upload("picture.png", b"\x89PNG\r\n\x1a\n"), upload("good.json", questions)
+    with pytest.raises(PredictionError, match="it could not be read") as raised:
+        adapter.predict_items([bad, good])
+    assert listed(raised) == [bad.id]
+    assert texts_on(good) == ANSWERS
+
+
+def test_a_download_that_fails_once_is_tried_again(adapter, upload, questions, gateway):
+    item = upload("questions.json", questions)
+    gateway.fail("GET", f"/items/{item.id}/stream", status=500)
+    adapter.predict_items([item])
+    assert texts_on(item) == ANSWERS
+
+
+def test_a_download_that_always_fails_is_named(adapter, upload, questions, gateway):
+    item, good = upload("questions.json", questions), upload("good.json", questions)
+    gateway.fail("GET", f"/items/{item.id}/stream", status=500, times=math.inf)
+    with pytest.raises(PredictionError, match=r"could not be downloaded .500: Failed on purpose") as raised:
+        adapter.predict_items([item, good])
+    assert listed(raised) == [item.id]
+    assert len(gateway.sent("GET", f"/items/{item.id}/stream")) == remote.TRIES
+    assert texts_on(good) == ANSWERS
+
+
+def test_a_download_that_fails_is_named_where_predict_is_called(adapter, upload, questions, gateway):
+    item = upload("questions.json", questions)
+    gateway.fail("GET", f"/items/{item.id}/stream", status=500, times=math.inf)
+    failures = []
+    assert len(adapter.predict([adapter.prepare_item_func(item)], failures)[0]) == 0
+    assert "500: Failed on purpose" in failures[0].reason
+
+
+RETRIED = {
+    "500": {"status": 500},
+    "503 twice": {"status": 503, "times": 2},
+    "a dropped connection": {"drop": True},
+    "429": {"status": 429},
+}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("fault", RETRIED.values(), ids=RETRIED)
+def test_an_upload_that_fails_for_a_while_lands_once(
+    adapter, changing, upload, questions, gateway, fault, when
+):
+    item = upload("questions.json", questions)
+    changing.predict_items([item])
+    gateway.fail("POST", f"/items/{item.id}/annotations$", when=when, **fault)
+    _, returned = adapter.predict_items([item])
+    assert texts_on(item) == ANSWERS
+    assert sorted(annotation.id for annotation in returned) == sorted(a["id"] for a in answers_on(item))
+
+
+@pytest.mark.parametrize(("status", "tries"), [(400, 1), (503, remote.TRIES)])
+def test_an_upload_that_fails_for_good_leaves_the_old_answers(
+    adapter, changing, upload, questions, gateway, status, tries
+):
+    item, good = upload("questions.json", questions), upload("good.json", questions)
+    changing.predict_items([item])
+    old = answers_on(item)
+    fault = gateway.fail("POST", f"/items/{item.id}/annotations$", status=status, times=math.inf)
+    with pytest.raises(PredictionError, match=f"could not be stored: {status}: Failed on purpose") as raised:
+        adapter.predict_items([item, good])
+    assert listed(raised) == [item.id]
+    assert fault.seen == tries
+    assert answers_on(item) == old
+    assert texts_on(good) == ANSWERS
+
+
+def test_an_upload_that_is_stored_and_always_refused_lands_once(
+    adapter, changing, upload, questions, gateway
+):
+    item = upload("questions.json", questions)
+    changing.predict_items([item])
+    gateway.fail("POST", f"/items/{item.id}/annotations$", status=503, when="after", times=math.inf)
+    adapter.predict_items([item])
+    assert texts_on(item) == ANSWERS
+
+
+def test_old_answers_that_cannot_be_removed_go_with_the_next_run(
+    adapter, changing, upload, questions, gateway
+):
+    item = upload("questions.json", questions)
+    changing.predict_items([item])
+    gateway.fail("POST", "/query$", status=500, body='"delete": true', times=remote.TRIES)
+    adapter.predict_items([item])
+    assert texts_on(item) == sorted([*ANSWERS, ("first", "old"), ("first", "old"), ("second", "old")])
+    adapter.predict_items([item])
+    assert texts_on(item) == ANSWERS
+
+
+def test_a_run_that_cannot_look_afterwards_has_stored_its_answers(
+    adapter, upload, questions, gateway, caplog
+):
+    item = upload("questions.json", questions)
+    gateway.fail("POST", "/query$", nth=3, status=500, times=math.inf)
+    adapter.predict_items([item])
+    assert "what the answers of 1 items replace is still there" in caplog.text
+    gateway._faults.clear()
+    assert texts_on(item) == ANSWERS
+
+
+@pytest.fixture
+def many_questions() -> dict:
+    """250 questions of one conversation."""
+    asked = {str(i): {"mimetype": "application/text", "value": f"{i}"} for i in range(250)}
+    return {"shebang": "dataloop", "metadata": {"dltype": "prompt"}, "prompts": {"all": asked}}
+
+
+def test_250_answers_are_250(adapter, upload, many_questions):
+    item = upload("many.json", many_questions)
+    for _ in range(2):
+        _, returned = adapter.predict_items([item])
+        assert len(returned) == len(answers_on(item)) == 250
+
+
+def test_a_part_of_250_answers_is_taken_back(adapter, changing, upload, many_questions, gateway):
+    item = upload("many.json", many_questions)
+    changing.predict_items([item])
+    gateway.fail("POST", f"/items/{item.id}/annotations$", nth=3, status=400)
+    with pytest.raises(PredictionError, match="could not be stored"):
+        adapter.predict_items([item])
+    assert texts_on(item) == [("all", "old")] * 250
+
+
+KILLED = """
+import os, signal, sys
+import dtlpy as dl
+dl.setenv({url!r})
+from adapters.dataloop import ModelAdapter
+from adapters.hugging import HuggingAdapter
+from adapters import flow
+from tests.adapters.conftest import asked
+from tests.fakes import FakeEngine
+
+flow.TOGETHER = 4
+
+def reply(request):
+    if len(engine.batches) == 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return asked(request)
+
+engine = FakeEngine(reply)
+hugging = HuggingAdapter({{"model_name": "tiny"}})
+hugging._engine = engine
+adapter = ModelAdapter()
+adapter.adapter, adapter._model_entity = hugging, dl.models.get(model_id={model!r})
+adapter.predict_dataset(dl.datasets.get(dataset_id={dataset!r}))
+"""
+
+
+def test_a_run_goes_on_where_another_was_killed(
+    answering, upload, questions, messages, dataset, gateway, tmp_path
+):
+    half = answering(asked, resume=True)
+    items = [upload(f"{i}.json", [questions, messages][i % 2]) for i in range(12)]
+    script = KILLED.format(url=gateway.url, model=half.model_entity.id, dataset=dataset.id)
+    killed = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | gateway.environment(tmp_path / "killed"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert killed.returncode == -9, killed.stderr
+    before = {item.id: answers_on(item) for item in items}
+    assert 0 < sum(map(bool, before.values())) < 12
+    half.predict_dataset(dataset)
+    there = sum(map(len, before.values()))
+    assert len(half.adapter.engine.batches) == 6 * 3 + 6 * 2 - there
+    for i, item in enumerate(items):
+        now = answers_on(item)
+        assert all(answer in now for answer in before[item.id])
+        assert texts_on(item) == [ANSWERS, [("1", "Hello! (1)"), ("2", "And again! (3)")]][i % 2]
+
+
+def test_what_is_answered_is_left_alone_where_a_call_says_so(adapter, changing, upload, questions, messages):
+    items = [upload("questions.json", questions), upload("messages.json", messages)]
+    changing.predict_items(items)
+    old = [answers_on(item) for item in items]
+    _, returned = adapter.predict_items(items, resume=True)
+    assert returned == []
+    assert adapter.adapter.engine.batches == []
+    assert [answers_on(item) for item in items] == old
+
+
+def test_only_what_was_added_is_answered_where_a_run_resumes(adapter, changing, upload, questions, messages):
+    items = [upload("questions.json", questions), upload("messages.json", messages)]
+    changing.predict_items(items)
+    questions["prompts"]["third"] = {"1": {"mimetype": "application/text", "value": "New"}}
+    messages["prompts"]["3"] = [{"mimetype": "application/text", "value": "New"}]
+    items = [upload("questions.json", questions), upload("messages.json", messages)]
+    adapter.predict_items(items, resume=True)
+    old = [("first", "old"), ("first", "old"), ("second", "old")]
+    assert texts_on(items[0]) == [*old, ("third", "New! (1)")]
+    assert texts_on(items[1]) == [("1", "old"), ("2", "old"), ("3", "New! (5)")]
+
+
+def test_a_resumed_run_removes_what_a_killed_one_had_left(adapter, changing, upload, questions, gateway):
+    item = upload("questions.json", questions)
+    changing.predict_items([item])
+    gateway.fail("POST", "/query$", status=500, body='"delete": true', times=remote.TRIES)
+    adapter.predict_items([item])
+    assert len(answers_on(item)) == 6
+    adapter.predict_items([item], resume=True)
+    assert texts_on(item) == ANSWERS
+
+
+def test_an_item_that_is_deleted_while_it_is_answered_is_named(answering, upload, questions):
+    good, gone = upload("good.json", questions), upload("gone.json", questions)
+
+    def reply(request):
+        if len(adapter.adapter.engine.batches) == 4:
+            gone.delete()
+        return asked(request)
+
+    adapter = answering(reply)
+    with pytest.raises(PredictionError, match="deleted while it was answered") as raised:
+        adapter.predict_items([good, gone])
+    assert listed(raised) == [gone.id]
+    assert texts_on(good) == ANSWERS
+
+
+def test_an_item_that_was_deleted_before_is_named(adapter, upload, questions):
+    gone, good = upload("gone.json", questions), upload("good.json", questions)
+    gone.delete()
+    with pytest.raises(PredictionError, match="not on the platform any more") as raised:
+        adapter.predict_items([gone, good])
+    assert listed(raised) == [gone.id]
+    assert texts_on(good) == ANSWERS
+
+
+def test_an_item_that_is_changed_while_it_is_answered_keeps_its_answers(
+    answering, changing, upload, questions
+):
+    item, good = upload("questions.json", questions), upload("good.json", questions)
+    changing.predict_items([item])
+    old = answers_on(item)
+
+    def reply(request):
+        if not changed:
+            changed.append(
+                upload("questions.json", json.loads(json.dumps(questions).replace("Hello", "Adieu")))
+            )
+        return asked(request)
+
+    changed: list = []
+    with pytest.raises(PredictionError, match="it was changed while it was answered") as raised:
+        answering(reply).predict_items([item, good])
+    assert listed(raised) == [item.id]
+    assert answers_on(item) == old
+    assert texts_on(good) == ANSWERS
+
+
+def test_an_item_that_is_only_touched_while_it_is_answered_has_its_answers(answering, upload, questions):
+    item = upload("questions.json", questions)
+
+    def reply(request):
+        item.metadata["user"] = {"seen": len(adapter.adapter.engine.batches)}
+        item.update()
+        return asked(request)
+
+    adapter = answering(reply)
+    adapter.predict_items([item])
+    assert texts_on(item) == ANSWERS
+
+
+def test_a_conversation_on_which_the_model_fails_costs_no_other(answering, changing, upload, questions):
+    item = upload("questions.json", questions)
+    changing.predict_items([item])
+
+    def reply(request):
+        if request.messages[-1].text == "And again":
+            raise GenerationError("the context is too long")
+        return asked(request)
+
+    with pytest.raises(PredictionError, match="the context is too long") as raised:
+        answering(reply).predict_items([item])
+    (failure,) = raised.value.failures
+    assert (failure.item, failure.key) == (item.id, "first")
+    assert texts_on(item) == [("first", "old"), ("first", "old"), ("second", "Grüß Gott! (1)")]
+
+
+def test_two_runs_on_one_item_leave_one_answer_each(answering, upload, questions):
+    item = upload("questions.json", questions)
+    together = threading.Barrier(2)
+
+    def reply(text):
+        def say(request):
+            if request.messages[-1].text == "Grüß Gott":
+                together.wait()
+            return text
+
+        return say
+
+    adapters = [answering(reply("a")), answering(reply("b"))]
+    for _ in range(3):
+        threads = [threading.Thread(target=adapter.predict_items, args=[[item]]) for adapter in adapters]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        left = texts_on(item)
+        assert [key for key, _ in left] == ["first", "first", "second"]
+        assert len({text for _, text in left}) == 1
+
+
+def test_a_run_within_another_leaves_one_answer_each(answering, changing, upload, questions):
+    item = upload("questions.json", questions)
+
+    def reply(request):
+        if request.messages[-1].text == "Grüß Gott":
+            changing.predict_items([item])
+        return asked(request)
+
+    answering(reply).predict_items([item])
+    assert texts_on(item) == ANSWERS
+
+
+def test_what_others_put_on_an_item_is_untouched(answering, upload, questions, dl):
+    item = upload("questions.json", questions)
+    other, tiny = answering(asked, name="other"), answering(asked)
+    other.predict_items([item])
+    by_hand = dl.AnnotationCollection()
+    by_hand.add(dl.FreeText(text="a person's", label="q"), prompt_id="first")
+    by_hand.add(
+        dl.Classification(label="good"), model_info={"name": "tiny", "model_id": "1", "confidence": 0.5}
+    )
+    item.annotations.upload(annotations=by_hand)
+    before = answers_on(item)
+    for _ in range(2):
+        tiny.predict_items([item])
+    assert [a for a in answers_on(item) if a in before] == before
+    assert len(answers_on(item)) == len(before) + 3
+
+
+def test_no_answers_remove_nothing(answering, changing, upload, questions):
+    item = upload("questions.json", questions)
+    changing.predict_items([item])
+    old = answers_on(item)
+
+    def reply(request):
+        raise GenerationError("not today")
+
+    with pytest.raises(PredictionError, match="not today"):
+        answering(reply).predict_items([item])
+    assert answers_on(item) == old
+
+
+def test_a_token_that_ends_is_renewed_as_the_sdk_does(adapter, upload, questions, gateway, dl, monkeypatch):
+    item = upload("questions.json", questions)
+    client = dl.client_api
+    client.token = gateway.token(expires_in=30)
+    monkeypatch.setattr(remote._login, "_next", 0.0)
+    renewed = []
+
+    def renew():
+        client.token = gateway.token()
+        renewed.append(client.token)
+        return True
+
+    monkeypatch.setattr(client, "renew_token_method", renew)
+    adapter.predict_items([item])
+    assert len(renewed) == 1
+    assert texts_on(item) == ANSWERS
+
+
+def test_a_token_that_cannot_be_renewed_is_a_plain_error(
+    answering, changing, upload, questions, gateway, dl, monkeypatch
+):
+    item = upload("questions.json", questions)
+    changing.predict_items([item])
+    old = answers_on(item)
+    good = gateway.token()
+
+    def reply(request):
+        dl.client_api.token = gateway.token(expires_in=30)
+        remote._login._next = 0.0
+        return asked(request)
+
+    with pytest.raises(
+        PredictionError, match="the token has expired and cannot be renewed: log in again"
+    ) as raised:
+        answering(reply).predict_items([item])
+    assert listed(raised) == [item.id]
+    assert good not in str(raised.value)
+    dl.client_api.token = good
+    assert answers_on(item) == old
+
+
+def test_a_page_of_a_dataset_that_cannot_be_listed_is_named(
+    adapter, upload, questions, dataset, gateway, monkeypatch
+):
+    monkeypatch.setattr(remote, "PAGE", 2)
+    items = [upload(f"{i}.json", questions) for i in range(3)]
+    gateway.fail("POST", "/query$", status=500, body='"[$]gt"', times=math.inf)
+    with pytest.raises(PredictionError, match=r"could not be listed .500: .*run again with resume: true"):
+        adapter.predict_dataset(dataset)
+    gateway._faults.clear()
+    assert [texts_on(item) for item in items] == [ANSWERS, ANSWERS, []]
+
+
+def test_no_text_is_logged_and_no_token_shown_whatever_fails(adapter, upload, questions, gateway, caplog, dl):
+    item = upload("questions.json", questions)
+    gateway.fail("POST", f"/items/{item.id}/annotations$", drop=True, times=math.inf)
+    with caplog.at_level("INFO"), pytest.raises(PredictionError) as raised:
+        adapter.predict_items([item])
+    for text in ("Hello", "And again", "Grüß", dl.client_api.token):
+        assert text not in caplog.text
+        assert text not in str(raised.value)
+
+
+@pytest.mark.parametrize("confidence", [0.5, None])
+def test_what_is_stored_is_what_the_sdk_would_store(answering, upload, questions, confidence):
+    adapter, item = answering(asked), upload("questions.json", questions)
+    answer = as_dict("first", Answer("text", (), None, confidence, "stop", Usage(0, 0)), "tiny")
+    (entity,) = collection([answer], adapter.model_entity)
+    item.annotations.upload(annotations=[entity])
+    (by_the_sdk,) = answers_on(item)
+    stored = storing.store(
+        storing.look(item.dataset_id, [item.id])[item.id], [as_record(answer, adapter.model_entity)]
+    )
+    (ours,) = [a for a in answers_on(item) if a["id"] == stored.annotations[0]["id"]]
+    del ours["metadata"]["user"]["upload"]
+    assert {**ours, "id": "", "createdAt": "", "updatedAt": ""} == {
+        **by_the_sdk,
+        "id": "",
+        "createdAt": "",
+        "updatedAt": "",
+    }

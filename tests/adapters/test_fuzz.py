@@ -1,0 +1,154 @@
+"""Any JSON as a prompt item gives answers or a listed failure, and costs no other item its answers."""
+
+import contextlib
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from adapters import context, traces
+from adapters.annotations import as_dict
+from adapters.failures import Failure
+from adapters.hugging import HuggingAdapter
+from adapters.predicting import predict_each
+from adapters.prompt_items import read
+from engine.errors import AdapterError, PromptError
+from engine.options import GenerationOptions
+from engine.prompting import Prompter
+from engine.types import Answer
+from tests import tiny
+from tests.fakes import FakeEngine
+
+GOOD = {"filename": "/good.json", "prompts": {"only": {"1": {"value": "Hello"}}}}
+
+# All that JSON can hold: half of a surrogate pair, NaN, and numbers beyond any machine's among it.
+WORDS = st.one_of(
+    st.text(max_size=8), st.characters(categories=["Cs", "Cc", "Co"]), st.sampled_from(["", " ", "0", "-1"])
+)
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | WORDS
+ANYTHING = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def shaped(**fields: st.SearchStrategy) -> st.SearchStrategy:
+    """An object with these fields, each of which may be missing or be anything."""
+    return st.fixed_dictionaries({}, optional={key: value | ANYTHING for key, value in fields.items()})
+
+
+MIMETYPES = ["application/text", "text/plain", "image/*", "audio/wav", "metadata", "TEXT; charset=utf-8", "/"]
+ROLES = st.sampled_from(["user", "assistant", "system", "tool", "USER"])
+CONTEXT = st.lists(
+    shaped(text=WORDS, item_id=WORDS, filename=WORDS, score=st.floats()) | ANYTHING, max_size=3
+)
+METADATA = shaped(role=ROLES, nearestItems=st.lists(WORDS | ANYTHING, max_size=3))
+ELEMENTS = shaped(mimetype=st.sampled_from(MIMETYPES), value=WORDS | METADATA) | ANYTHING
+PROMPTS = (
+    st.lists(ELEMENTS, max_size=3) | st.dictionaries(WORDS, ELEMENTS, max_size=3) | ELEMENTS
+)  # of messages, of questions, or an element where a prompt should be
+SIGNED = shaped(model=shaped(name=st.just("mine")), promptId=WORDS)
+ANNOTATIONS = shaped(
+    type=st.just("text"), coordinates=WORDS, createdAt=WORDS, metadata=shaped(user=SIGNED, system=SIGNED)
+)
+PARTS = shaped(type=st.sampled_from(["text", "image_url"]), text=WORDS, image_url=WORDS | shaped(url=WORDS))
+SPOKEN = shaped(
+    role=ROLES,
+    content=WORDS
+    | st.lists(shaped(type=st.just("text"), text=WORDS, image_url=shaped(url=WORDS)), max_size=3),
+    context=CONTEXT,
+    model_info=shaped(name=st.just("mine")),
+)
+ITEMS = st.one_of(
+    ANYTHING,
+    shaped(
+        prompts=st.dictionaries(WORDS, PROMPTS, max_size=4),
+        annotations=st.lists(ANNOTATIONS | ANYTHING, max_size=3),
+        metadata=shaped(dltype=st.sampled_from(["prompt", "llm_trace"])),
+        filename=WORDS,
+        id=WORDS,
+        sources=st.dictionaries(WORDS, ANYTHING, max_size=2),
+    ),
+    shaped(messages=st.lists(SPOKEN | ANYTHING, max_size=4), metadata=shaped(dltype=st.just("llm_trace"))),
+)
+
+
+FUZZ = settings(max_examples=200, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+
+
+def reply(request: Any) -> str:
+    """An answer, or the failure of a conversation that ends in a zero."""
+    if request.messages[-1].text.endswith("0"):
+        raise PromptError("it refuses")
+    return "An answer"
+
+
+@pytest.fixture(scope="module")
+def adapter() -> HuggingAdapter:
+    adapter = HuggingAdapter({"model_name": "nobody/nothing"})
+    adapter._engine = FakeEngine(reply)
+    return adapter
+
+
+@FUZZ
+@given(items=st.lists(ITEMS, min_size=1, max_size=3))
+def test_any_json_gives_answers_or_a_listed_failure(adapter: HuggingAdapter, items: list):
+    batch = [GOOD, *items, GOOD]
+    failures: list[Failure] = []
+    ways = [(adapter.predict(batch, model_name="mine", failures=failures), failures)]
+    ways.append(predict_each(adapter, batch, "mine"))
+    for answers, failed in ways:
+        check(answers, failed, len(batch))
+
+
+@FUZZ
+@given(items=st.lists(ITEMS.filter(lambda item: item is not None), min_size=1, max_size=3))
+def test_items_that_come_one_by_one_do_so_too(adapter: HuggingAdapter, items: list):
+    batch = [GOOD, *items, GOOD]
+    told: dict[int, tuple[list, list[Failure]]] = {}
+    adapter.answer(batch, lambda position, *result: told.setdefault(position, result), model_name="mine")
+    answers = [told[position][0] for position in range(len(batch))]
+    check(answers, [failure for _, failures in told.values() for failure in failures], len(batch))
+
+
+def check(answers: list[list[dict]], failures: list[Failure], size: int) -> None:
+    """Each item has answers or a failure that says why, the first and the last their answers."""
+    assert len(answers) == size
+    failed = {failure.position for failure in failures}
+    assert {position for position, found in enumerate(answers) if not found} <= failed
+    assert failed <= set(range(1, size - 1))
+    assert all(failure.reason and failure.item.isprintable() for failure in failures)
+    for good in (answers[0], answers[-1]):
+        assert [answer["coordinates"] for answer in good] == ["An answer"]
+
+
+@FUZZ
+@given(item=ITEMS)
+def test_whatever_can_be_read_can_be_asked_with_its_context_and_answered(item: Any):
+    try:
+        dialogues, _ = read(item, "mine")
+    except PromptError:
+        return
+    turns = [turn for dialogue in dialogues for turn in dialogue.turns]
+    ids = context.wanted(item, "mine", ["system.source"])
+    assert all(map(context.ID.fullmatch, ids))
+    sources = {one: context.Source("text", {"system": None}) for one in ids}
+    with_context = context.add(dialogues, {**item, "sources": sources}, len, 1000, fields=["system.source"])
+    assert [turn.key for dialogue in with_context for turn in dialogue.turns] == [turn.key for turn in turns]
+    if traces.is_trace(item):
+        answers = [as_dict(turn.key, Answer.failed(PromptError("")), "mine") for turn in turns]
+        new = traces.answered(item, answers, {"name": "mine"})
+        said = {"role": "assistant", "content": "", "model_info": {"name": "mine"}}
+        assert new["messages"].count(said) >= len(turns)
+
+
+@FUZZ
+@given(item=ITEMS)
+def test_whatever_can_be_read_is_tokens_or_an_error_of_ours(item: Any):
+    prompter = Prompter(tiny.byte_tokenizer(), tiny.CONFIGS["llama"](), 100)
+    with contextlib.suppress(AdapterError):
+        for dialogue in read(item, "mine")[0]:
+            for turn in dialogue.turns:
+                assert prompter.encode((*dialogue.history, *turn.messages), GenerationOptions())

@@ -1,0 +1,206 @@
+"""The endpoint engine where the server goes wrong: what is asked again, and what is said of the rest."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from engine.backends.endpoint import EndpointEngine, wire
+from engine.errors import GenerationError
+from tests.engine.remote import SECRET, Engines, engine, engines, environment, failure, plain, server, waits
+from tests.engine.talk import ask
+from tests.servers.misbehaving import (
+    Server,
+    answering,
+    dropping,
+    endless,
+    held,
+    inflating,
+    refusing,
+    streaming,
+)
+
+__all__ = ["engine", "engines", "environment", "server", "waits"]
+
+
+@pytest.mark.parametrize("fault", [refusing(500), refusing(503), refusing(429), dropping])
+def test_what_is_put_off_or_dropped_is_asked_again(
+    engine: EndpointEngine, server: Server, waits: list[float], fault
+):
+    server.will(fault, fault)
+    assert engine.generate([ask("hi")])[0].text == "HI"
+    assert len(server.asked) == 3
+    assert 0.5 <= waits[0] <= 1 <= waits[1] <= 2
+
+
+def test_it_is_asked_so_often_and_no_more(engines: Engines, server: Server, waits: list[float]):
+    server.will(*[refusing(503, {"error": {"message": "model is loading"}})] * 4)
+    text = failure(engines(retries=2), ask("hi"))
+    refused = f"{server.url} refused the request (status 503: model is loading): its log says why"
+    assert text == f"{refused} (asked 3 times)"
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "seconds"),
+    [
+        ("7", 7),
+        ("0.5", 0.5),
+        (format_datetime(datetime.now(UTC) - timedelta(days=1)), 0),
+        (format_datetime(datetime.now(UTC) + timedelta(seconds=15)), 15),
+        ("Mon, 02 Jan 2023 00:00:00 -0000", 0),
+        ("soon", 0),
+    ],
+)
+def test_a_server_says_when_it_wants_to_be_asked_again(
+    engines: Engines, server: Server, waits: list[float], retry_after: str, seconds: float
+):
+    server.will(refusing(429, Retry_After=retry_after))
+    assert engines(timeout=60).generate([ask("hi")])[0].text == "HI"
+    passed = 15 if seconds == 15 else 0  # A date comes nearer while tests run.
+    assert max(seconds - passed, 0.5) <= waits[0] <= seconds + 1
+
+
+def test_a_server_that_wants_to_be_left_alone_for_long_is(
+    engines: Engines, server: Server, waits: list[float]
+):
+    server.will(refusing(429, Retry_After="3600"))
+    assert "lower max_concurrent" in failure(engines(timeout=60), ask("hi"))
+    assert waits == []
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "hint"),
+    [
+        (400, "leave out or change what it names"),
+        (401, "set a token with access as HUGGINGFACE_TOKEN"),
+        (403, "set another"),
+        (404, "check base_url, and that model_name"),
+        (413, "shorten the conversation"),
+        (422, "leave out or change what it names"),
+    ],
+)
+def test_what_is_refused_is_not_asked_again(
+    engine: EndpointEngine, server: Server, waits: list[float], status: int, hint: str
+):
+    server.will(refusing(status, {"message": "because"}))
+    text = failure(engine, ask("hi"))
+    assert text.startswith(f"{server.url} refused the request (status {status}: because): ")
+    assert hint in text
+    assert (len(server.asked), waits) == (1, [])
+    assert engine.generate([ask("hi")])[0].text == "HI"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{not json", b"", b"[]", b"null", b"[" * 10**5, b'{"choices": [{}]', b"\xff\xfe"]
+    + [
+        json.dumps(body).encode()
+        for body in (
+            {"choices": None},
+            {"choices": []},
+            {"choices": [{"message": {}}]},
+            {"error": "no"},
+            {"choices": [{"message": "text"}]},
+            {"choices": [{"message": {"content": 3}}]},
+            {"choices": [{"message": {"content": "x"}, "logprobs": {"content": [1]}}]},
+            {"choices": [{"message": {"content": "x"}, "finish_reason": "content_filter"}]},
+        )
+    ],
+)
+def test_what_is_no_answer_is_one_failure(
+    engine: EndpointEngine, server: Server, waits: list[float], body: bytes
+):
+    server.will(answering(body))
+    [bad] = engine.generate([ask("hi")])
+    assert isinstance(bad.error, GenerationError)
+    assert server.url in str(bad.error)
+    assert (len(server.asked), waits) == (1, [])
+
+
+def test_one_failure_costs_no_other_its_answer(engine: EndpointEngine, server: Server):
+    server.will(answering(b"{"), refusing(400))
+    answers = engine.generate([ask("hi")] * 6)
+    assert sorted(answer.text for answer in answers) == ["", "", "HI", "HI", "HI", "HI"]
+
+
+def test_a_slow_server_is_given_up(engines: Engines, server: Server, waits: list[float]):
+    server.will(held)
+    assert "within 0.2 seconds: raise timeout" in failure(engines(timeout=0.2), ask("hi"))
+    assert server.left.wait(20)
+    assert (len(server.asked), waits) == (1, [])
+
+
+def test_a_slow_stream_is_given_up(engines: Engines, server: Server):
+    server.will(held)
+    *pieces, last = engines(timeout=0.5).stream([ask("one two")])
+    assert [piece.text for piece in pieces] == ["ONE"]
+    assert "within 0.5 seconds" in str(last.answer.error)
+
+
+@pytest.mark.parametrize("fault", [endless, inflating])
+def test_an_endless_body_is_not_read_to_its_end(
+    engine: EndpointEngine, server: Server, monkeypatch: pytest.MonkeyPatch, fault
+):
+    monkeypatch.setattr(wire, "LIMIT", 2**20)
+    server.will(fault)
+    assert "more than 1 MiB" in failure(engine, ask("hi"))
+
+
+def chunk(text: str, finish: str | None = None) -> dict:
+    return {"choices": [{"delta": {"content": text}, "finish_reason": finish}]}
+
+
+@pytest.mark.parametrize("how", [True, False], ids=["dropped", "ended"])
+def test_a_stream_that_is_cut_fails_with_what_it_gave(
+    engine: EndpointEngine, server: Server, waits: list[float], how: bool
+):
+    server.will(streaming(chunk("one"), chunk(" two"), cut=how))
+    *pieces, last = engine.stream([ask("hi")])
+    assert "".join(piece.text for piece in pieces) == "one two"
+    assert last.text == ""
+    assert isinstance(last.answer.error, GenerationError)
+    assert len(server.asked) == 1  # Asked again it would say the beginning twice.
+
+
+def test_a_stream_that_is_cut_before_its_first_word_is_asked_again(
+    engine: EndpointEngine, server: Server, waits: list[float]
+):
+    server.will(streaming(chunk(""), cut=True), dropping, refusing(500))
+    *_, last = engine.stream([ask("hi")])
+    assert last.answer.text == "HI"
+    assert len(server.asked) == 4
+
+
+@pytest.mark.parametrize("error", ["overloaded", {"message": "overloaded", "code": 500}])
+def test_an_error_within_a_stream_is_told(engine: EndpointEngine, server: Server, error):
+    server.will(streaming(chunk("one"), {"error": error}))
+    server.will(streaming({"choices": [{"text": "one"}]}, {"error": error}), answering({"error": error}))
+    streams = [list(engine.stream([request])) for request in (ask("hi"), plain("hi"))]
+    for answer in (*(stream[-1].answer for stream in streams), *engine.generate([ask("hi")])):
+        assert "broke off" in str(answer.error)
+        assert "overloaded" in str(answer.error)
+
+
+def test_wrong_json_within_a_stream_is_one_failure(engine: EndpointEngine, server: Server):
+    server.will(answering(b"data: {not json\n\n"), answering(b"data: {not json\n\n"))
+    for request in (ask("hi"), plain("hi")):
+        [last] = engine.stream([request])
+        assert "cannot be read" in str(last.answer.error)
+
+
+def test_a_server_that_is_not_there(engines: Engines, waits: list[float]):
+    with Server() as gone:
+        url = gone.url
+    text = failure(engines(base_url=url, retries=1), ask("hi"))
+    assert text.startswith(f"{url} cannot be reached")
+    assert "(asked 2 times)" in text
+
+
+def test_no_error_tells_the_token(engine: EndpointEngine, server: Server):
+    server.will(refusing(401, {"error": f"{SECRET} is no token, Bearer {SECRET} neither"}))
+    assert SECRET not in failure(engine, ask("hi"))
+    assert server.asked[-1].headers["Authorization"] == f"Bearer {SECRET}"
+    assert SECRET not in repr(vars(engine)) + repr(vars(engine._server))

@@ -1,0 +1,202 @@
+"""Quantization: each option arrives at bitsandbytes, and a model with 8 or 4 bits a weight answers."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from engine import quantization
+from engine.backends.local import LocalEngine
+from engine.errors import ConfigurationError, LoadError
+from engine.loading import load
+from engine.options import LoadOptions
+from engine.plan import weight_bytes
+from tests import tiny
+from tests.engine.talk import ask
+
+BITS = [8, 4]
+
+
+def options(**given) -> LoadOptions:
+    return LoadOptions(**{"model_name": "/no/such/folder", "device": "cpu"} | given)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama in a folder."""
+    return tiny.save(tmp_path_factory.mktemp("quantized"))
+
+
+@pytest.fixture(scope="module", params=BITS)
+def engine(request: pytest.FixtureRequest, folder: Path) -> LocalEngine:
+    """An engine with a model in 8 and in 4 bits."""
+    loaded = load(options(model_name=str(folder), **{f"load_in_{request.param}bit": True}))
+    return LocalEngine(loaded)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, None),
+        ({"use_quantization": False}, None),
+        ({"load_in_8bit": "False", "load_in_4bit": "false", "use_quantization": "False"}, None),
+        ({"use_quantization": False, "load_in_8bit": True, "load_in_4bit": True}, None),
+        ({"use_quantization": False, "bnb_4bit_quant_type": "nf4", "llm_int8_threshold": 3}, None),
+        ({"use_quantization": True}, {"load_in_4bit": True, "load_in_8bit": False}),
+        ({"use_quantization": True, "load_in_8bit": True}, {"load_in_8bit": True, "load_in_4bit": False}),
+        ({"use_quantization": True, "bnb_4bit_quant_type": "nf4"}, {"bnb_4bit_quant_type": "nf4"}),
+        ({"load_in_8bit": True}, {"llm_int8_threshold": 6.0, "llm_int8_has_fp16_weight": False}),
+        ({"load_in_8bit": True, "llm_int8_threshold": 2.5}, {"llm_int8_threshold": 2.5}),
+        ({"load_in_8bit": True, "llm_int8_has_fp16_weight": True}, {"llm_int8_has_fp16_weight": True}),
+        ({"load_in_8bit": True, "llm_int8_skip_modules": ["q_proj"]}, {"llm_int8_skip_modules": ["q_proj"]}),
+        (
+            {"load_in_8bit": True, "llm_int8_enable_fp32_cpu_offload": True, "device_map": "auto"},
+            {"llm_int8_enable_fp32_cpu_offload": True},
+        ),
+        ({"load_in_4bit": True, "llm_int8_skip_modules": ["q_proj"]}, {"llm_int8_skip_modules": ["q_proj"]}),
+        (
+            {"load_in_4bit": True, "bnb_4bit_compute_dtype": "bfloat16"},
+            {"bnb_4bit_compute_dtype": torch.bfloat16},
+        ),
+        ({"load_in_4bit": True, "bnb_4bit_use_double_quant": True}, {"bnb_4bit_use_double_quant": True}),
+    ],
+    ids=str,
+)
+def test_the_options_become_bitsandbytes_settings(given: dict, expected: dict | None):
+    settings = quantization.config(options(**given))
+    if expected is None:
+        assert settings is None
+    else:
+        assert isinstance(settings, transformers.BitsAndBytesConfig)
+        assert {name: getattr(settings, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"load_in_8bit": True, "load_in_4bit": True}, "load_in_8bit and load_in_4bit are both true"),
+        ({"llm_int8_threshold": 6}, "llm_int8_threshold .*set load_in_8bit"),
+        ({"llm_int8_has_fp16_weight": True, "load_in_4bit": True}, "has_fp16_weight .*set load_in_8bit"),
+        ({"bnb_4bit_quant_type": "nf4"}, "bnb_4bit_quant_type .*set load_in_4bit"),
+        ({"bnb_4bit_use_double_quant": True, "load_in_8bit": True}, "double_quant .*set load_in_4bit"),
+        ({"bnb_4bit_compute_dtype": "float16"}, "bnb_4bit_compute_dtype .*set load_in_4bit"),
+        ({"llm_int8_skip_modules": ["lm_head"]}, "skip_modules .*set load_in_8bit or load_in_4bit"),
+        (
+            {"load_in_8bit": True, "llm_int8_enable_fp32_cpu_offload": True},
+            "llm_int8_enable_fp32_cpu_offload .*set device_map",
+        ),
+    ],
+    ids=str,
+)
+def test_options_that_contradict_each_other_are_refused_before_anything_is_read(given: dict, says: str):
+    with pytest.raises(ConfigurationError, match=says):
+        load(options(**given))
+
+
+@pytest.mark.parametrize("asked", ["load_in_8bit", "load_in_4bit", "use_quantization"])
+def test_without_bitsandbytes_it_is_named_before_anything_is_read(
+    monkeypatch: pytest.MonkeyPatch, asked: str
+):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(ConfigurationError, match=f"{asked} needs bitsandbytes.*pip install bitsandbytes"):
+        load(options(**{asked: True}))
+    with pytest.raises(LoadError, match="no such folder"):
+        load(options())
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, torch.float32), ({"dtype": "bfloat16"}, torch.bfloat16), ({"dtype": "float16"}, torch.float16)],
+)
+def test_4_bits_are_multiplied_in_the_models_dtype(folder: Path, given: dict, expected: torch.dtype):
+    model = load(options(model_name=str(folder), load_in_4bit=True, **given)).model
+    assert model.model.layers[0].mlp.up_proj.compute_dtype == expected
+
+
+# What is loaded
+
+
+def test_weights_are_quantized_and_the_output_layer_is_not(engine: LocalEngine):
+    layer = engine.loaded.model.model.layers[0].mlp.up_proj
+    names = {type(layer).__name__, str(layer.weight.dtype).removeprefix("torch.")}
+    assert names in ({"Linear8bitLt", "int8"}, {"Linear4bit", "uint8"})
+    assert type(engine.loaded.model.lm_head) is nn.Linear
+
+
+def test_a_quantized_model_answers_as_its_model_alone_does(engine: LocalEngine):
+    answer = engine.generate([ask("hi", max_new_tokens=8)])[0]
+    assert answer.error is None
+    prompt = torch.tensor([engine.prompter.encode(ask("hi").messages, ask("hi").options)])
+    own = engine.loaded.model.generate(prompt, do_sample=False, max_new_tokens=8)[0, prompt.shape[1] :]
+    assert list(answer.token_ids) == own.tolist()
+
+
+def test_a_quantized_models_answers_are_near_the_whole_models(engine: LocalEngine, folder: Path):
+    whole = LocalEngine(load(options(model_name=str(folder))))
+    prompts = [ask(text) for text in ("hi", "what is it?", "日本")]
+    logits, near = whole.next_logits(prompts), engine.next_logits(prompts)
+    bits = 8 if engine.loaded.options.load_in_8bit else 4
+    difference = ((logits - near) ** 2).sum() ** 0.5 / (logits**2).sum() ** 0.5
+    # Logits that have nothing to do with each other differ by the root of 2.
+    assert 0 < difference < {8: 0.1, 4: 1.0}[bits]
+
+
+def test_what_was_quantized_is_saved_and_loaded_so_again(engine: LocalEngine, tmp_path: Path):
+    before = engine.generate([ask("hi", max_new_tokens=8)])[0]
+    engine.save(tmp_path)
+    again = engine.loaded.options.model_copy(update={"model_name": str(tmp_path)})
+    assert LocalEngine(load(again)).generate([ask("hi", max_new_tokens=8)])[0].token_ids == before.token_ids
+    other = "load_in_8bit" if again.load_in_4bit else "load_in_4bit"
+    with pytest.raises(ConfigurationError, match=r"quantized already \(bitsandbytes\): leave load_in_8bit"):
+        load(options(model_name=str(tmp_path), **{other: True}))
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_a_dtype_this_cpu_only_emulates_is_left_to_a_quantized_model(folder: Path, bits: int):
+    loaded = load(options(model_name=str(folder), dtype="bfloat16", **{f"load_in_{bits}bit": True}))
+    engine = LocalEngine(loaded)
+    assert engine.loaded.model.dtype == torch.bfloat16
+    assert engine.generate([ask("hi", max_new_tokens=4)])[0].error is None
+
+
+def test_layers_that_are_skipped_keep_their_precision(folder: Path):
+    given = {"load_in_8bit": True, "llm_int8_skip_modules": ["up_proj", "lm_head"]}
+    layers = load(options(model_name=str(folder), **given)).model.model.layers
+    assert {type(layer.mlp.up_proj) for layer in layers} == {nn.Linear}
+    assert {type(layer.mlp.down_proj).__name__ for layer in layers} == {"Linear8bitLt"}
+
+
+def test_an_encoder_decoder_and_an_encoder_are_quantized_too(tmp_path: Path, folder: Path):
+    given = options(model_name=str(tiny.save(tmp_path, "t5")), load_in_8bit=True)
+    answer = LocalEngine(load(given)).generate([ask("hi", max_new_tokens=4)])[0]
+    assert answer.error is None
+    embedder = LocalEngine(load(options(model_name=str(folder), load_in_4bit=True), task="embed"))
+    assert embedder.embed(["one", "two"]).shape == (2, 32)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "t5", "bart"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"load_in_8bit": True},
+        {"load_in_4bit": True},
+        {"load_in_8bit": True, "llm_int8_skip_modules": ["q_proj", "mlp"]},
+        {"load_in_4bit": True, "bnb_4bit_use_double_quant": True},
+    ],
+    ids=str,
+)
+def test_the_plan_knows_what_quantized_weights_will_take(tmp_path: Path, architecture: str, given: dict):
+    chosen = options(model_name=str(tiny.save(tmp_path, architecture)), **given)
+    model = load(chosen).model
+    taken = sum(weight.nbytes for weight in model.parameters())
+    for weight in model.parameters():
+        if (scales := getattr(weight, "SCB", None)) is not None:
+            taken += scales.nbytes
+        if (state := getattr(weight, "quant_state", None)) is not None:
+            taken += state.absmax.nbytes + (state.state2.absmax.nbytes if state.nested else 0)
+    with torch.device("meta"):
+        empty = type(model)(tiny.random_model(architecture).config)
+    assert weight_bytes(empty, torch.float32, quantization.config(chosen)) == taken

@@ -1,0 +1,70 @@
+"""The calls of other systems, as docs/coming_from.md writes them, run and answer."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.servers.misbehaving import Server, vector
+
+ROOT = Path(__file__).parents[1]
+SECTIONS = (ROOT / "docs" / "coming_from.md").read_text(encoding="utf-8").split("\n## ")[1:]
+TITLES = [
+    "Languru's TransformersAction",
+    "EasyLLM",
+    "Alfred's HuggingFaceModel",
+    "A pipeline of transformers",
+    "Dataloop's own huggingface-adapter",
+]
+
+
+def run(title: str) -> dict:
+    """The names that the blocks of a section leave behind, run one after the other."""
+    [section] = [section for section in SECTIONS if section.startswith(title)]
+    names: dict = {"__name__": "coming_from"}
+    for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
+        exec(block, names)
+    return names
+
+
+def test_every_section_is_run():
+    assert [section.splitlines()[0] for section in SECTIONS] == TITLES
+
+
+def test_langurus_calls(capsys):
+    names = run("Languru")
+    assert names["completion"].model == "talk-small"
+    assert "The capital of France is Paris." in capsys.readouterr().out
+    assert len(names["embeddings"].data[0].embedding) == 128
+
+
+def test_easyllms_calls(monkeypatch: pytest.MonkeyPatch, capsys):
+    with Server() as server:
+        monkeypatch.setenv("HUGGINGFACE_API_BASE", server.url)
+        names = run("EasyLLM")
+    chat, text, vectors = server.asked
+    assert chat.body["messages"][-1] == {"role": "user", "content": "Knock knock."}
+    assert {key: chat.body[key] for key in ("temperature", "top_p", "max_tokens")} == (
+        {"temperature": 0.9, "top_p": 0.6, "max_tokens": 1024}
+    )
+    assert text.body["prompt"] == vectors.body["input"][0] == "What is the meaning of life?"
+    assert capsys.readouterr().out.splitlines()[:2] == ["KNOCK KNOCK.", "WHAT IS THE MEANING OF LIFE?"]
+    assert len(names["embedding"].data[0].embedding) == len(vector(""))
+
+
+def test_alfreds_calls():
+    names = run("Alfred")
+    assert names["vectors"].shape == (2, 128)
+    assert all(answer.text for answer in names["answers"])
+    assert names["states"].shape == (1, 128)
+    assert [candidate for candidate, _ in names["ranked"]] == [" Tokyo", " Oslo"]
+
+
+def test_the_generation_arguments_of_a_pipeline(capsys):
+    run("A pipeline")
+    assert "The capital of Brazil is" in capsys.readouterr().out
+
+
+def test_the_upstream_model_file(capsys):
+    run("Dataloop")
+    assert capsys.readouterr().out == "10\n"
