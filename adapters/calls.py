@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from adapters import openai
 from adapters.openai import Prompt, messages_of
+from engine.configuration import Configuration, override
 from engine.errors import ConfigurationError
-from engine.options import Configuration, override
 from engine.types import Answer, Request
 
 if TYPE_CHECKING:

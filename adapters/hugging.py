@@ -15,9 +15,9 @@ from adapters.calls import Calls
 from adapters.context import reader
 from adapters.failures import Failure, report
 from adapters.prompt_items import item_name
+from engine.configuration import override, split
 from engine.dialogues import Engine, converse
 from engine.errors import AdapterError, ConfigurationError
-from engine.options import override, split
 from engine.types import Dialogue
 
 

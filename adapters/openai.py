@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from adapters import responses
 from adapters.responses import Run
+from engine.configuration import ALIASES, checked, override, unknown
 from engine.errors import ConfigurationError, PromptError, Unsupported
-from engine.options import ALIASES, EmbeddingOptions, GenerationOptions, checked, override, unknown
+from engine.options import EmbeddingOptions, GenerationOptions
 from engine.types import Image, Message, Part, Request, Role
 
 if TYPE_CHECKING:

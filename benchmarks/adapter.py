@@ -1,17 +1,18 @@
 """The adapter's own time: reading items, building conversations and annotations, around the engine's."""
 
-import io
 import json
 import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import dtlpy as dl
 import torch
 
 from adapters.dataloop import ModelAdapter
 from adapters.hugging import HuggingAdapter
+from adapters.reading import parsed
 from benchmarks import models, workload
 from benchmarks.contest import ours
 from benchmarks.machine import Machine
@@ -88,7 +89,7 @@ class Timed:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What `ModelAdapter` reads of a platform item, with nothing to wait for."""
+    """A platform item, with nothing to wait for."""
 
     id: str
     content: bytes
@@ -98,9 +99,9 @@ class Stored:
         """A path on the platform."""
         return f"/{self.id}.json"
 
-    def download(self, save_locally: bool) -> io.BytesIO:
-        """The item's content."""
-        return io.BytesIO(self.content)
+    def read(self) -> dict[str, Any]:
+        """What the model is asked."""
+        return {**parsed(self.id, self.content), "id": self.id, "filename": self.filename}
 
 
 def content(conversation: Conversation) -> bytes:
@@ -126,5 +127,5 @@ def model_adapter(engine: Timed, length: int) -> ModelAdapter:
 
 def predicted(adapter: ModelAdapter, items: list[Stored]) -> list[list[str]]:
     """The answers that an upload would carry, by item."""
-    annotations = adapter.predict([adapter.prepare_item_func(item) for item in items])
+    annotations = adapter.predict([item.read() for item in items])
     return [[annotation.to_json()["coordinates"] for annotation in found] for found in annotations]

@@ -12,7 +12,7 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 import models
-from engine.options import KINDS
+from engine.configuration import KINDS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,7 +1,9 @@
 """A model on the local platform, made from a configuration alone."""
 
 import json
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from tests.fakes import FakeEngine
 
 
 @pytest.fixture
-def model_entity(project: Any, tmp_path: Path) -> Callable[..., Any]:
+def model_entity(project: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Makes a `dl.Model` with a configuration, by way of a published app, as the platform's users do."""
 
     def make(configuration: dict, name: str = "tiny") -> Any:
@@ -54,7 +56,9 @@ def model_entity(project: Any, tmp_path: Path) -> Callable[..., Any]:
         project.apps.install(dpk)
         return project.models.get(model_name=name)
 
-    return make
+    yield make
+    # The SDK keeps weights by the model's name: the next test's model has that name, too.
+    shutil.rmtree(Path(os.environ["DATALOOP_PATH"]) / "models", ignore_errors=True)
 
 
 @pytest.fixture

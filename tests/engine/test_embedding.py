@@ -18,11 +18,10 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from engine.embedding import Embedder
-from engine.options import EmbeddingOptions
 from engine.embedding.pooling import POOLINGS
 from engine.errors import ConfigurationError, LoadError, Unsupported
 from engine.loading import load
-from engine.options import LoadOptions
+from engine.options import EmbeddingOptions, LoadOptions
 from tests import tiny
 
 TEXTS = [

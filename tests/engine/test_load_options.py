@@ -13,10 +13,11 @@ import pytest
 import torch
 import transformers
 
+from engine.configuration import split
 from engine.environment import model_name_from_environment
 from engine.errors import ConfigurationError, LoadError
 from engine.loading import find_file, load
-from engine.options import LoadOptions, split
+from engine.options import LoadOptions
 from engine.placement import attention
 from tests import tiny
 

@@ -3,8 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
+from engine.configuration import ALIASES, PLATFORM_KEYS, override, split
 from engine.errors import ConfigurationError
-from engine.options import ALIASES, PLATFORM_KEYS, GenerationOptions, LoadOptions, override, split
+from engine.options import GenerationOptions, LoadOptions
 
 MODEL = {"model_name": "owner/name"}
 

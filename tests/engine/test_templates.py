@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine.backends.local import LocalEngine
-from engine.options import split
+from engine.configuration import split
 from engine.templates import TEMPLATES
 from tests import tiny
 from tests.engine.talk import ask, said

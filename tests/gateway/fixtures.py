@@ -1,7 +1,7 @@
 """pytest fixtures: a gateway for each test, and the SDK logged in to it.
 
-Loaded as a pytest plugin. It points DATALOOP_PATH at a temporary folder: the SDK reads it at import, and would
-else write to the user's home.
+Loaded as a pytest plugin. It points DATALOOP_PATH at a temporary folder: the SDK reads it at import, and
+would else write to the user's home.
 """
 
 import os
