@@ -142,6 +142,8 @@ def messages_of(given: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
     Raises:
         PromptError: a role or a content that there is not; the message is named.
     """
+    if isinstance(given, str) or not all(isinstance(message, Mapping) for message in given):
+        raise PromptError("messages is a list of objects, each with a role and a content: give one")
     return tuple(_message(i, message) for i, message in enumerate(given))
 
 

@@ -276,6 +276,12 @@ def test_a_message_that_cannot_be_is_named(model, message: dict):
         model.chat(messages=[CAPITAL[1], message])
 
 
+@pytest.mark.parametrize("messages", ["Hi", ["Hi"], [None]])
+def test_what_is_no_list_of_messages_is_refused(model, messages):
+    with pytest.raises(PromptError, match="messages is a list of objects"):
+        model.chat(messages=messages)
+
+
 def test_none_is_not_given(model):
     given = dict.fromkeys(["temperature", "stop", "seed", "n", "logprobs", "response_format"])
     assert model.chat(messages=CAPITAL, **given).choices[0].message.content == PARIS
