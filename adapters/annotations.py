@@ -28,7 +28,7 @@ def as_dict(key: str, answer: Answer, model_name: str) -> dict[str, Any]:
 
 
 def as_record(answer: Mapping[str, Any], model: dl.Model) -> dict[str, Any]:
-    """An answer, as `as_dict` has it, as the platform stores it: what `collection` makes of it, without entities."""
+    """An answer, as `as_dict` has it, as the platform stores it: as from `collection`, without entities."""
     signature = {"name": model.name, "model_id": model.id}
     confidence = answer["metadata"]["user"]["model"]["confidence"]
     if confidence is not None:
@@ -38,7 +38,7 @@ def as_record(answer: Mapping[str, Any], model: dl.Model) -> dict[str, Any]:
         "type": "text",
         "label": answer["label"],
         "coordinates": answer["coordinates"],
-        "attributes": {},
+        "attributes": None,
         "source": "sdk",
         "metadata": {
             "system": {"promptId": key, "model": dict(signature), "automated": True, "attributes": {}},
@@ -56,17 +56,21 @@ def collection(answers: Iterable[Mapping[str, Any]], model: dl.Model) -> dl.Anno
 
     annotations = dl.AnnotationCollection()
     for answer in answers:
-        signature = {"name": model.name, "model_id": model.id}
-        confidence = answer["metadata"]["user"]["model"]["confidence"]
-        if confidence is not None:
-            signature["confidence"] = confidence
+        signature = _signature(answer, model)
         annotations.add(
             dl.FreeText(text=answer["coordinates"], label=answer["label"]),
             prompt_id=answer["metadata"]["system"]["promptId"],
             # Here the SDK insists on a number.
-            model_info={**signature, "confidence": confidence or 0.0},
+            model_info={"confidence": 0.0, **signature},
         )
         metadata = annotations[-1].metadata
         metadata["user"] = {**metadata["user"], "annotation_type": "prediction", "model": signature}
         metadata["system"] = {**metadata["system"], "model": dict(signature)}
     return annotations
+
+
+def _signature(answer: Mapping[str, Any], model: dl.Model) -> dict[str, Any]:
+    """What an annotation says of its model; no confidence where none is known."""
+    confidence = answer["metadata"]["user"]["model"]["confidence"]
+    known = {} if confidence is None else {"confidence": confidence}
+    return {"name": model.name, "model_id": model.id, **known}
