@@ -9,7 +9,7 @@ import dtlpy as dl
 
 import models
 from adapters import artifacts, context, remote
-from adapters.annotations import as_record, collection
+from adapters.annotations import as_dict, as_record, collection
 from adapters.embedding import Embedding
 from adapters.failures import Failure, report
 from adapters.flow import Flow
@@ -20,9 +20,13 @@ from adapters.reading import parsed
 from adapters.remote import Record
 from adapters.reporting import Report
 from adapters.storing import Seen
+from adapters.streaming import Drafts
 from engine.errors import AdapterError, ConfigurationError, Unsupported
+from engine.types import Answer, Usage
 
 BATCH_SIZE = 32
+# Seconds between two updates of an answer that grows.
+INTERVAL = 0.5
 
 
 class PredictionError(AdapterError):
@@ -194,12 +198,15 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
     ) -> None:
         """Answers items as they come, and notes by item what was stored, where that is wanted."""
         name, configuration = self.model_entity.name, self._snapshot()
+        streams = options.pop("stream", configuration.get("stream", False))
+        interval = options.pop("stream_interval", configuration.get("stream_interval", INTERVAL))
         size = batch_size or configuration.get("batch_size") or BATCH_SIZE
         one_by_one = takes_one_by_one(self.adapter)
 
         def answer() -> None:
             if one_by_one:
-                self.adapter.answer(flow.coming(waiting=False), flow.done, model_name=name, **options)
+                grown = drafts.grown if streams else None
+                self.adapter.answer(flow.coming(waiting=False), flow.done, name, grown, **options)
             else:
                 predict_batches(self.adapter, flow.coming(waiting=True), flow.done, name, size, **options)
 
@@ -215,11 +222,21 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
             resume=bool(configuration.get("resume") if resume is None else resume),
             batch_size=1 if one_by_one else size,
             complete=self._completing(),
+            drafts=lambda item_id: drafts.close(item_id),
         )
-        with Report(total, progress) as counted:
-            flow.run(items, answer)
+        drafts = Drafts(self._draft, flow.seen, interval)
+        try:
+            with Report(total, progress) as counted:
+                flow.run(items, answer)
+        finally:
+            drafts.end()
         if flow.failures:
             raise PredictionError(flow.failures)
+
+    def _draft(self, key: str, text: str) -> Record:
+        """An annotation with an answer that is not whole yet."""
+        answer = Answer(text, (), None, None, "length", Usage(0, 0))
+        return as_record(as_dict(key, answer, self.model_entity.name), self.model_entity)
 
     def _completing(self) -> Callable[[Record], Record]:
         """What adds to an item the texts of a search that its open questions name."""

@@ -3,16 +3,18 @@
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from adapters import storing
 from adapters.failures import Failure
-from adapters.reading import prepare, unanswered
+from adapters.reading import AnswersOf, prepare, unanswered
 from adapters.remote import Record, RemoteError
 from adapters.storing import Seen, Stored
+from adapters.streaming import discard
 
 # Requests at a time, of those that read and of those that write.
 CONNECTIONS = 16
@@ -42,6 +44,7 @@ class Flow:
         resume: bool = False,
         batch_size: int = 1,
         complete: Callable[[Prepared], Prepared] = dict,
+        drafts: Callable[[str], list[str]] = lambda item_id: [],
     ) -> None:
         """Starts nothing yet.
 
@@ -52,6 +55,7 @@ class Flow:
             resume: whether prompts that have an answer are left alone.
             batch_size: items that are answered together.
             complete: adds to an item what its questions name.
+            drafts: ids of an item's growing answers, once these grow no more.
         """
         self.failures: list[Failure] = []
         self._model_name = model_name
@@ -59,6 +63,7 @@ class Flow:
         self._ended = ended
         self._resume = resume
         self._complete = complete
+        self._drafts = drafts
         self._room = threading.Semaphore(max(ON_THEIR_WAY, 2 * batch_size))
         self._ready = SimpleQueue[tuple[Seen, Prepared | Failure | None] | None]()
         # By position among the items that were given out.
@@ -129,6 +134,7 @@ class Flow:
             self._fail(failed)
             self._writers.submit(self._store, seen, kept)
         else:
+            self._writers.submit(self._discard, seen)
             self._end(seen, failed)
 
     def _feed(self, items: Iterator[Any]) -> None:
@@ -136,11 +142,11 @@ class Flow:
         with ThreadPoolExecutor(CONNECTIONS) as readers:
             try:
                 for chunk in self._chunks(items):
-                    for seen in self._looked_at(chunk, readers):
+                    for seen, answers in self._looked_at(chunk, readers):
                         while not self._room.acquire(timeout=PATIENCE):
                             if self._stopped.is_set():
                                 return
-                        readers.submit(self._read, seen)
+                        readers.submit(self._read, seen, answers)
                     if self._stopped.is_set():
                         return
             except Exception as error:
@@ -161,34 +167,22 @@ class Flow:
                 return
             yield chunk
 
-    def _looked_at(self, chunk: Sequence[Any], readers: ThreadPoolExecutor) -> Iterator[Seen]:
-        """The items of a chunk as they are now, with this model's answers on them."""
+    def _looked_at(
+        self, chunk: Sequence[Any], readers: ThreadPoolExecutor
+    ) -> Iterator[tuple[Seen, Future[AnswersOf]]]:
+        """The items of a chunk, with this model's answers on them, which are asked for together."""
         datasets: dict[str, list[Any]] = defaultdict(list)
         for item in chunk:
             datasets[item.dataset_id].append(item)
         for dataset_id, items in datasets.items():
             ids = [item.id for item in items]
             answers = readers.submit(storing.answers_of, dataset_id, ids, self._model_name)
-            try:
-                known = {item.id: item for item in items if isinstance(item, Seen)}
-                if unknown := [one for one in ids if one not in known]:
-                    known |= storing.look(dataset_id, unknown)
-                found = answers.result()
-            except RemoteError as error:
-                known, found, reason = {}, {}, f"it could not be looked at: {error}"
-            else:
-                reason = "it is not on the platform any more"
-            for identity in ids:
-                if seen := known.get(identity):
-                    seen.answers = found.get(identity, [])
-                    yield seen
-                else:
-                    self._fail([Failure(0, identity, None, reason)])
-                    self._ended(identity, [])
+            for item in items:
+                yield item if isinstance(item, Seen) else Seen.of_entity(item), answers
 
-    def _read(self, seen: Seen) -> None:
+    def _read(self, seen: Seen, answers: Future[AnswersOf]) -> None:
         try:
-            prepared: Prepared | Failure | None = prepare(seen)
+            prepared: Prepared | Failure | None = prepare(seen, answers)
             if self._resume and isinstance(prepared, dict):
                 prepared = unanswered(prepared, seen.answers, self._model_name)
             if isinstance(prepared, dict):
@@ -197,10 +191,19 @@ class Flow:
             prepared = Failure(0, seen.id, None, f"it could not be read ({type(error).__name__}: {error})")
         self._ready.put((seen, prepared))
 
+    def seen(self, position: int) -> Seen:
+        """The item at a position, while it is being answered."""
+        return self._open[position]
+
+    def _discard(self, seen: Seen) -> None:
+        """Removes what grew and has come to nothing."""
+        discard(self._drafts(seen.id))
+
     def _store(self, seen: Seen, answers: Answers) -> None:
         """Sends an item's answers, and settles those of many items together."""
         try:
-            stored = storing.store(seen, self._annotate(answers))
+            drafts = self._drafts(seen.id)
+            stored = replace(storing.store(seen, self._annotate(answers)), drafts=drafts)
         except Exception as error:
             reason = f"its answers could not be stored ({type(error).__name__}: {error})"
             self._end(seen, [Failure(0, seen.id, None, reason)])

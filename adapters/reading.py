@@ -2,14 +2,18 @@
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import Future
 from typing import Any
 
 from adapters import remote
 from adapters.failures import Failure
 from adapters.prompt_items import has_messages, read
 from adapters.remote import Record, RemoteError
-from adapters.storing import Seen, answered, digest
+from adapters.storing import Seen, answered, digest, whole
 from engine.errors import PromptError
+
+# A model's answers on items, by the item's id.
+AnswersOf = dict[str, list[Record]]
 
 # No conversation is longer, and 16 of them are read at a time.
 MAX_BYTES = 8 * 2**20
@@ -26,8 +30,12 @@ def parsed(item_id: str, content: bytes) -> dict[str, Any] | Failure:
     return prompts
 
 
-def prepare(seen: Seen) -> dict[str, Any] | Failure:
-    """An item's JSON with its id, file name and (for messages) this model's answers; notes its digest."""
+def prepare(seen: Seen, answers: Future[AnswersOf]) -> dict[str, Any] | Failure:
+    """An item's JSON with its id, file name and (for messages) this model's answers; notes those and its digest.
+
+    Args:
+        answers: what is being asked for meanwhile.
+    """
     if seen.size > MAX_BYTES:
         reason = f"it has {seen.size / 2**20:.0f} MB, a prompt item has at most {MAX_BYTES >> 20}"
         return Failure(0, seen.id, None, reason)
@@ -38,10 +46,14 @@ def prepare(seen: Seen) -> dict[str, Any] | Failure:
     prompts = parsed(seen.id, content)
     if isinstance(prompts, Failure):
         return prompts
+    try:
+        seen.answers = answers.result().get(seen.id, [])
+    except RemoteError as error:
+        return Failure(0, seen.id, None, f"its answers could not be listed: {error}")
     seen.digest = digest(content)
     prepared = {**prompts, "id": seen.id, "filename": seen.filename}
     if has_messages(prompts):
-        prepared["annotations"] = seen.answers
+        prepared["annotations"] = whole(seen.answers)
     return prepared
 
 

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from adapters import remote
 from adapters.failures import Failure
@@ -45,6 +46,12 @@ class Seen:
         size = item.get("metadata", {}).get("system", {}).get("size") or 0
         return cls(item["id"], item["datasetId"], item.get("filename", ""), size, item.get("updatedAt", ""))
 
+    @classmethod
+    def of_entity(cls, item: Any) -> "Seen":
+        """Takes the SDK's entity of an item."""
+        size = item.metadata.get("system", {}).get("size") or 0
+        return cls(item.id, item.dataset_id, item.filename, size, item.updated_at or "")
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -55,6 +62,7 @@ class Stored:
         keys: the prompts they answer.
         annotations: what the platform returned for them.
         error: why not all of them may be there.
+        drafts: ids of what these answers stand in for, whether they arrived or not.
     """
 
     seen: Seen
@@ -62,6 +70,7 @@ class Stored:
     keys: frozenset[str]
     annotations: list[Record] = field(default_factory=list)
     error: str | None = None
+    drafts: list[str] = field(default_factory=list)
 
 
 def digest(content: bytes) -> str:
@@ -139,7 +148,8 @@ def settle(sent: Sequence[Stored], model_name: str) -> list[list[Record] | Failu
             settled = [_unseen(stored) for stored in chosen]
         else:
             settled = [_settled(stored, items, answers[stored.seen.id]) for stored in chosen]
-        removed = list(dict.fromkeys(one for _, surplus in settled for one in surplus))
+        drafts = [one for stored in chosen for one in stored.drafts]
+        removed = list(dict.fromkeys([*drafts, *(one for _, surplus in settled for one in surplus)]))
         try:
             remote.remove(dataset_id, removed)
         except RemoteError as error:
@@ -169,9 +179,15 @@ def replaced(answers: Collection[Record], keys: Collection[str]) -> list[str]:
     return _ids(surplus)
 
 
+def whole(answers: Collection[Record]) -> list[Record]:
+    """The answers that are complete: no drafts, and nothing of an upload that broke off."""
+    uploads = [group for uploads in _by_upload(answers).values() for group in uploads.values()]
+    return [one for group in uploads if _is_whole(group) for one in group]
+
+
 def answered(answers: Collection[Record]) -> set[str]:
     """The prompts that have a complete answer."""
-    return {key for key, uploads in _by_upload(answers).items() if any(map(_is_whole, uploads.values()))}
+    return set(map(key_of, whole(answers)))
 
 
 def key_of(annotation: Record) -> str:

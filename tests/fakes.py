@@ -36,8 +36,8 @@ class FakeEngine:
             while asked is not None:
                 self.batches.append([asked])
                 answer = self._answer(asked)
-                asked = follow(index, answer) if follow else None
                 yield from (Chunk(index, letter) for letter in answer.text if in_pieces)
+                asked = follow(index, answer) if follow else None
                 yield Chunk(index, "" if in_pieces else answer.text, answer)
 
     def _answer(self, request: Request) -> Answer:

@@ -32,12 +32,12 @@ def of_items(gateway) -> Counter:
     return counted
 
 
-def test_an_item_costs_two_requests_and_hundred_items_five_more(
+def test_an_item_costs_two_requests_and_hundred_items_four_more(
     adapter, upload, questions, messages, gateway, monkeypatch
 ):
     monkeypatch.setattr(flow, "TOGETHER", 10)
     items = [upload(f"{i}.json", [questions, messages][i % 2]) for i in range(20)]
-    for queries in (2 * 4, 2 * 5):  # The second time there are old answers to remove.
+    for queries in (2 * 3, 2 * 4):  # The second time there are old answers to remove.
         gateway.requests.clear()
         adapter.predict_items(items)
         counted = of_items(gateway)
@@ -332,10 +332,12 @@ def test_the_flow_says_who_is_missing_where_a_writer_breaks(answering, upload, q
     assert texts_on(good) == ANSWERS
 
 
-def test_a_look_that_fails_names_its_items(answering, upload, questions, gateway, monkeypatch, no_pauses):
+def test_answers_that_cannot_be_listed_name_their_items(
+    answering, upload, questions, gateway, monkeypatch, no_pauses
+):
     adapter, item = answering(asked), upload("questions.json", questions)
     gateway.fail("POST", "/query$", status=500, times=math.inf)
-    with pytest.raises(PredictionError, match="could not be looked at: 500") as raised:
+    with pytest.raises(PredictionError, match="its answers could not be listed: 500") as raised:
         adapter.predict_items([item])
     assert [failure.item for failure in raised.value.failures] == [item.id]
 
