@@ -11,7 +11,7 @@ import models
 from adapters import artifacts, context, remote
 from adapters.annotations import as_dict, as_record, collection
 from adapters.embedding import Embedding
-from adapters.failures import Failure, report
+from adapters.failures import Failure, Unfinished, report
 from adapters.flow import Flow
 from adapters.hugging import HuggingAdapter
 from adapters.predicting import predict_batches, predict_each, takes_one_by_one
@@ -21,7 +21,7 @@ from adapters.remote import Record
 from adapters.reporting import Report
 from adapters.storing import Seen
 from adapters.streaming import Drafts
-from engine.errors import AdapterError, ConfigurationError, Unsupported
+from engine.errors import ConfigurationError, Unsupported
 from engine.types import Answer, Usage
 
 BATCH_SIZE = 32
@@ -29,16 +29,10 @@ BATCH_SIZE = 32
 INTERVAL = 0.5
 
 
-class PredictionError(AdapterError):
-    """A run in which some prompts have no answer. All others are answered, and their answers stored.
+class PredictionError(Unfinished):
+    """A run in which some prompts have no answer. All others are answered, and their answers stored."""
 
-    Attributes:
-        failures: what has no answer; `item` is the item's id.
-    """
-
-    def __init__(self, failures: list[Failure]) -> None:
-        self.failures = failures
-        super().__init__("no answer, while all else is stored:\n" + "\n".join(map(str, failures)))
+    missing = "answer"
 
 
 class ModelAdapter(Embedding, dl.BaseModelAdapter):

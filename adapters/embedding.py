@@ -11,9 +11,9 @@ import numpy as np
 from tqdm import tqdm
 
 from adapters import remote
-from adapters.failures import Failure, report
+from adapters.failures import Failure, Unfinished, report
 from adapters.prompt_items import read
-from engine.errors import AdapterError, ConfigurationError, PromptError, Unsupported
+from engine.errors import ConfigurationError, PromptError, Unsupported
 
 BATCH_SIZE = 128
 CONNECTIONS = 16
@@ -23,16 +23,10 @@ PROBE = "a"
 Vector = list[float]
 
 
-class EmbeddingError(AdapterError):
-    """A run in which some items have no vector. All others are embedded, and their vectors stored.
+class EmbeddingError(Unfinished):
+    """A run in which some items have no vector. All others are embedded, and their vectors stored."""
 
-    Attributes:
-        failures: what has no vector; `item` is the item's id.
-    """
-
-    def __init__(self, failures: list[Failure]) -> None:
-        self.failures = failures
-        super().__init__("no vector, while all else is stored:\n" + "\n".join(map(str, failures)))
+    missing = "vector"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,9 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
+
+from engine.errors import AdapterError
 
 logger = logging.getLogger(__name__)
 
@@ -35,3 +38,18 @@ def report(failed: Sequence[Failure], failures: list[Failure] | None) -> None:
     else:
         for failure in failed:
             logger.warning("no answer: %s", failure)
+
+
+class Unfinished(AdapterError):
+    """A run in which something has no result, while all else is stored.
+
+    Attributes:
+        missing: what it has not.
+        failures: what has none; `item` is the item's id.
+    """
+
+    missing: ClassVar[str]
+
+    def __init__(self, failures: list[Failure]) -> None:
+        self.failures = failures
+        super().__init__(f"no {self.missing}, while all else is stored:\n" + "\n".join(map(str, failures)))

@@ -31,7 +31,7 @@ def parsed(item_id: str, content: bytes) -> dict[str, Any] | Failure:
 
 
 def prepare(seen: Seen, answers: Future[AnswersOf]) -> dict[str, Any] | Failure:
-    """An item's JSON with its id, file name and (for messages) this model's answers; notes those and its digest.
+    """An item as a model file reads it: its JSON, id, file name and (for messages) answers; notes its digest.
 
     Args:
         answers: what is being asked for meanwhile.
