@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --constraint constraints.txt
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test lint bench
+.PHONY: setup demo test lint bench soak
 setup: $(READY)
 
 $(READY): constraints.txt requirements.txt requirements-dev.txt
@@ -26,7 +26,7 @@ demo: $(READY)
 	@$(BIN)/python -m examples.demo
 
 test: $(READY)
-	@$(BIN)/python -m pytest --numprocesses 2
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 lint: $(READY)
 	@$(BIN)/ruff check .
@@ -35,3 +35,8 @@ lint: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks
+
+# Some ten minutes; make soak ITEMS=1000 for less.
+ITEMS ?= 20000
+soak: $(READY)
+	@$(BIN)/python -m benchmarks.soak --items $(ITEMS)

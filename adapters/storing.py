@@ -144,8 +144,13 @@ def settle(sent: Sequence[Stored], model_name: str) -> list[list[Record] | Failu
                 answers = answers_of(dataset_id, ids, model_name)
             items = looking.result()
         except RemoteError as error:
-            logger.warning("what the answers of %d items replace is still there: %s", len(ids), error)
-            settled = [_unseen(stored) for stored in chosen]
+            if len(chosen) > 1:  # Who cannot look at all of them may look at some.
+                half = len(chosen) // 2
+                parts = settle(chosen[:half], model_name) + settle(chosen[half:], model_name)
+                results |= dict(zip(places, parts, strict=True))
+                continue
+            logger.warning("what the answers of item %s replace is still there: %s", ids[0], error)
+            answers, settled = {}, [_unseen(stored) for stored in chosen]
         else:
             settled = [_settled(stored, items, answers[stored.seen.id]) for stored in chosen]
         drafts = [one for stored in chosen for one in stored.drafts]
@@ -157,6 +162,10 @@ def settle(sent: Sequence[Stored], model_name: str) -> list[list[Record] | Failu
                 stored.seen.id for stored, (_, surplus) in zip(chosen, settled, strict=True) if surplus
             )
             logger.warning("old answers could not be removed; the next run does (%s): %s", error, named)
+            settled = [
+                (_twice(stored, surplus, answers.get(stored.seen.id, []), error) or result, surplus)
+                for stored, (result, surplus) in zip(chosen, settled, strict=True)
+            ]
         results |= {i: result for i, (result, _) in zip(places, settled, strict=True)}
     return [results[i] for i in range(len(sent))]
 
@@ -224,6 +233,16 @@ def _changed(seen: Seen, items: dict[str, Seen]) -> str | None:
     if now.updated_at == seen.updated_at or digest(remote.content(seen.id)) == seen.digest:
         return None
     return "it was changed while it was answered: run again"
+
+
+def _twice(
+    stored: Stored, surplus: Collection[str], listed: Collection[Record], error: RemoteError
+) -> Failure | None:
+    """What is wrong where a copy of these very answers could not be removed."""
+    if not any(one["id"] in surplus and _mark(one).get("id") == stored.upload for one in listed):
+        return None
+    reason = f"some of its answers are stored twice, and could not be removed ({error}): run again"
+    return Failure(0, stored.seen.id, None, reason)
 
 
 def _unseen(stored: Stored) -> tuple[list[Record] | Failure, list[str]]:

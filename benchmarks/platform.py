@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,7 @@ def run(size: Size, here: Machine) -> dict[str, float]:
             {
                 "engine": lambda: hugging.predict(prompts),
                 "flow": lambda: adapter.predict_items(items),
-                # Unmodified, but that it calls our prepare_item_func and predict.
-                "sdk": lambda: dl.BaseModelAdapter.predict_items(adapter, items),
+                "sdk": lambda: by_the_sdk(adapter, items),
             },
             size.rounds,
             "platform",
@@ -82,9 +81,14 @@ def prompt_item(number: int) -> dict[str, Any]:
 
 
 @contextmanager
-def platform(latency: float) -> Iterator[None]:
-    """A local platform in a process of its own, with the SDK logged in to it."""
-    command = [sys.executable, "-m", "tests.gateway", "--latency", str(latency)]
+def platform(latency: float = 0.0, faults: float = 0.0) -> Iterator[None]:
+    """A local platform in a process of its own, with the SDK logged in to it.
+
+    Args:
+        latency: seconds that each request waits.
+        faults: the share of requests that fail.
+    """
+    command = [sys.executable, "-m", "tests.gateway", f"--latency={latency}", f"--faults={faults}"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         assert process.stdout is not None
         process.stdout.readline()
@@ -120,6 +124,12 @@ def model_adapter(hugging: Any) -> ModelAdapter:
     adapter._model_entity = dl.Model.from_json(entity, dl.client_api)
     adapter._configuration = adapter._model_entity.configuration
     return adapter
+
+
+def by_the_sdk(adapter: ModelAdapter, items: list[dl.Item]) -> None:
+    """The SDK's own `predict_items`, which calls our `prepare_item_func` and `predict`; without its bar."""
+    with redirect_stdout(io.StringIO()):
+        dl.BaseModelAdapter.predict_items(adapter, items)
 
 
 def check(items: list[dl.Item]) -> None:

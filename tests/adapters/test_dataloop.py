@@ -150,7 +150,7 @@ def test_predict_says_what_failed_where_nobody_takes_it(adapter, upload, caplog)
     assert f"no answer: {prepared.item}: it could not be read" in caplog.text
 
 
-def test_an_item_that_cannot_be_downloaded_is_named(adapter, upload, questions, gateway):
+def test_an_item_that_cannot_be_downloaded_is_named(adapter, upload, questions, gateway, no_pauses):
     item, good = upload("questions.json", questions), upload("good.json", questions)
     gateway.fail(method="GET", path=rf"/items/{item.id}/stream", status=500, times=float("inf"))
     with pytest.raises(PredictionError, match="could not be downloaded") as raised:
@@ -249,4 +249,5 @@ def test_an_execution_that_fails_on_an_item_names_it_on_the_platform(project, da
     execution = project.models.get(model_name="tiny-talk").predict(dataset_id=dataset.id).wait()
     assert execution.latest_status["status"] == "failed"
     assert f"{bad.id}: it could not be read" in execution.latest_status["message"]
+    assert "2 of 2 items" in [status.get("message") for status in execution.status]
     assert len(answers_on(good)) == 3

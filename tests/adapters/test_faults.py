@@ -165,7 +165,7 @@ def test_a_run_that_cannot_look_afterwards_has_stored_its_answers(
     item = upload("questions.json", questions)
     gateway.fail("POST", "/query$", nth=2, status=500, times=math.inf)
     adapter.predict_items([item])
-    assert "what the answers of 1 items replace is still there" in caplog.text
+    assert "replace is still there" in caplog.text
     gateway._faults.clear()
     assert texts_on(item) == ANSWERS
 

@@ -237,18 +237,6 @@ def test_the_execution_is_told_how_far_it_is(adapter, upload, questions, monkeyp
     assert [texts_on(item) for item in items] == [ANSWERS] * 4
 
 
-def test_an_execution_reports_its_progress_on_the_platform(project, dataset, upload, questions):
-    from creation import package_creation
-
-    package_creation(project, models=["tiny_talk"])
-    project.models.get(model_name="tiny-talk").deploy()
-    item = upload("questions.json", questions)
-    execution = project.models.get(model_name="tiny-talk").predict(dataset_id=dataset.id).wait()
-    assert execution.latest_status["status"] == "success"
-    assert "1 of 1 items" in [status.get("message") for status in execution.status]
-    assert len(answers_on(item)) == 3
-
-
 def test_options_of_a_call_reach_the_model(adapter, upload, questions):
     item = upload("questions.json", questions)
     adapter.predict_items([item], max_new_tokens=3)
