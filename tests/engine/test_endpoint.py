@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from engine.backends.endpoint import EndpointEngine
+from engine.dialogues import converse_in_flight
 from engine.errors import ConfigurationError, GenerationError, PromptError, Unsupported
 from engine.options import EmbeddingOptions, GenerationOptions
 from engine.types import Answer, Image, Message, Request, Token, Usage
 from tests.engine.remote import Engines, engine, engines, environment, failure, plain, server, waits
-from tests.engine.talk import ask, said
+from tests.engine.talk import ask, dialogue, said
 from tests.servers import misbehaving
 from tests.servers.misbehaving import LOGPROB, Server, answering, held, refusing, streaming, together
 
@@ -343,3 +344,13 @@ def test_logs_have_no_prompt_and_no_token(
     assert "private" not in str(answer.error)
     assert "private" not in caplog.text
     assert "hf_secret" not in caplog.text
+
+
+def test_requests_may_come_one_by_one_while_others_are_answered(engine):
+    """As the platform's flow hands them over: what follows is known before a turn's last chunk is out."""
+    dialogues = [dialogue("a", "one", "two"), None, dialogue("b", "three")]
+    answered = dict(converse_in_flight(engine, iter(dialogues), GenerationOptions()))
+    assert {place: [answer.text for answer in answers] for place, answers in answered.items()} == {
+        0: ["ONE", "TWO"],
+        1: ["THREE"],
+    }

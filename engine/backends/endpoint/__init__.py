@@ -4,10 +4,11 @@ import asyncio
 import logging
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future
 from functools import partial
-from queue import SimpleQueue
+from itertools import chain, repeat
+from queue import Empty, SimpleQueue
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -25,6 +26,9 @@ from engine.types import Answer, Chunk, Request
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 Route = TypeVar("Route")
+_END = object()
+# Seconds after which a wait for answers looks for requests that have come meanwhile.
+PATIENCE = 0.05
 
 
 class EndpointEngine:
@@ -60,12 +64,18 @@ class EndpointEngine:
                 answers.setdefault(chunk.index, chunk.answer)
         return [answers[i] for i in range(len(requests))]
 
-    def stream(self, requests: Sequence[Request], follow: Follow | None = None) -> Iterator[Chunk]:
+    def stream(
+        self, requests: Iterable[Request | None], follow: Follow | None = None, in_pieces: bool = True
+    ) -> Iterator[Chunk]:
         """As `generate`, piece by piece as the server sends them, those of all requests mixed.
 
-        An answer that fails after its first piece is not asked for again: its last chunk has the error.
+        Requests are taken as places get free; None among them says that the next one is not there yet. An
+        answer that fails after its first piece is not asked for again: its last chunk has the error.
+
+        Args:
+            in_pieces: False gives each answer whole.
         """
-        return self._run(requests, follow, in_pieces=True)
+        return self._run(requests, follow, in_pieces)
 
     def embed(
         self, texts: Sequence[str], options: EmbeddingOptions | None = None, kind: str | None = None
@@ -109,27 +119,40 @@ class EndpointEngine:
         """Not of a server."""
         raise _unsupported("save")
 
-    def _run(self, requests: Sequence[Request], follow: Follow | None, in_pieces: bool) -> Iterator[Chunk]:
+    def _run(
+        self, requests: Iterable[Request | None], follow: Follow | None, in_pieces: bool
+    ) -> Iterator[Chunk]:
         chunks: SimpleQueue[Chunk] = SimpleQueue()
-        coming = iter(enumerate(requests))
+        coming = chain(requests, repeat(_END))
         live: dict[int, Future[None]] = {}
+        asked = 0
 
         def ask(index: int, request: Request) -> None:
             live[index] = self._submit(self._serve(index, request, in_pieces, chunks.put))
 
         try:
-            with Progress(len(requests)) as progress:
+            with Progress(len(requests) if isinstance(requests, Sized) else 0) as progress:
                 while True:
-                    while len(live) < self.options.max_concurrent and (first := next(coming, None)):
-                        ask(*first)
+                    request: object = _END
+                    while len(live) < self.options.max_concurrent and isinstance(
+                        request := next(coming), Request
+                    ):
+                        ask(asked, request)
+                        asked += 1
                     if not live:
-                        return
-                    chunk = chunks.get()
+                        if request is _END:
+                            return
+                        continue
+                    try:
+                        chunk = chunks.get(timeout=PATIENCE if request is None else None)
+                    except Empty:
+                        continue
+                    following = None
                     if chunk.answer is not None:
                         del live[chunk.index]
                         progress.answered(chunk.answer.usage.completion_tokens, len(live))
+                        following = follow(chunk.index, chunk.answer) if follow else None
                     yield chunk
-                    following = follow(chunk.index, chunk.answer) if follow and chunk.answer else None
                     if following is not None:
                         ask(chunk.index, following)
         finally:

@@ -15,6 +15,7 @@ from huggingface_hub.utils import build_hf_headers
 
 from engine.backends.endpoint import address, app
 from engine.backends.endpoint.refusals import Dropped, Refused, hint, parsed, reason, seconds
+from engine.environment import hub_token
 from engine.errors import AdapterError, ConfigurationError, GenerationError
 from engine.options import EndpointOptions
 
@@ -123,8 +124,6 @@ class Server:
         Raises:
             ConfigurationError: no server is named, or in two ways, or by what is no address.
         """
-        from engine.loading import hub_token
-
         self.options = options
         self.address = address.find(options, hub_token())
         self.name = self.address.name
