@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+from unittest import mock
 
 import pytest
 import torch
@@ -76,7 +78,8 @@ def test_the_page_keeps_its_text_and_shows_every_goal(documents):
 
 def test_json_is_the_last_thing_printed(monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.setattr(adapter, "QUICK", SIZES[adapter])
-    command.main(["adapter", "--quick", "--json"])
+    with mock.patch.dict(os.environ):  # The command changes it for the rest of its process.
+        command.main(["adapter", "--quick", "--json"])
     document = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert document["quick"]
     assert math.isfinite(document["figures"]["adapter.overhead"])
