@@ -7,7 +7,7 @@ from typing import Any
 from adapters.annotations import as_dict
 from adapters.failures import Failure
 from adapters.prompt_items import item_name
-from engine.dialogues import InFlightEngine, converse_in_flight
+from engine.dialogues import Engine, InFlightEngine, converse, converse_in_flight
 from engine.errors import AdapterError, ConfigurationError
 from engine.options import GenerationOptions
 from engine.types import Answer, Dialogue
@@ -45,8 +45,32 @@ class _Open:
                 self.fail(turn.key, answer.error)
 
     @property
+    def found(self) -> list[dict[str, Any]]:
+        """Its answers so far, in the order of its prompts."""
+        return [one for answers in self.answers for one in answers or ()]
+
+    @property
     def ended(self) -> bool:
         return None not in self.answers
+
+
+def answer_all(
+    engine: Engine, batch: Iterable[Mapping[str, Any]], signed: str, options: GenerationOptions, read: Read
+) -> tuple[list[list[dict[str, Any]]], list[Failure]]:
+    """The answers to every open turn of each item, all of them together, and what has none.
+
+    Raises:
+        ConfigurationError: an option that this model does not take.
+    """
+    items = [_opened(content, position, signed, read) for position, content in enumerate(batch)]
+    failures = [failure for item in items for failure in item.failures]
+    asked = [(item, number, dialogue) for item in items for number, dialogue in enumerate(item.dialogues)]
+    answered = converse(engine, [dialogue for _, _, dialogue in asked], options)
+    for (item, number, _), answers in zip(asked, answered, strict=True):
+        known = len(item.failures)
+        item.take(number, answers, signed)
+        failures += item.failures[known:]
+    return [item.found for item in items], failures
 
 
 def answer_each(
@@ -70,7 +94,7 @@ def answer_each(
     asked: dict[int, tuple[_Open, int]] = {}
 
     def end(item: _Open) -> None:
-        done(item.position, [one for answers in item.answers for one in answers or ()], item.failures)
+        done(item.position, item.found, item.failures)
 
     def dialogues() -> Iterator[Dialogue | None]:
         place = position = 0

@@ -9,16 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from adapters.annotations import as_dict
-from adapters.answering import Done, Grown, Read, answer_each
+from adapters.answering import Done, Grown, Read, answer_all, answer_each
 from adapters.calls import Calls
 from adapters.context import reader
 from adapters.failures import Failure, report
-from adapters.prompt_items import item_name
 from engine.configuration import override, split
-from engine.dialogues import Engine, converse
-from engine.errors import AdapterError, ConfigurationError
-from engine.types import Dialogue
+from engine.dialogues import Engine
+from engine.errors import ConfigurationError
 
 
 class HuggingAdapter(Calls):
@@ -106,32 +103,10 @@ class HuggingAdapter(Calls):
         Raises:
             ConfigurationError: an option that is unknown or cannot be, or a model that is not loaded.
         """
-        signed, read = model_name or self.name, self._reader()
         chosen = override(self.configuration.generation, options)
-        failed: list[Failure] = []
-        dialogues: list[tuple[int, Dialogue]] = []
-        for position, item in enumerate(batch):
-            name = item_name(item, f"item {position + 1}")
-            try:
-                found, unreadable = read(item, signed)
-            except AdapterError as error:
-                failed.append(Failure(position, name, None, str(error)))
-                continue
-            dialogues += [(position, dialogue) for dialogue in found]
-            failed += [Failure(position, name, key, str(error)) for key, error in unreadable.items()]
-        results: list[list[dict[str, Any]]] = [[] for _ in batch]
-        answered = converse(self.engine, [dialogue for _, dialogue in dialogues], chosen)
-        for (position, dialogue), answers in zip(dialogues, answered, strict=True):
-            name = item_name(batch[position], f"item {position + 1}")
-            for turn, answer in zip(dialogue.turns, answers, strict=True):
-                if isinstance(answer.error, ConfigurationError):
-                    raise answer.error  # All have the same options: it is wrong for all of them.
-                if answer.error is None:
-                    results[position].append(as_dict(turn.key, answer, signed))
-                else:
-                    failed.append(Failure(position, name, turn.key, str(answer.error)))
+        answers, failed = answer_all(self.engine, batch, model_name or self.name, chosen, self._reader())
         report(failed, failures)
-        return results
+        return answers
 
     def answer(
         self,

@@ -13,22 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from adapters import responses
 from adapters.responses import Run
+from adapters.traces import ROLES
 from engine.configuration import ALIASES, checked, override, unknown
 from engine.errors import ConfigurationError, PromptError, Unsupported
 from engine.options import EmbeddingOptions, GenerationOptions
-from engine.types import Image, Message, Part, Request, Role
+from engine.types import Image, Message, Part, Request
 
 if TYPE_CHECKING:
     from openai.types import Completion, CreateEmbeddingResponse
     from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 Prompt = str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]]
-ROLES: dict[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "assistant": "assistant",
-}
 
 
 class _StreamOptions(BaseModel):

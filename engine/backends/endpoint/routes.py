@@ -12,7 +12,7 @@ from engine.confidence import FIRST_TOP
 from engine.errors import ConfigurationError, PromptError, Unsupported
 from engine.options import GenerationOptions
 from engine.prompting import merged, readable
-from engine.templates import TEMPLATES, Template
+from engine.templates import find, no_template
 from engine.types import Request
 
 # A client, a request, whether it streams, and the extras that the server refuses → what it says.
@@ -110,11 +110,7 @@ def written(request: Request) -> Request:
         ConfigurationError: what is no valid template.
     """
     options = request.options
-    given = str(options.chat_template)
-    template = TEMPLATES.get(given) or Template(given)
-    if "{" not in template.text:
-        names = ", ".join(TEMPLATES)
-        raise ConfigurationError(f"option 'chat_template' is no Jinja template, nor one of {names}")
+    template = find(str(options.chat_template))
     try:
         rendered = render_jinja_template(
             [cast(Any, _said(request))],
@@ -124,7 +120,7 @@ def written(request: Request) -> Request:
             eos_token=_END,
         )
     except TemplateSyntaxError as error:
-        raise ConfigurationError(f"option 'chat_template' is no valid Jinja template: {error}") from None
+        raise no_template(str(error)) from None
     except TemplateError as error:
         raise PromptError(f"the chat_template refuses this conversation: {type(error).__name__}") from None
     prompt = rendered[0][0]
