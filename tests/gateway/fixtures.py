@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,10 +37,14 @@ def gateway() -> Iterator[Gateway]:
 
 
 @pytest.fixture
-def dl(gateway: Gateway) -> ModuleType:
+def dl(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The SDK, logged in to the gateway of this test."""
     import dtlpy
+    from dtlpy.services import api_client
 
+    # For each request it looks up the source of every frame above, a quarter of a second under pytest, and
+    # does nothing with it.
+    monkeypatch.setattr(api_client, "inspect", SimpleNamespace(stack=lambda: [None, None]))
     dtlpy.client_api.environments = {gateway.url: sdk_environment(gateway.url, gateway.token())}
     dtlpy.setenv(gateway.url)
     return dtlpy
