@@ -21,12 +21,14 @@ from adapters.remote import Record
 from adapters.reporting import Report
 from adapters.storing import Seen
 from adapters.streaming import Drafts
+from engine.configuration import override
 from engine.errors import ConfigurationError, Unsupported
+from engine.options import AdapterOptions
 from engine.types import Answer, Usage
 
 BATCH_SIZE = 32
-# Seconds between two updates of an answer that grows.
-INTERVAL = 0.5
+# Options of a run, for a user's own model file too.
+FLOW_OPTIONS = ("resume", "stream", "stream_interval")
 
 
 class PredictionError(Unfinished):
@@ -191,15 +193,15 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
         options: dict[str, Any],
     ) -> None:
         """Answers items as they come, and notes by item what was stored, where that is wanted."""
-        name, configuration = self.model_entity.name, self._snapshot()
-        streams = options.pop("stream", configuration.get("stream", False))
-        interval = options.pop("stream_interval", configuration.get("stream_interval", INTERVAL))
-        size = batch_size or configuration.get("batch_size") or BATCH_SIZE
+        name = self.model_entity.name
+        given = {key: options.pop(key) for key in FLOW_OPTIONS if key in options}
+        chosen = override(self._options(), {**given, "resume": resume})
+        size = batch_size or self._snapshot().get("batch_size") or BATCH_SIZE
         one_by_one = takes_one_by_one(self.adapter)
 
         def answer() -> None:
             if one_by_one:
-                grown = drafts.grown if streams else None
+                grown = drafts.grown if chosen.stream else None
                 self.adapter.answer(flow.coming(waiting=False), flow.done, name, grown, **options)
             else:
                 predict_batches(self.adapter, flow.coming(waiting=True), flow.done, name, size, **options)
@@ -213,12 +215,12 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
             name,
             lambda answers: [as_record(answer, self.model_entity) for answer in answers],
             ended,
-            resume=bool(configuration.get("resume") if resume is None else resume),
+            resume=chosen.resume,
             batch_size=1 if one_by_one else size,
             complete=self._completing(),
             drafts=lambda item_id: drafts.close(item_id),
         )
-        drafts = Drafts(self._draft, flow.seen, interval)
+        drafts = Drafts(self._draft, flow.seen, chosen.stream_interval)
         try:
             with Report(total, progress) as counted:
                 flow.run(items, answer)
@@ -232,11 +234,17 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
         answer = Answer(text, (), None, None, "length", Usage(0, 0))
         return as_record(as_dict(key, answer, self.model_entity.name), self.model_entity)
 
+    def _options(self) -> AdapterOptions:
+        if isinstance(self.adapter, HuggingAdapter):
+            return self.adapter.configuration.adapter
+        configuration = self._snapshot()  # The other keys are the user's own.
+        return override(AdapterOptions(), {key: configuration.get(key) for key in FLOW_OPTIONS})
+
     def _completing(self) -> Callable[[Record], Record]:
         """What adds to an item the texts of a search that its open questions name."""
         if not isinstance(self.adapter, HuggingAdapter):  # A user's own reads no context.
             return dict
-        chosen = self.adapter.configuration.adapter
+        chosen = self._options()
         return partial(
             context.complete,
             model_name=self.model_entity.name,

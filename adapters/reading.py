@@ -1,7 +1,6 @@
 """An item of the platform → what a model file is asked."""
 
 import json
-from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -10,6 +9,7 @@ from adapters.failures import Failure
 from adapters.prompt_items import has_messages, read
 from adapters.remote import Record, RemoteError
 from adapters.storing import Seen, answered, digest, whole
+from adapters.traces import is_trace
 from engine.errors import PromptError
 
 # A model's answers on items, by the item's id.
@@ -60,16 +60,19 @@ def prepare(seen: Seen, answers: Future[AnswersOf]) -> dict[str, Any] | Failure:
 def unanswered(item: dict[str, Any], answers: list[Record], model_name: str) -> dict[str, Any] | None:
     """The item with the prompts that have no complete answer yet; None where all have one.
 
-    Messages are one conversation: all of them stay while one is open.
+    Messages, and a trace, are one conversation: all of them stay while one is open.
     """
-    prompts, there = item.get("prompts"), answered(answers)
-    if not isinstance(prompts, Mapping) or not there:
+    there = answered(answers)
+    if not there:
         return item
     try:
         dialogues, _ = read(item, model_name)
     except PromptError:
         return item
     open_keys = {turn.key for dialogue in dialogues for turn in dialogue.turns} - there
+    if is_trace(item):
+        return item if open_keys else None
+    prompts = item["prompts"]
     messages = any(isinstance(prompts[key], list) for key in open_keys)
     left = {
         key: prompt

@@ -1,10 +1,10 @@
-"""`dl.LLMTrace` items: a list of messages in one JSON file, which also takes the answers. Pure.
+"""`dl.LLMTrace` items: a list of messages in one JSON file. Pure.
 
 A message's prompt key is its place in the list, as text.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from engine.errors import PromptError
@@ -40,42 +40,6 @@ def conversation(item: Mapping[str, Any], name: str) -> list[tuple[str, Message]
     return messages[: asked[-1] + 1] if asked else []
 
 
-def answered(
-    trace: Mapping[str, Any], answers: Iterable[Mapping[str, Any]], model: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The trace with a model's answers behind the questions; its earlier answers to them are replaced.
-
-    Args:
-        trace: the trace's JSON; it stays as it is.
-        answers: as `annotations.as_dict` has them.
-        model: the "name" and "model_id" that sign the answers.
-
-    Raises:
-        PromptError: a question is not there any more.
-    """
-    messages = list(trace["messages"])
-    for answer in sorted(answers, key=_place, reverse=True):
-        place = _place(answer)
-        if not (place < len(messages) and _role(messages[place]) == "user"):
-            raise PromptError(f"the trace has no question {place} any more: it was changed, run again")
-        end = place + 1
-        while end < len(messages) and _role(messages[end]) == "assistant":
-            end += 1
-        others = [one for one in messages[place + 1 : end] if _signature(one) != model["name"]]
-        messages[place + 1 : end] = [*others, _said(answer, model)]
-    return {**trace, "messages": messages}
-
-
-def _said(answer: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
-    confidence = answer["metadata"]["user"]["model"]["confidence"]
-    signed = dict(model) if confidence is None else {**model, "confidence": confidence}
-    return {"role": "assistant", "content": answer["coordinates"], "model_info": signed}
-
-
-def _place(answer: Mapping[str, Any]) -> int:
-    return int(answer["metadata"]["system"]["promptId"])
-
-
 def _message(given: Any, place: str) -> Message | None:
     role = _role(given)
     if role is None:
@@ -106,8 +70,3 @@ def _part(element: Any) -> Part | None:
 def _role(message: Any) -> Role | None:
     role = message.get("role") if isinstance(message, Mapping) else None
     return ROLES.get(role.lower()) if isinstance(role, str) else None
-
-
-def _signature(message: Mapping[str, Any]) -> Any:
-    model = message.get("model_info")
-    return model.get("name") if isinstance(model, Mapping) else None

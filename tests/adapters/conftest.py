@@ -86,13 +86,12 @@ def answering(model_entity: Callable[..., Any]) -> Callable[..., ModelAdapter]:
 
     def make(reply: Callable[[Request], str], name: str = "tiny", **configuration: Any) -> ModelAdapter:
         entities[name] = entities.get(name) or model_entity({"module_name": "tiny_talk"}, name)
-        hugging = HuggingAdapter({"model_name": name})
+        hugging = HuggingAdapter({"model_name": name, **configuration})
         hugging._engine = FakeEngine(reply)
         adapter = ModelAdapter()
         adapter.adapter = hugging
         # Its setter would write defaults to the platform.
         adapter._model_entity = entities[name]
-        adapter._model_entity.configuration.update(configuration)
         return adapter
 
     return make

@@ -62,6 +62,19 @@ def test_messages_are_answered_turn_by_turn_and_then_only_the_last(adapter, uplo
     assert second["2"]["id"] != first["2"]["id"], "the last turn is answered anew"
 
 
+def test_a_trace_is_answered_and_its_file_is_left_alone(adapter, dataset):
+    trace = dtlpy.LLMTrace(name="session.json")
+    trace.add_message({"role": "user", "content": "Hello"})
+    trace.add_message({"role": "user", "content": "And again"})
+    item = dataset.items.upload(local_path=trace, raise_on_error=True)
+    for _ in range(2):
+        _, returned = adapter.predict_items([item])
+        assert sorted(a["metadata"]["system"]["promptId"] for a in answers_on(item)) == ["0", "1"]
+        assert {annotation.id for annotation in returned} == {a["id"] for a in answers_on(item)}
+    assert adapter.predict_items([item], resume=True)[1] == [], "all its questions have an answer"
+    assert dtlpy.LLMTrace.from_item(item).to_json() == trace.to_json()
+
+
 def test_a_second_run_replaces_the_first(adapter, upload, questions):
     item = upload("questions.json", questions)
     adapter.predict_items([item])

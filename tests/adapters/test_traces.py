@@ -1,18 +1,14 @@
-"""Traces: a conversation in one list of messages, which takes the answers."""
+"""Traces: a conversation in one list of messages."""
 
-import copy
 import json
 import logging
 
 import dtlpy
 import pytest
 
-from adapters import prompt_items, traces
-from adapters.annotations import as_dict
+from adapters import prompt_items
 from engine.errors import PromptError
-from engine.types import Answer, Dialogue, Image, Message, Turn, Usage
-
-MODEL = {"name": "mine", "model_id": "17"}
+from engine.types import Dialogue, Image, Message, Turn
 
 
 def trace(*messages: tuple | dict) -> dict:
@@ -23,10 +19,6 @@ def trace(*messages: tuple | dict) -> dict:
             message if isinstance(message, dict) else {"role": message[0], "content": message[1]}
         )
     return json.loads(json.dumps(made.to_json()))
-
-
-def answer(place: int, text: str = "An answer", confidence: float | None = 0.5) -> dict:
-    return as_dict(str(place), Answer(text, (), None, confidence, "stop", Usage(0, 0)), "mine")
 
 
 def read(item: dict) -> list[Dialogue]:
@@ -100,36 +92,3 @@ def test_a_trace_without_a_question_says_so(messages: list):
 def test_a_trace_without_messages_says_what_is_needed(item: dict):
     with pytest.raises(PromptError, match="'messages' must be a list"):
         read({**item, "metadata": {"dltype": "llm_trace"}})
-
-
-def test_answers_stand_behind_their_questions_and_the_rest_stays():
-    item = {**trace(("user", "One"), ("user", "Two"), ("user", "Three")), "session": {"of": "somebody"}}
-    before = copy.deepcopy(item)
-    new = traces.answered(item, [answer(0), answer(2, "Another", None)], MODEL)
-    assert item == before
-    assert new == {
-        **before,
-        "messages": [
-            before["messages"][0],
-            {"role": "assistant", "content": "An answer", "model_info": {**MODEL, "confidence": 0.5}},
-            *before["messages"][1:],
-            {"role": "assistant", "content": "Another", "model_info": MODEL},
-        ],
-    }
-    dtlpy.LLMTrace.from_json(new)
-
-
-def test_a_second_answer_replaces_this_models_and_nobody_elses():
-    other = {"role": "assistant", "content": "Theirs", "model_info": {"name": "other"}}
-    human = {"role": "assistant", "content": "A person's"}
-    item = trace(("user", "One"), other, human)
-    once = traces.answered(item, [answer(0, "First")], MODEL)
-    twice = traces.answered(once, [answer(0, "Second")], MODEL)
-    assert [message["content"] for message in once["messages"]] == ["One", "Theirs", "A person's", "First"]
-    assert [message["content"] for message in twice["messages"]] == ["One", "Theirs", "A person's", "Second"]
-
-
-@pytest.mark.parametrize("messages", [[], [("assistant", "Hi")]])
-def test_a_question_that_is_gone_is_an_error(messages: list):
-    with pytest.raises(PromptError, match="no question 0 any more"):
-        traces.answered(trace(*messages), [answer(0)], MODEL)
