@@ -182,7 +182,7 @@ class Flow:
 
     def _read(self, seen: Seen, answers: Future[AnswersOf]) -> None:
         try:
-            prepared: Prepared | Failure | None = prepare(seen, answers)
+            prepared: Prepared | Failure | None = prepare(seen, answers, self._model_name)
             if self._resume and isinstance(prepared, dict):
                 prepared = unanswered(prepared, seen.answers, self._model_name)
             if isinstance(prepared, dict):
@@ -201,10 +201,11 @@ class Flow:
 
     def _store(self, seen: Seen, answers: Answers) -> None:
         """Sends an item's answers, and settles those of many items together."""
+        drafts = self._drafts(seen.id)
         try:
-            drafts = self._drafts(seen.id)
             stored = replace(storing.store(seen, self._annotate(answers)), drafts=drafts)
         except Exception as error:
+            discard(drafts)
             reason = f"its answers could not be stored ({type(error).__name__}: {error})"
             self._end(seen, [Failure(0, seen.id, None, reason)])
             return

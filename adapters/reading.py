@@ -8,7 +8,7 @@ from adapters import remote
 from adapters.failures import Failure
 from adapters.prompt_items import has_messages, read
 from adapters.remote import Record, RemoteError
-from adapters.storing import Seen, answered, digest, whole
+from adapters.storing import Seen, answered, answers_of, digest, whole
 from adapters.traces import is_trace
 from engine.errors import PromptError
 
@@ -30,11 +30,11 @@ def parsed(item_id: str, content: bytes) -> dict[str, Any] | Failure:
     return prompts
 
 
-def prepare(seen: Seen, answers: Future[AnswersOf]) -> dict[str, Any] | Failure:
+def prepare(seen: Seen, answers: Future[AnswersOf], model_name: str) -> dict[str, Any] | Failure:
     """An item as a model file reads it: its JSON, id, file name and (for messages) answers; notes its digest.
 
     Args:
-        answers: what is being asked for meanwhile.
+        answers: this model's on many items, which are being asked for meanwhile.
     """
     if seen.size > MAX_BYTES:
         reason = f"it has {seen.size / 2**20:.0f} MB, a prompt item has at most {MAX_BYTES >> 20}"
@@ -47,7 +47,7 @@ def prepare(seen: Seen, answers: Future[AnswersOf]) -> dict[str, Any] | Failure:
     if isinstance(prompts, Failure):
         return prompts
     try:
-        seen.answers = answers.result().get(seen.id, [])
+        seen.answers = _answers(seen, answers, model_name)
     except RemoteError as error:
         return Failure(0, seen.id, None, f"its answers could not be listed: {error}")
     seen.digest = digest(content)
@@ -55,6 +55,14 @@ def prepare(seen: Seen, answers: Future[AnswersOf]) -> dict[str, Any] | Failure:
     if has_messages(prompts):
         prepared["annotations"] = whole(seen.answers)
     return prepared
+
+
+def _answers(seen: Seen, answers: Future[AnswersOf], model_name: str) -> list[Record]:
+    try:
+        found = answers.result()
+    except RemoteError:  # Who cannot ask for those of all may ask for those of one.
+        found = answers_of(seen.dataset_id, [seen.id], model_name)
+    return found.get(seen.id, [])
 
 
 def unanswered(item: dict[str, Any], answers: list[Record], model_name: str) -> dict[str, Any] | None:

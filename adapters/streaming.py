@@ -99,7 +99,7 @@ class Drafts:
                 draft.id = stored["id"]
             else:
                 remote.ask("PUT", f"/annotations/{draft.id}", {"coordinates": text})
-        except (RemoteError, ValueError) as error:
+        except Exception as error:  # What is not shown meanwhile costs nobody an answer.
             logger.warning("item %s: an answer that grows could not be shown: %s", draft.item_id, error)
 
 

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 
 from adapters import remote
-from adapters.dataloop import ModelAdapter
+from adapters.dataloop import ModelAdapter, PredictionError
 from adapters.hugging import HuggingAdapter
 from engine.types import Request
 from tests.fakes import FakeEngine
+
+# What `asked` says to the item of the fixture `questions`, as `texts_on` has it.
+ANSWERS = [("first", "And again! (3)"), ("first", "Hello! (1)"), ("second", "Grüß Gott! (1)")]
 
 
 @pytest.fixture
@@ -97,6 +100,18 @@ def answering(model_entity: Callable[..., Any]) -> Callable[..., ModelAdapter]:
     return make
 
 
+@pytest.fixture
+def adapter(answering: Callable[..., ModelAdapter]) -> ModelAdapter:
+    """The platform's adapter around an engine that answers as `asked` does."""
+    return answering(asked)
+
+
+@pytest.fixture
+def changing(answering: Callable[..., ModelAdapter]) -> ModelAdapter:
+    """A second adapter of the same model, whose answers differ."""
+    return answering(lambda request: "old")
+
+
 def asked(request: Request) -> str:
     """An answer that tells what was asked last, and how many messages came before."""
     return f"{request.messages[-1].text}! ({len(request.messages)})"
@@ -110,3 +125,8 @@ def answers_on(item: Any) -> list[dict]:
 def texts_on(item: Any) -> list[tuple[str, str]]:
     """Prompt keys and texts of an item's annotations."""
     return sorted((a["metadata"]["system"]["promptId"], a["coordinates"]) for a in answers_on(item))
+
+
+def listed(raised: pytest.ExceptionInfo[PredictionError]) -> list[str]:
+    """Ids of the items that have no answer."""
+    return [failure.item for failure in raised.value.failures]

@@ -1,41 +1,19 @@
 """Whatever fails, each item has its answers once or is named, and nothing else on the platform is touched."""
 
-import json
 import math
-import os
-import subprocess
-import sys
-import threading
-from pathlib import Path
 
 import pytest
+import torch
 
 from adapters import remote, storing
 from adapters.annotations import as_dict, as_record, collection
 from adapters.dataloop import ModelAdapter, PredictionError
 from engine.errors import GenerationError
 from engine.types import Answer, Usage
-from tests.adapters.conftest import answers_on, asked, texts_on
-
-ROOT = Path(__file__).parents[2]
-ANSWERS = [("first", "And again! (3)"), ("first", "Hello! (1)"), ("second", "Grüß Gott! (1)")]
+from tests.adapters.conftest import ANSWERS, answers_on, asked, listed, texts_on
+from tests.engine.rows import breaking
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
-
-
-def listed(raised: pytest.ExceptionInfo[PredictionError]) -> list[str]:
-    return [failure.item for failure in raised.value.failures]
-
-
-@pytest.fixture
-def adapter(answering) -> ModelAdapter:
-    return answering(asked)
-
-
-@pytest.fixture
-def changing(answering):
-    """A second model adapter of the same model, whose answers differ."""
-    return answering(lambda request: "old")
 
 
 BROKEN = {
@@ -193,104 +171,6 @@ def test_a_part_of_250_answers_is_taken_back(adapter, changing, upload, many_que
     assert texts_on(item) == [("all", "old")] * 250
 
 
-KILLED = """
-import os, signal, sys
-import dtlpy as dl
-dl.setenv({url!r})
-from adapters.dataloop import ModelAdapter
-from adapters.hugging import HuggingAdapter
-from adapters import flow
-from tests.adapters.conftest import asked
-from tests.fakes import FakeEngine
-
-flow.TOGETHER = 4
-
-def reply(request):
-    if len(engine.batches) == 20:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return asked(request)
-
-engine = FakeEngine(reply)
-hugging = HuggingAdapter({{"model_name": "tiny"}})
-hugging._engine = engine
-adapter = ModelAdapter()
-adapter.adapter, adapter._model_entity = hugging, dl.models.get(model_id={model!r})
-adapter.predict_dataset(dl.datasets.get(dataset_id={dataset!r}))
-"""
-
-
-def test_a_run_goes_on_where_another_was_killed(
-    answering, upload, questions, messages, dataset, gateway, tmp_path
-):
-    half = answering(asked, resume=True)
-    items = [upload(f"{i}.json", [questions, messages][i % 2]) for i in range(12)]
-    script = KILLED.format(url=gateway.url, model=half.model_entity.id, dataset=dataset.id)
-    killed = subprocess.run(
-        [sys.executable, "-c", script],
-        env=os.environ | gateway.environment(tmp_path / "killed"),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert killed.returncode == -9, killed.stderr
-    before = {item.id: answers_on(item) for item in items}
-    assert 0 < sum(map(bool, before.values())) < 12
-    half.predict_dataset(dataset)
-    there = sum(map(len, before.values()))
-    assert len(half.adapter.engine.batches) == 6 * 3 + 6 * 2 - there
-    for i, item in enumerate(items):
-        now = answers_on(item)
-        assert all(answer in now for answer in before[item.id])
-        assert texts_on(item) == [ANSWERS, [("1", "Hello! (1)"), ("2", "And again! (3)")]][i % 2]
-
-
-def test_what_is_answered_is_left_alone_where_a_call_says_so(adapter, changing, upload, questions, messages):
-    items = [upload("questions.json", questions), upload("messages.json", messages)]
-    changing.predict_items(items)
-    old = [answers_on(item) for item in items]
-    _, returned = adapter.predict_items(items, resume=True)
-    assert returned == []
-    assert adapter.adapter.engine.batches == []
-    assert [answers_on(item) for item in items] == old
-
-
-def test_only_what_was_added_is_answered_where_a_run_resumes(adapter, changing, upload, questions, messages):
-    items = [upload("questions.json", questions), upload("messages.json", messages)]
-    changing.predict_items(items)
-    questions["prompts"]["third"] = {"1": {"mimetype": "application/text", "value": "New"}}
-    messages["prompts"]["3"] = [{"mimetype": "application/text", "value": "New"}]
-    items = [upload("questions.json", questions), upload("messages.json", messages)]
-    adapter.predict_items(items, resume=True)
-    old = [("first", "old"), ("first", "old"), ("second", "old")]
-    assert texts_on(items[0]) == [*old, ("third", "New! (1)")]
-    assert texts_on(items[1]) == [("1", "old"), ("2", "old"), ("3", "New! (5)")]
-
-
-def test_a_resumed_run_removes_what_a_killed_one_had_left(adapter, changing, upload, questions, gateway):
-    item = upload("questions.json", questions)
-    changing.predict_items([item])
-    gateway.fail("POST", "/query$", status=500, body='"delete": true', times=remote.TRIES)
-    adapter.predict_items([item])
-    assert len(answers_on(item)) == 6
-    adapter.predict_items([item], resume=True)
-    assert texts_on(item) == ANSWERS
-
-
-def test_an_item_that_is_deleted_while_it_is_answered_is_named(answering, upload, questions):
-    good, gone = upload("good.json", questions), upload("gone.json", questions)
-
-    def reply(request):
-        if len(adapter.adapter.engine.batches) == 4:
-            gone.delete()
-        return asked(request)
-
-    adapter = answering(reply)
-    with pytest.raises(PredictionError, match="deleted while it was answered") as raised:
-        adapter.predict_items([good, gone])
-    assert listed(raised) == [gone.id]
-    assert texts_on(good) == ANSWERS
-
-
 def test_an_item_that_was_deleted_before_is_named(adapter, upload, questions):
     gone, good = upload("gone.json", questions), upload("good.json", questions)
     gone.delete()
@@ -298,41 +178,6 @@ def test_an_item_that_was_deleted_before_is_named(adapter, upload, questions):
         adapter.predict_items([gone, good])
     assert listed(raised) == [gone.id]
     assert texts_on(good) == ANSWERS
-
-
-def test_an_item_that_is_changed_while_it_is_answered_keeps_its_answers(
-    answering, changing, upload, questions
-):
-    item, good = upload("questions.json", questions), upload("good.json", questions)
-    changing.predict_items([item])
-    old = answers_on(item)
-
-    def reply(request):
-        if not changed:
-            changed.append(
-                upload("questions.json", json.loads(json.dumps(questions).replace("Hello", "Adieu")))
-            )
-        return asked(request)
-
-    changed: list = []
-    with pytest.raises(PredictionError, match="it was changed while it was answered") as raised:
-        answering(reply).predict_items([item, good])
-    assert listed(raised) == [item.id]
-    assert answers_on(item) == old
-    assert texts_on(good) == ANSWERS
-
-
-def test_an_item_that_is_only_touched_while_it_is_answered_has_its_answers(answering, upload, questions):
-    item = upload("questions.json", questions)
-
-    def reply(request):
-        item.metadata["user"] = {"seen": len(adapter.adapter.engine.batches)}
-        item.update()
-        return asked(request)
-
-    adapter = answering(reply)
-    adapter.predict_items([item])
-    assert texts_on(item) == ANSWERS
 
 
 def test_a_conversation_on_which_the_model_fails_costs_no_other(answering, changing, upload, questions):
@@ -351,40 +196,19 @@ def test_a_conversation_on_which_the_model_fails_costs_no_other(answering, chang
     assert texts_on(item) == [("first", "old"), ("first", "old"), ("second", "Grüß Gott! (1)")]
 
 
-def test_two_runs_on_one_item_leave_one_answer_each(answering, upload, questions):
-    item = upload("questions.json", questions)
-    together = threading.Barrier(2)
-
-    def reply(text):
-        def say(request):
-            if request.messages[-1].text == "Grüß Gott":
-                together.wait()
-            return text
-
-        return say
-
-    adapters = [answering(reply("a")), answering(reply("b"))]
-    for _ in range(3):
-        threads = [threading.Thread(target=adapter.predict_items, args=[[item]]) for adapter in adapters]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        left = texts_on(item)
-        assert [key for key, _ in left] == ["first", "first", "second"]
-        assert len({text for _, text in left}) == 1
-
-
-def test_a_run_within_another_leaves_one_answer_each(answering, changing, upload, questions):
-    item = upload("questions.json", questions)
-
-    def reply(request):
-        if request.messages[-1].text == "Grüß Gott":
-            changing.predict_items([item])
-        return asked(request)
-
-    answering(reply).predict_items([item])
-    assert texts_on(item) == ANSWERS
+def test_out_of_memory_makes_smaller_batches_and_all_are_answered(
+    model_entity, tiny_model, upload, questions, caplog
+):
+    configuration = {"module_name": "auto_causal_lm", "model_name": str(tiny_model), "max_new_tokens": 8}
+    adapter = ModelAdapter(model_entity=model_entity(configuration))
+    items = [upload(f"{i}.json", questions) for i in range(3)]
+    adapter.predict_items(items)
+    expected = [texts_on(item) for item in items]
+    model, error = adapter.adapter.engine.loaded.model, torch.OutOfMemoryError("CUDA out of memory")
+    with breaking(model, lambda inputs: len(inputs["plan"].segments) > 2, error):
+        adapter.predict_items(items)
+    assert "a step of 6 rows failed" in caplog.text
+    assert [texts_on(item) for item in items] == expected
 
 
 def test_what_others_put_on_an_item_is_untouched(answering, upload, questions, dl):
@@ -414,47 +238,6 @@ def test_no_answers_remove_nothing(answering, changing, upload, questions):
 
     with pytest.raises(PredictionError, match="not today"):
         answering(reply).predict_items([item])
-    assert answers_on(item) == old
-
-
-def test_a_token_that_ends_is_renewed_as_the_sdk_does(adapter, upload, questions, gateway, dl, monkeypatch):
-    item = upload("questions.json", questions)
-    client = dl.client_api
-    client.token = gateway.token(expires_in=30)
-    monkeypatch.setattr(remote._login, "_next", 0.0)
-    renewed = []
-
-    def renew():
-        client.token = gateway.token()
-        renewed.append(client.token)
-        return True
-
-    monkeypatch.setattr(client, "renew_token_method", renew)
-    adapter.predict_items([item])
-    assert len(renewed) == 1
-    assert texts_on(item) == ANSWERS
-
-
-def test_a_token_that_cannot_be_renewed_is_a_plain_error(
-    answering, changing, upload, questions, gateway, dl, monkeypatch
-):
-    item = upload("questions.json", questions)
-    changing.predict_items([item])
-    old = answers_on(item)
-    good = gateway.token()
-
-    def reply(request):
-        dl.client_api.token = gateway.token(expires_in=30)
-        remote._login._next = 0.0
-        return asked(request)
-
-    with pytest.raises(
-        PredictionError, match="the token has expired and cannot be renewed: log in again"
-    ) as raised:
-        answering(reply).predict_items([item])
-    assert listed(raised) == [item.id]
-    assert good not in str(raised.value)
-    dl.client_api.token = good
     assert answers_on(item) == old
 
 

@@ -13,14 +13,7 @@ from adapters.dataloop import ModelAdapter, PredictionError
 from adapters.flow import Flow
 from engine.errors import ConfigurationError
 from engine.types import Answer
-from tests.adapters.conftest import answers_on, asked, texts_on
-
-ANSWERS = [("first", "And again! (3)"), ("first", "Hello! (1)"), ("second", "Grüß Gott! (1)")]
-
-
-@pytest.fixture
-def adapter(answering) -> ModelAdapter:
-    return answering(asked)
+from tests.adapters.conftest import ANSWERS, answers_on, asked, texts_on
 
 
 def of_items(gateway) -> Counter:
@@ -328,6 +321,14 @@ def test_answers_that_cannot_be_listed_name_their_items(
     with pytest.raises(PredictionError, match="its answers could not be listed: 500") as raised:
         adapter.predict_items([item])
     assert [failure.item for failure in raised.value.failures] == [item.id]
+
+
+def test_answers_that_cannot_be_listed_together_are_one_by_one(adapter, changing, upload, questions, gateway):
+    items = [upload(f"{i}.json", questions) for i in range(3)]
+    changing.predict_items(items)
+    gateway.fail("POST", "/query$", status=400)
+    adapter.predict_items(items)
+    assert [texts_on(item) for item in items] == [ANSWERS] * 3
 
 
 def test_the_flow_starts_nothing_before_it_runs():

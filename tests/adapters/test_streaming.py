@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from adapters import remote, streaming
+from adapters import flow, remote, streaming
 from adapters.dataloop import PredictionError
 from engine.errors import GenerationError
 from tests.adapters.conftest import answers_on, asked, texts_on
@@ -138,4 +138,16 @@ def test_a_run_that_breaks_off_takes_its_drafts_back(answering, upload, question
     monkeypatch.setattr(type(adapter.adapter.engine), "stream", breaking)
     with pytest.raises(RuntimeError, match="ends here"):
         adapter.predict_items([item])
+    assert answers_on(item) == []
+
+
+def test_where_a_writer_breaks_no_draft_stays(answering, upload, questions, monkeypatch):
+    def store(seen, annotations):
+        assert len(answers_on(item)) == 3
+        raise RuntimeError("a bug of ours")
+
+    item = upload("questions.json", questions)
+    monkeypatch.setattr(flow.storing, "store", store)
+    with pytest.raises(PredictionError, match="RuntimeError: a bug of ours"):
+        answering(asked, stream=True, stream_interval=0).predict_items([item])
     assert answers_on(item) == []
