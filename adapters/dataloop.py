@@ -8,19 +8,20 @@ from typing import Any
 import dtlpy as dl
 
 import models
-from adapters import artifacts, context, remote
+from adapters import context
 from adapters.annotations import as_dict, as_record, collection
-from adapters.embedding import Embedding
 from adapters.failures import Failure, Unfinished, report
-from adapters.flow import Flow
 from adapters.hugging import HuggingAdapter
+from adapters.platform import artifacts, remote
+from adapters.platform.embedding import Embedding
+from adapters.platform.flow import Flow
+from adapters.platform.reading import parsed
+from adapters.platform.remote import Record
+from adapters.platform.reporting import Report
+from adapters.platform.storing import Seen
+from adapters.platform.streaming import Drafts
 from adapters.predicting import predict_batches, predict_each, takes_one_by_one
 from adapters.prompt_items import has_messages
-from adapters.reading import parsed
-from adapters.remote import Record
-from adapters.reporting import Report
-from adapters.storing import Seen
-from adapters.streaming import Drafts
 from engine.configuration import override
 from engine.errors import ConfigurationError, Unsupported
 from engine.options import AdapterOptions

@@ -12,7 +12,7 @@ import torch
 
 from adapters.dataloop import ModelAdapter
 from adapters.hugging import HuggingAdapter
-from adapters.reading import parsed
+from adapters.platform.reading import parsed
 from benchmarks import models, workload
 from benchmarks.contest import ours
 from benchmarks.machine import Machine

@@ -117,7 +117,7 @@ def check(dataset: "dl.Dataset", listed: set[str], items: int) -> None:
 
 def everything(dataset: "dl.Dataset", resource: str) -> list[dict[str, Any]]:
     """All items or annotations of a dataset, whatever fails on the way."""
-    from adapters import remote
+    from adapters.platform import remote
 
     while True:
         try:

@@ -16,7 +16,7 @@ RINGS = {
 }
 # The command line and the platform reach a model by its name, through the registry.
 BY_NAME = {"adapters/cli.py", "adapters/dataloop.py", "adapters/manifest.py"}
-DTLPY = {"adapters/dataloop.py", "adapters/annotations.py", "adapters/remote.py"}
+DTLPY = {"adapters/dataloop.py", "adapters/annotations.py", "adapters/platform/remote.py"}
 
 
 def imported(path: Path) -> set[str]:

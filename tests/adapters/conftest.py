@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from adapters import remote
 from adapters.dataloop import ModelAdapter, PredictionError
 from adapters.hugging import HuggingAdapter
+from adapters.platform import remote
 from engine.types import Request
 from tests.fakes import FakeEngine
 

@@ -13,10 +13,10 @@ from typing import Any
 import dtlpy
 import pytest
 
-from adapters import artifacts
 from adapters.dataloop import ModelAdapter, PredictionError
 from adapters.failures import Failure
 from adapters.hugging import HuggingAdapter
+from adapters.platform import artifacts
 from engine.backends.local import LocalEngine
 from engine.errors import LoadError
 from tests import tiny

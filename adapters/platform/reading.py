@@ -4,11 +4,11 @@ import json
 from concurrent.futures import Future
 from typing import Any
 
-from adapters import remote
 from adapters.failures import Failure
+from adapters.platform import remote
+from adapters.platform.remote import Record, RemoteError
+from adapters.platform.storing import Seen, answered, answers_of, digest, whole
 from adapters.prompt_items import has_messages, read
-from adapters.remote import Record, RemoteError
-from adapters.storing import Seen, answered, answers_of, digest, whole
 from adapters.traces import is_trace
 from engine.errors import PromptError
 

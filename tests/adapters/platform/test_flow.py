@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from adapters import flow, remote, reporting
 from adapters.dataloop import ModelAdapter, PredictionError
-from adapters.flow import Flow
+from adapters.platform import flow, remote, reporting
+from adapters.platform.flow import Flow
 from engine.errors import ConfigurationError
 from engine.types import Answer
 from tests.adapters.conftest import ANSWERS, answers_on, asked, texts_on

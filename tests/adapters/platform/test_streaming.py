@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from adapters import flow, remote, streaming
 from adapters.dataloop import PredictionError
+from adapters.platform import flow, remote, streaming
 from engine.errors import GenerationError
 from tests.adapters.conftest import answers_on, asked, texts_on
 

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from adapters import remote
 from adapters.dataloop import PredictionError
+from adapters.platform import remote
 from tests.adapters.conftest import ANSWERS, answers_on, asked, listed, texts_on
 
 pytestmark = pytest.mark.usefixtures("no_pauses")

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from adapters import remote
-from adapters.remote import Record, RemoteError
-from adapters.storing import Seen
+from adapters.platform import remote
+from adapters.platform.remote import Record, RemoteError
+from adapters.platform.storing import Seen
 
 logger = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from adapters import storing
 from adapters.failures import Failure
-from adapters.reading import AnswersOf, prepare, unanswered
-from adapters.remote import Record, RemoteError
-from adapters.storing import Seen, Stored
-from adapters.streaming import discard
+from adapters.platform import storing
+from adapters.platform.reading import AnswersOf, prepare, unanswered
+from adapters.platform.remote import Record, RemoteError
+from adapters.platform.storing import Seen, Stored
+from adapters.platform.streaming import discard
 
 # Requests at a time, of those that read and of those that write.
 CONNECTIONS = 16

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from adapters import remote
 from adapters.failures import Failure, Unfinished, report
+from adapters.platform import remote
 from adapters.prompt_items import read
 from engine.errors import ConfigurationError, PromptError, Unsupported
 

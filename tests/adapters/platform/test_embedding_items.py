@@ -9,7 +9,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from adapters.dataloop import ModelAdapter
-from adapters.embedding import PROBE, EmbeddingError, Text, read_text
+from adapters.platform.embedding import PROBE, EmbeddingError, Text, read_text
 from engine.errors import ConfigurationError, PromptError, Unsupported
 from tests import sentences
 

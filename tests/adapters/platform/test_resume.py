@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from adapters import remote
+from adapters.platform import remote
 from tests.adapters.conftest import ANSWERS, answers_on, asked, texts_on
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
 
@@ -21,7 +21,7 @@ import dtlpy as dl
 dl.setenv({url!r})
 from adapters.dataloop import ModelAdapter
 from adapters.hugging import HuggingAdapter
-from adapters import flow
+from adapters.platform import flow
 from tests.adapters.conftest import asked
 from tests.fakes import FakeEngine
 

@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from adapters import remote
 from adapters.failures import Failure
-from adapters.remote import Record, RemoteError
+from adapters.platform import remote
+from adapters.platform.remote import Record, RemoteError
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""The platform: its items, read and answered and stored, many at a time."""
