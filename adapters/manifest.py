@@ -2,7 +2,7 @@
 
 import ast
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,10 @@ ENTRY_POINT = "adapters/dataloop.py"
 MODULE = "model-adapter"
 # What the Dockerfile starts from. The GPU pod takes it too: the GPU libraries come with torch.
 RUNNER_IMAGE = "hub.dataloop.ai/dtlpy-runner-images/cpu:python3.12_opencv"
+
+# What the functions take, by the platform's types.
+_ITEMS = {"items": "Item[]"}
+_DATASET = {"dataset": "Dataset", "filters": "Json"}
 
 
 def build(
@@ -71,7 +75,7 @@ def _compute(name: str, pod: str) -> dict[str, Any]:
             "podType": pod,
             "concurrency": 1,
             "runnerImage": RUNNER_IMAGE,
-            # predict_dataset and embed_dataset wait for executions of this service: it gets a second pod.
+            # embed_dataset waits for executions of this service: it gets a second pod.
             "autoscaler": {"type": "rabbitmq", "minReplicas": 0, "maxReplicas": 2, "queueLength": 1},
             "preemptible": False,
         },
@@ -87,35 +91,31 @@ def _module(entry_point: str) -> dict[str, Any]:
         "initInputs": [_port("model_entity", "Model")],
         "integrations": ["dl-huggingface-api-key"],
         "functions": [
-            {
-                "name": "predict_items",
-                "displayName": "Predict items",
-                "description": "Answers prompt items.",
-                "input": [_port("items", "Item[]")],
-                "output": [_port("items", "Item[]"), _port("annotations", "Annotation[]")],
-            },
-            {
-                "name": "predict_dataset",
-                "displayName": "Predict a dataset",
-                "description": "Answers the prompt items of a dataset that a filter selects.",
-                "input": [_port("dataset", "Dataset"), _port("filters", "Json")],
-                "output": [],
-            },
-            {
-                "name": "embed_items",
-                "displayName": "Embed items",
-                "description": "Makes vectors of text items and prompt items, which land as features.",
-                "input": [_port("items", "Item[]")],
-                "output": [_port("items", "Item[]"), _port("features", "Json")],
-            },
-            {
-                "name": "embed_dataset",
-                "displayName": "Embed a dataset",
-                "description": "Makes vectors of the items of a dataset that a filter selects.",
-                "input": [_port("dataset", "Dataset"), _port("filters", "Json")],
-                "output": [],
-            },
+            _function(
+                "predict_items", "Answers prompt items.", _ITEMS, _ITEMS | {"annotations": "Annotation[]"}
+            ),
+            _function(
+                "predict_dataset", "Answers prompt items of a dataset that a filter selects.", _DATASET
+            ),
+            _function(
+                "embed_items", "Stores vectors of items as features.", _ITEMS, _ITEMS | {"features": "Json"}
+            ),
+            _function(
+                "embed_dataset", "Stores vectors of items of a dataset that a filter selects.", _DATASET
+            ),
         ],
+    }
+
+
+def _function(
+    name: str, description: str, takes: Mapping[str, str], gives: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "displayName": name.replace("_", " ").capitalize(),
+        "description": description,
+        "input": [_port(*port) for port in takes.items()],
+        "output": [_port(*port) for port in (gives or {}).items()],
     }
 
 

@@ -37,6 +37,15 @@ class InFlightEngine(Engine, Protocol):
         ...
 
 
+def gathered(chunks: Iterable[Chunk], count: int) -> list[Answer]:
+    """The answers to so many requests, in their order; those to what was asked next are left out."""
+    answers: dict[int, Answer] = {}
+    for chunk in chunks:
+        if chunk.answer is not None:
+            answers.setdefault(chunk.index, chunk.answer)
+    return [answers[i] for i in range(count)]
+
+
 @dataclass(slots=True)
 class _Talk:
     """A dialogue on its way."""

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from engine.errors import PromptError
+from engine.text import encodable
 
 # Nobody who writes a prompt can know it, and no template has a reason to change it.
 MARK = f"<{secrets.token_hex(12)}>"
@@ -53,8 +54,7 @@ class Escaping:
         if marked == text and self._normalize:
             # Such tokens are looked for in the text as it is normalized, in small letters, say.
             hidden = [self._normalize(name) for name in self._normalized if controls(name)]
-            readable = text.encode("utf-8", "replace").decode()  # Half a surrogate pair is not.
-            if hidden and _one_of(hidden).search(self._normalize(readable)):
+            if hidden and _one_of(hidden).search(self._normalize(encodable(text))):
                 return MARK + text
         return marked
 

@@ -13,6 +13,7 @@ from engine.errors import ConfigurationError, PromptError
 from engine.escaping import Escaping
 from engine.options import GenerationOptions
 from engine.templates import TEMPLATES, Template, find, no_template
+from engine.text import encodable
 from engine.types import Image, Message
 
 logger = logging.getLogger(__name__)
@@ -118,8 +119,7 @@ class Prompter:
             raise PromptError(
                 f"the model's chat template refuses this conversation: {_words(error, template.text)}"
             ) from None
-        # Half of a surrogate pair, which JSON can hold, is no text that a tokenizer takes.
-        text = text.encode("utf-8", "replace").decode()
+        text = encodable(text)
         ids = self.read(text, options)
         if not ids:
             raise PromptError("the model's chat template writes nothing for this conversation: change it")

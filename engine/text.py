@@ -1,4 +1,4 @@
-"""Tokens → text while an answer grows, each token decoded a bounded number of times."""
+"""Text as tokenizers take it, and tokens → text while an answer grows, decoded a bounded number of times."""
 
 from collections.abc import Sequence
 
@@ -10,6 +10,11 @@ _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 _LONGEST_START = 3
 # After so many tokens that end in no character none is awaited any more.
 _LONGEST_WAIT = 64
+
+
+def encodable(text: str) -> str:
+    """A text without halves of surrogate pairs: JSON can hold them, no tokenizer or request takes them."""
+    return text.encode("utf-8", "replace").decode()
 
 
 class Decoder:

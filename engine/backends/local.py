@@ -11,7 +11,7 @@ import numpy as np
 
 from engine import confidence, generation, scoring
 from engine.choosing import Decoding, Generated, Row
-from engine.dialogues import Follow
+from engine.dialogues import Follow, gathered
 from engine.embedding import DEFAULTS, Embedder
 from engine.errors import AdapterError, PromptError, Unsupported
 from engine.generation import Generation
@@ -49,11 +49,7 @@ class LocalEngine:
             follow: told each answer as it comes; what it returns is asked next, while the conversation so far
                 is still held. The answers to that go to `follow` alone.
         """
-        answers: dict[int, Answer] = {}
-        for chunk in self._run(requests, follow, in_pieces=False):
-            if chunk.answer is not None:
-                answers.setdefault(chunk.index, chunk.answer)
-        return [answers[i] for i in range(len(requests))]
+        return gathered(self._run(requests, follow, in_pieces=False), len(requests))
 
     def stream(
         self, requests: Iterable[Request | None], follow: Follow | None = None, in_pieces: bool = True

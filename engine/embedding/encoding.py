@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from engine import packing
 from engine.errors import ConfigurationError, Unsupported
+from engine.memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -73,13 +74,31 @@ class Encoder:
             ConfigurationError: a layer that the model does not have.
         """
         width = self.width
-        for batch in self._batches([len(tokens) for tokens in texts]):
-            with torch.inference_mode():
-                states = self._states(self.way, [texts[i] for i in batch], layer)
-            width = states[0].shape[1]
-            yield batch, states
+        for whole in self._batches([len(tokens) for tokens in texts]):
+            for batch, states in self._halved(whole, texts, layer):
+                width = states[0].shape[1]
+                yield batch, states
         if empty := [i for i, tokens in enumerate(texts) if not tokens]:
             yield empty, [torch.zeros(0, width)] * len(empty)
+
+    def _halved(
+        self, batch: list[int], texts: Sequence[Sequence[int]], layer: int
+    ) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
+        """The states of a batch; where memory runs out, of its halves."""
+        try:
+            with torch.inference_mode():
+                states = self._states(self.way, [texts[i] for i in batch], layer)
+        except Exception as error:
+            if len(batch) == 1 or not is_out_of_memory(error):
+                raise
+            logger.warning("%d texts do not fit into memory (%s): trying halves", len(batch), error)
+        else:
+            yield batch, states
+            return
+        # Not within `except`: there the error still holds what filled the memory.
+        half = len(batch) // 2
+        yield from self._halved(batch[:half], texts, layer)
+        yield from self._halved(batch[half:], texts, layer)
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         # The longest first: where memory is short, it is short at once.

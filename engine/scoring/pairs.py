@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from engine.errors import PromptError
 from engine.prompting import Prompter
+from engine.text import encodable
 from engine.types import Request
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Pairs:
         """
         if isinstance(candidates, str) or not candidates:
             raise PromptError("it has no list of candidates: give at least one text in a list")
-        texts = [_readable(candidate) for candidate in candidates]
+        texts = [encodable(candidate) for candidate in candidates]
         if "" in texts:
             raise PromptError(f"candidate {texts.index('')} is empty: leave it out, or give it a text")
         whole, encode = self._prompt(prompt, texts)
@@ -68,7 +69,7 @@ class Pairs:
     def _prompt(self, prompt: Request | str, candidates: Sequence[str] = ()) -> tuple[str, Encode]:
         """A prompt as text, and what encodes texts that begin with it."""
         if isinstance(prompt, str):
-            return _readable(prompt), self._plain
+            return encodable(prompt), self._plain
         # Turns are dropped so that the longest candidate fits, not the longest answer.
         room = max((len(self._bare(candidate)) for candidate in candidates), default=1)
         options = prompt.options.model_copy(update={"max_new_tokens": room})
@@ -129,8 +130,3 @@ class Pairs:
             return ids
         logger.warning("a prompt of %d tokens is cut to its last %d, to fit the window", len(ids), room)
         return ids[-room:]
-
-
-def _readable(text: str) -> str:
-    # Half of a surrogate pair, which JSON can hold, is no text that a tokenizer takes.
-    return text.encode("utf-8", "replace").decode()

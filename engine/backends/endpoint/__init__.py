@@ -17,7 +17,7 @@ from engine.backends.endpoint import embedding, routes
 from engine.backends.endpoint.refusals import Dropped, Refused
 from engine.backends.endpoint.reply import Growth, Reply
 from engine.backends.endpoint.wire import Client, Server
-from engine.dialogues import Follow
+from engine.dialogues import Follow, gathered
 from engine.errors import AdapterError, GenerationError, Unsupported
 from engine.options import EmbeddingOptions, EndpointOptions
 from engine.progress import Progress
@@ -58,11 +58,7 @@ class EndpointEngine:
             follow: told each answer as it comes; what it returns is asked next. The answers to that go to
                 `follow` alone.
         """
-        answers: dict[int, Answer] = {}
-        for chunk in self._run(requests, follow, in_pieces=False):
-            if chunk.answer is not None:
-                answers.setdefault(chunk.index, chunk.answer)
-        return [answers[i] for i in range(len(requests))]
+        return gathered(self._run(requests, follow, in_pieces=False), len(requests))
 
     def stream(
         self, requests: Iterable[Request | None], follow: Follow | None = None, in_pieces: bool = True

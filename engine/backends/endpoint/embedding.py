@@ -9,6 +9,7 @@ import numpy as np
 from engine.backends.endpoint.wire import Client
 from engine.errors import ConfigurationError, GenerationError
 from engine.options import EmbeddingOptions
+from engine.text import encodable
 
 _BATCH = 32  # Texts of a request: what servers take by default.
 Route = Callable[[Client, list[str], EmbeddingOptions], Awaitable[np.ndarray]]
@@ -27,7 +28,7 @@ def batches(texts: Sequence[str], options: EmbeddingOptions, kind: str | None) -
     prefixes = {None: "", "query": options.query_prefix or "", "document": options.document_prefix or ""}
     if kind not in prefixes:
         raise ConfigurationError(f"there is no prompt {kind!r}: a server's model has query and document")
-    prefixed = [(prefixes[kind] + text).encode("utf-8", "replace").decode() for text in texts]
+    prefixed = [encodable(prefixes[kind] + text) for text in texts]
     return [prefixed[i : i + _BATCH] for i in range(0, len(prefixed), _BATCH)]
 
 

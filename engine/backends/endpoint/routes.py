@@ -13,6 +13,7 @@ from engine.errors import ConfigurationError, PromptError, Unsupported
 from engine.options import GenerationOptions
 from engine.prompting import merged, readable
 from engine.templates import find, no_template
+from engine.text import encodable
 from engine.types import Request
 
 # A client, a request, whether it streams, and the extras that the server refuses → what it says.
@@ -48,7 +49,7 @@ async def completion(
     prompt = request.prompt
     body = _openai(request.options, without) | {
         "model": client.server.options.model_name or "dummy",
-        "prompt": _clean(prompt) if isinstance(prompt, str) else list(prompt or ()),
+        "prompt": encodable(prompt) if isinstance(prompt, str) else list(prompt or ()),
     }
     top = body.pop("top_logprobs", 0)
     if body.pop("logprobs", False):
@@ -81,7 +82,7 @@ def tgi(client: Client, request: Request, stream: bool, without: frozenset[str])
     sampled = options.sampled
     return _each(
         client.text_generation(
-            _clean(request.prompt),
+            encodable(request.prompt),
             model=f"{root}/generate{'_stream' if stream else ''}" if root else None,
             details=True,
             stream=stream,
@@ -134,10 +135,10 @@ def written(request: Request) -> Request:
 
 
 def _said(request: Request) -> list[dict[str, str]]:
-    chat = readable(request.messages, _clean)
+    chat = readable(request.messages, encodable)
     system = request.options.system_prompt
     if system and all(message["role"] != "system" for message in chat):
-        chat.insert(0, {"role": "system", "content": _clean(system)})
+        chat.insert(0, {"role": "system", "content": encodable(system)})
     return merged(chat)
 
 
@@ -174,8 +175,3 @@ def _top(options: GenerationOptions) -> int:
 
 def _usage(stream: bool, without: frozenset[str]) -> dict[str, bool]:
     return {"include_usage": True} if stream and "stream_options" not in without else {}
-
-
-def _clean(text: str) -> str:
-    # Half of a surrogate pair, which JSON can hold, cannot be sent.
-    return text.encode("utf-8", "replace").decode()
