@@ -34,7 +34,10 @@ GOALS = {
     "embedding.vs_sentence_transformers": ("sentence-transformers' `encode`", "≥ 1.6"),
     "adapter.overhead": ("the ModelAdapter's own time over the engine's, 64 items", "≤ 0.03"),
     "platform.vs_sdk": ("the SDK's own `predict_items` at 100 ms a request", "≥ 3"),
-    "platform.over_engine": ("the engine's own time for the same prompts, at 100 ms a request", "≤ 1.15"),
+    "platform.over_engine": (
+        "the engine's own time for the same prompts; the first download and the last upload left out",
+        "≤ 1.15",
+    ),
 }
 
 # What is shown of each contender of generation.
