@@ -60,7 +60,7 @@ async def upload(request: web.Request) -> web.Response:
     filename = "/" + parts.get("path", b"").decode().lstrip("/")
     if filename.endswith("/"):
         raise Refusal(400, "'path' must end in a file name")
-    existing = store.find("items", datasetId=dataset["id"], filename=filename)
+    existing = store.find("items", filename=filename, datasetId=dataset["id"])
     if existing and request.query.get("mode") != "overwrite":
         return web.json_response(existing[0], headers={"x-item-op": "skip"})
     if existing:
