@@ -29,10 +29,7 @@ def as_dict(key: str, answer: Answer, model_name: str) -> dict[str, Any]:
 
 def as_record(answer: Mapping[str, Any], model: dl.Model) -> dict[str, Any]:
     """An answer, as `as_dict` has it, as the platform stores it: as from `collection`, without entities."""
-    signature = {"name": model.name, "model_id": model.id}
-    confidence = answer["metadata"]["user"]["model"]["confidence"]
-    if confidence is not None:
-        signature["confidence"] = confidence
+    signature = _signature(answer, model)
     key = answer["metadata"]["system"]["promptId"]
     return {
         "type": "text",
