@@ -136,7 +136,9 @@ def _get(host: str, path: str, limit: int, seconds: float) -> bytes | str:
             raise PromptError(f"{host} broke off, or took more than {seconds:g} seconds")
         return content
     except (OSError, http.client.HTTPException) as error:
-        late = f": it took more than {seconds:g} seconds" if connection.late else ""
-        raise PromptError(f"{host} cannot be asked ({type(error).__name__}){late}") from None
+        # Each wait has the same limit as the whole: which of the two ends first is chance.
+        late = connection.late or isinstance(error, TimeoutError)
+        reason = f": it took more than {seconds:g} seconds" if late else ""
+        raise PromptError(f"{host} cannot be asked ({type(error).__name__}){reason}") from None
     finally:
         connection.end()

@@ -227,6 +227,17 @@ def test_a_host_that_never_ends_is_cut_off(internet: Internet, headers: dict, dr
         ended.set()
 
 
+def test_a_timeout_of_the_socket_is_told_like_one_of_the_whole(
+    internet: Internet, monkeypatch: pytest.MonkeyPatch
+):
+    def late(address: tuple[str, int], timeout: float) -> socket.socket:
+        raise TimeoutError
+
+    monkeypatch.setattr(fetching.socket, "create_connection", late)
+    with pytest.raises(PromptError, match="more than 20 seconds"):
+        fetch("https://files.test/a?b=c")
+
+
 def test_an_error_names_the_host_and_not_the_address_with_its_secrets(internet: Internet):
     internet.paths["/a?signature=secret"] = lambda: (500, {}, [b""])
     for url in ("https://files.test/a?signature=secret", "https://nobody.test/a?signature=secret"):
