@@ -61,13 +61,27 @@ def test_matrices_are_packed(architecture: str):
     model = tiny.random_model(architecture)
     lay_out(model)
     layers = model.get_submodule(model.base_model_prefix)
-    packed = {name.split(".")[-2] for name, weight in layers.named_parameters() if weight.is_mkldnn}
+    parameters = layers.named_parameters(remove_duplicate=False)
+    packed = {name.split(".")[-2] for name, weight in parameters if weight.is_mkldnn}
     llama = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     assert packed == (llama if architecture == "llama" else {"c_attn", "c_proj", "c_fc"})
 
 
-def test_an_output_layer_that_is_the_embedding_stays_so():
+def test_an_output_layer_that_is_the_embedding_is_packed_beside_it():
     model = tiny.random_model("llama", tie_word_embeddings=True)
+    before = logits(model)
+    lay_out(model)
+    assert model.lm_head.weight.is_mkldnn
+    assert not model.model.embed_tokens.weight.is_mkldnn
+    torch.testing.assert_close(logits(model), before, atol=1e-5 * before.abs().max().item(), rtol=1e-5)
+    restore(model)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+def test_an_output_layer_stays_the_embedding_where_the_memory_is_short(monkeypatch):
+    model = tiny.random_model("llama", tie_word_embeddings=True)
+    available = model.lm_head.weight.nbytes
+    monkeypatch.setattr(weights.psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
     before = logits(model)
     lay_out(model)
     assert model.lm_head.weight is model.model.embed_tokens.weight
@@ -152,7 +166,7 @@ def test_a_packed_layer_of_bfloat16_gives_the_same_bits(rows: int, bias: bool):
     x = torch.randn(2, rows, 64, dtype=torch.bfloat16)
     with torch.no_grad():
         before = layer(x)
-        pack(layer)
+        pack([layer])
         assert layer.weight.is_mkldnn
         assert torch.equal(layer(x), before)
 

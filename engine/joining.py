@@ -1,0 +1,93 @@
+"""Layers that read one tensor (query, key and value; gate and up), as one matrix product.
+
+A product of few rows costs little but its own start, so that one over three weights takes less than three.
+Which layers they are is seen on a trial, not known by name.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+Matrix = nn.Linear | Conv1D
+
+
+def siblings(model: PreTrainedModel, layers: Collection[Matrix]) -> list[list[Matrix]]:
+    """The layers, those of one module that read one tensor together, in the order in which they do.
+
+    Runs the model on two tokens. Each layer is alone where that fails, or where it runs more than once.
+    """
+    reads = _reads(model, layers)
+    parents = {child: module for module in model.modules() for child in module.children()}
+    times = Counter(layer for layer, _ in reads)
+    groups: dict[tuple[nn.Module, int], list[Matrix]] = {}
+    for layer, x in reads:  # All tensors live: no two have one id.
+        if times[layer] == 1:
+            groups.setdefault((parents[layer], id(x)), []).append(layer)
+    together = [group for group in groups.values() if len(group) > 1]
+    known = {layer for group in together for layer in group}
+    return together + [[layer] for layer in layers if layer not in known]
+
+
+def _reads(model: PreTrainedModel, layers: Collection[Matrix]) -> list[tuple[Matrix, torch.Tensor]]:
+    """Each layer that runs on a trial, and what it is given."""
+    reads: list[tuple[Matrix, torch.Tensor]] = []
+
+    def note(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        assert isinstance(layer, Matrix)
+        reads.append((layer, inputs[0]))
+
+    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
+    tokens = torch.zeros(1, 2, dtype=torch.long)
+    decoder = {"decoder_input_ids": tokens} if model.config.is_encoder_decoder else {}
+    try:
+        with torch.inference_mode():
+            model(input_ids=tokens, **decoder)
+    except Exception:  # A model's code is its author's.
+        return []
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return reads
+
+
+class Product:
+    """The weights of layers that read one tensor, in oneDNN's blocks.
+
+    Attributes:
+        weight: (outputs of all layers, inputs).
+    """
+
+    def __init__(self, layers: Sequence[Matrix]) -> None:
+        weights = [layer.weight.t() if isinstance(layer, Conv1D) else layer.weight for layer in layers]
+        self._sizes = [len(weight) for weight in weights]
+        packed = torch.ops.mkldnn._reorder_linear_weight(torch.cat(weights).detach())
+        self.weight = nn.Parameter(packed, requires_grad=False)
+        self._bias = None
+        if any(layer.bias is not None for layer in layers):
+            self._bias = torch.cat([_bias(layer) for layer in layers]).detach()
+        # In one piece, so that no thread sees half of what another one sets.
+        self._last: tuple[torch.Tensor | None, tuple[torch.Tensor, ...]] = None, ()
+
+    def dense(self, number: int) -> torch.Tensor:
+        """(outputs, inputs) the weight of one layer."""
+        return self.weight.to_dense().split(self._sizes)[number].clone()
+
+    def run(self, number: int, x: torch.Tensor) -> torch.Tensor:
+        """What one of the layers makes of a tensor; the first to be asked computes it for the others, too."""
+        read, made = self._last
+        if read is not x:
+            y = torch.ops.mkldnn._linear_pointwise(x, self.weight, self._bias, "none", [], "")
+            made = y.split(self._sizes, -1)
+        last = number == len(self._sizes) - 1
+        self._last = (None, ()) if last else (x, made)
+        return made[number]
+
+
+def _bias(layer: Matrix) -> torch.Tensor:
+    if layer.bias is not None:
+        return layer.bias
+    return layer.weight.new_zeros(layer.weight.shape[1 if isinstance(layer, Conv1D) else 0])
