@@ -2,9 +2,11 @@
 FROM hub.dataloop.ai/dtlpy-runner-images/cpu:python3.12_opencv
 
 USER 1000
-# HF_HOME is where weights are kept; a GPU pod gives its GPU to containers that ask for it.
+# HF_HOME is where weights are kept; a GPU pod gives its GPU to containers that ask for it. Threads that wait for
+# each other spin this long: by default so long that on shared cores they keep each other from working.
 ENV HOME=/tmp \
     HF_HOME=/tmp/huggingface \
+    GOMP_SPINCOUNT=5000 \
     PATH=/tmp/.local/bin:$PATH \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility

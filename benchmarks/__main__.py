@@ -22,7 +22,7 @@ def main(words: list[str] | None = None) -> None:
         os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": folder, "DATALOOP_PATH": folder}
         # On a busy machine threads that spin while they wait double a contender's time, but for those of
         # continuous batching, whose second pool makes OpenMP spin less: all of them are to spin little.
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
         run([arguments.name] if arguments.name else list(NAMES), arguments.quick, arguments.json)
 
 

@@ -19,6 +19,7 @@ from engine.joining import Matrix, Product, siblings
 
 logger = logging.getLogger(__name__)
 
+
 def multiplies(dtype: torch.dtype) -> bool:
     """Whether this machine's CPU has matrix instructions for a dtype; without, half precision is emulated."""
     if dtype == torch.float32:

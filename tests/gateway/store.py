@@ -1,6 +1,7 @@
 """What the platform keeps: JSON records in memory, the bytes of items in files."""
 
 import itertools
+import posixpath
 import secrets
 import time
 from collections import defaultdict
@@ -67,8 +68,9 @@ class Store:
         self.blobs = folder / "blobs"
         self.blobs.mkdir(parents=True)
         self.tables: dict[str, dict[str, Record]] = defaultdict(dict)
-        # With many annotations a search through all of them takes too long.
+        # With many items a search through all of them, or all annotations, takes too long.
         self._of_items: dict[str, dict[str, Record]] = defaultdict(dict)
+        self._named: dict[tuple[str, str], str] = {}
 
     def add(self, table: str, record: Record, user: str) -> Record:
         """Give the record an id, dates and a creator, and keep it."""
@@ -99,6 +101,17 @@ class Store:
         of_item = table == "annotations" and "itemId" in fields
         among = self._of_items[fields["itemId"]] if of_item else self.tables[table]
         return [row for row in among.values() if all(row.get(k) == v for k, v in wanted)]
+
+    def rename(self, item: Record, filename: str) -> None:
+        """Let an item lie at a path of its dataset."""
+        filename = "/" + filename.lstrip("/")
+        item.update(filename=filename, name=posixpath.basename(filename), dir=posixpath.dirname(filename))
+        self._named[item["datasetId"], filename] = item["id"]
+
+    def item_at(self, dataset_id: str, filename: str) -> Record | None:
+        """The item at a path of a dataset."""
+        item = self.tables["items"].get(self._named.get((dataset_id, filename), ""))
+        return item if item is not None and item["filename"] == filename else None
 
     def touch(self, record: Record, user: str) -> Record:
         """Note who changed the record and when."""

@@ -2,7 +2,6 @@
 
 import json
 import mimetypes
-import posixpath
 import re
 
 from aiohttp import BodyPartReader, web
@@ -47,11 +46,6 @@ def _write(request: web.Request, item: Record, content: bytes) -> None:
         system["shebang"] = shebang
 
 
-def _rename(item: Record, filename: str) -> None:
-    filename = "/" + filename.lstrip("/")
-    item.update(filename=filename, name=posixpath.basename(filename), dir=posixpath.dirname(filename))
-
-
 @routes.post("/datasets/{id}/items")
 async def upload(request: web.Request) -> web.Response:
     store, user = request.app[STORE], request[USER]
@@ -60,17 +54,17 @@ async def upload(request: web.Request) -> web.Response:
     filename = "/" + parts.get("path", b"").decode().lstrip("/")
     if filename.endswith("/"):
         raise Refusal(400, "'path' must end in a file name")
-    existing = store.find("items", filename=filename, datasetId=dataset["id"])
+    existing = store.item_at(dataset["id"], filename)
     if existing and request.query.get("mode") != "overwrite":
-        return web.json_response(existing[0], headers={"x-item-op": "skip"})
+        return web.json_response(existing, headers={"x-item-op": "skip"})
     if existing:
-        item, done = store.touch(existing[0], user), "overwrite"
+        item, done = store.touch(existing, user), "overwrite"
     else:
         item, done = store.add("items", {"type": "file", "hidden": False, "metadata": {}}, user), "created"
         location = f"{request.url.origin()}{PREFIX}/items/{item['id']}"
         item |= {"datasetId": dataset["id"], "annotated": False, "annotationsCount": 0}
         item |= {"url": location, "stream": f"{location}/stream", "annotations": f"{location}/annotations"}
-        _rename(item, filename)
+        store.rename(item, filename)
     merge(item["metadata"], json.loads(parts.get("metadata", b"{}")))
     if "description" in parts:
         item["description"] = parts["description"].decode()
@@ -106,7 +100,7 @@ async def update(request: web.Request) -> Record:
     changes = allowed_metadata(request, await request.json())
     merge(item, changes)
     if "filename" in changes:
-        _rename(item, changes["filename"])
+        request.app[STORE].rename(item, changes["filename"])
     return request.app[STORE].touch(item, request[USER])
 
 
