@@ -154,13 +154,15 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
             PredictionError: at the end, when some have no answer; all others are stored.
         """
         chosen = {item.id: item for item in items}
-        stored: dict[str, list[Record]] = {}
-        self._run(chosen.values(), len(chosen), stored, batch_size, progress, resume, kwargs)
-        annotations = []
-        for identity, item in chosen.items():
-            records = stored.get(identity) or []
-            annotations += dl.AnnotationCollection.from_json(_json=records, item=item).annotations
-        return items, annotations
+        stored: dict[str, list[dl.Annotation]] = {}
+
+        def keep(identity: str, records: list[Record]) -> None:
+            # Here, while others are answered: the SDK copies each record in depth.
+            made = dl.AnnotationCollection.from_json(_json=records, item=chosen[identity])
+            stored[identity] = made.annotations
+
+        self._run(chosen.values(), len(chosen), keep, batch_size, progress, resume, kwargs)
+        return items, [annotation for identity in chosen for annotation in stored.get(identity, [])]
 
     def predict_dataset(
         self,
@@ -181,19 +183,20 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
             for item in page
             if item.get("type") in ("file", "db_row")
         )
-        self._run(items, remote.count(dataset.id, query), None, batch_size, progress, resume, kwargs)
+        total = remote.count(dataset.id, query)
+        self._run(items, total, lambda identity, records: None, batch_size, progress, resume, kwargs)
 
     def _run(
         self,
         items: Iterable[Any],
         total: int,
-        stored: dict[str, list[Record]] | None,
+        keep: Callable[[str, list[Record]], object],
         batch_size: int | None,
         progress: dl.Progress | None,
         resume: bool | None,
         options: dict[str, Any],
     ) -> None:
-        """Answers items as they come, and notes by item what was stored, where that is wanted."""
+        """Answers items as they come; `keep` is told the id of each that has ended, and what was stored."""
         name = self.model_entity.name
         given = {key: options.pop(key) for key in FLOW_OPTIONS if key in options}
         chosen = override(self._options(), {**given, "resume": resume})
@@ -208,8 +211,7 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
                 predict_batches(self.adapter, flow.coming(waiting=True), flow.done, name, size, **options)
 
         def ended(identity: str, records: list[Record]) -> None:
-            if stored is not None:
-                stored[identity] = records
+            keep(identity, records)
             counted.ended()
 
         flow = Flow(

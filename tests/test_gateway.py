@@ -60,6 +60,20 @@ def test_an_upload_overwrites_only_when_told_to(dataset, tmp_path):
     assert first.download(save_locally=False).read() == b"two"
 
 
+@pytest.mark.parametrize("leave", ["move", "delete"])
+def test_a_name_that_an_item_has_left_is_free(dataset, tmp_path, leave):
+    path = tmp_path / "a.txt"
+    path.write_text("one")
+    first = dataset.items.upload(local_path=str(path))
+    if leave == "move":
+        first.move("/b.txt")
+    else:
+        first.delete()
+    second = dataset.items.upload(local_path=str(path))
+    assert second.id != first.id
+    assert dataset.items.upload(local_path=str(path)).id == second.id
+
+
 def test_empty_files_can_be_stored(dataset, tmp_path):
     (tmp_path / "empty.txt").write_bytes(b"")
     item = dataset.items.upload(local_path=str(tmp_path / "empty.txt"))

@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from adapters.failures import Failure
-from adapters.platform import storing
+from adapters.platform import settling, storing
 from adapters.platform.reading import AnswersOf, prepare, unanswered
 from adapters.platform.remote import Record, RemoteError
 from adapters.platform.storing import Seen, Stored
@@ -231,7 +231,7 @@ class Flow:
 
     def _settle(self, sent: Sequence[Stored]) -> None:
         try:
-            results = storing.settle(sent, self._model_name)
+            results = settling.settle(sent, self._model_name)
         except Exception as error:
             reason = f"whether its answers are stored is not known ({type(error).__name__}: {error})"
             results = [Failure(0, stored.seen.id, None, reason) for stored in sent]

@@ -41,13 +41,18 @@ class RemoteError(AdapterError):
     """The platform did not do what it was asked; the text is its own."""
 
 
+class Refused(RemoteError):
+    """Nor will it, as it was asked; other than where it was away, less at a time may help."""
+
+
 def ask(
     method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
 ) -> BaseHTTPResponse:
     """The platform's answer to a request, sent again with growing pauses where that can help.
 
     Raises:
-        RemoteError: it is refused for good, all tries failed, or the token ended and cannot be renewed.
+        Refused: it is refused for good.
+        RemoteError: all tries failed, or the token ended and cannot be renewed.
     """
     base = dl.client_api.base_gate_url
     pool = _pool(base, dl.client_api.verify)
@@ -67,7 +72,7 @@ def ask(
                 return response
             reason = f"{response.status}: {_message(response)}"
             if response.status < 500 and response.status not in (408, 429):
-                break
+                raise Refused(reason)
             pause = max(pause, _asked_pause(response))
         if attempt + 1 < TRIES:
             time.sleep(pause)

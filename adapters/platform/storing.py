@@ -1,23 +1,18 @@
-"""Answers on the platform's items: the new ones are stored first, then those that they replace are removed.
+"""Answers on the platform's items: which are sent, which are whole, which replace others.
 
 Each answer carries a mark: the upload it belongs to, its number there, and how many there are. So what was
 stored twice, half, or by two runs at once is told apart by looking, whatever a request was answered.
 """
 
 import hashlib
-import logging
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from adapters.failures import Failure
 from adapters.platform import remote
 from adapters.platform.remote import Record, RemoteError
-
-logger = logging.getLogger(__name__)
 
 # Annotations of one request.
 BATCH = 100
@@ -78,16 +73,6 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def look(dataset_id: str, item_ids: Sequence[str]) -> dict[str, Seen]:
-    """Items of a dataset by id; one that is not there is left out.
-
-    Raises:
-        RemoteError: they could not be listed.
-    """
-    query = {"resource": "items", "filter": {"$and": [{"id": {"$in": list(item_ids)}}]}}
-    return {item["id"]: Seen.of(item) for page in remote.pages(dataset_id, query) for item in page}
-
-
 def answers_of(dataset_id: str, item_ids: Sequence[str], model_name: str) -> dict[str, list[Record]]:
     """A model's answers on items of a dataset, by the item's id.
 
@@ -122,54 +107,6 @@ def store(seen: Seen, annotations: Sequence[Record]) -> Stored:
     return stored
 
 
-def settle(sent: Sequence[Stored], model_name: str) -> list[list[Record] | Failure]:
-    """Looks at items after their answers were sent, and removes what is too much.
-
-    Of each answered prompt the newest complete upload stays, once. Where the answers did not arrive whole, or
-    the item is another one by now, they are taken back, and those before them stay.
-
-    Returns:
-        For each the answers that are there now, or why there are none.
-    """
-    results: dict[int, list[Record] | Failure] = {}
-    datasets: dict[str, list[int]] = defaultdict(list)
-    for i, stored in enumerate(sent):
-        datasets[stored.seen.dataset_id].append(i)
-    for dataset_id, places in datasets.items():
-        chosen = [sent[i] for i in places]
-        ids = list({stored.seen.id for stored in chosen})
-        try:
-            with ThreadPoolExecutor(1) as pool:
-                looking = pool.submit(look, dataset_id, ids)
-                answers = answers_of(dataset_id, ids, model_name)
-            items = looking.result()
-        except RemoteError as error:
-            if len(chosen) > 1:  # Who cannot look at all of them may look at some.
-                half = len(chosen) // 2
-                parts = settle(chosen[:half], model_name) + settle(chosen[half:], model_name)
-                results |= dict(zip(places, parts, strict=True))
-                continue
-            logger.warning("what the answers of item %s replace is still there: %s", ids[0], error)
-            answers, settled = {}, [_unseen(stored) for stored in chosen]
-        else:
-            settled = [_settled(stored, items, answers[stored.seen.id]) for stored in chosen]
-        drafts = [one for stored in chosen for one in stored.drafts]
-        removed = list(dict.fromkeys([*drafts, *(one for _, surplus in settled for one in surplus)]))
-        try:
-            remote.remove(dataset_id, removed)
-        except RemoteError as error:
-            named = ", ".join(
-                stored.seen.id for stored, (_, surplus) in zip(chosen, settled, strict=True) if surplus
-            )
-            logger.warning("old answers could not be removed; the next run does (%s): %s", error, named)
-            settled = [
-                (_twice(stored, surplus, answers.get(stored.seen.id, []), error) or result, surplus)
-                for stored, (result, surplus) in zip(chosen, settled, strict=True)
-            ]
-        results |= {i: result for i, (result, _) in zip(places, settled, strict=True)}
-    return [results[i] for i in range(len(sent))]
-
-
 def replaced(answers: Collection[Record], keys: Collection[str]) -> list[str]:
     """Ids of answers to these prompts that a newer complete upload, or a copy, stands in for.
 
@@ -183,9 +120,11 @@ def replaced(answers: Collection[Record], keys: Collection[str]) -> list[str]:
         newest = max(whole)
         for began, group in uploads.items():
             surplus += group if began < newest else []
-        latest = {_mark(one).get("number", one["id"]): one for one in uploads[newest]}
-        surplus += [one for one in uploads[newest] if one is not latest[_mark(one).get("number", one["id"])]]
-    return _ids(surplus)
+        latest = {mark_of(one).get("number", one["id"]): one for one in uploads[newest]}
+        surplus += [
+            one for one in uploads[newest] if one is not latest[mark_of(one).get("number", one["id"])]
+        ]
+    return ids_of(surplus)
 
 
 def whole(answers: Collection[Record]) -> list[Record]:
@@ -204,51 +143,10 @@ def key_of(annotation: Record) -> str:
     return str((annotation.get("metadata", {}).get("system") or {}).get("promptId"))
 
 
-def _settled(
-    stored: Stored, items: dict[str, Seen], listed: list[Record]
-) -> tuple[list[Record] | Failure, list[str]]:
-    """What is there of an item's new answers, and the ids of what is to be removed."""
-    seen = stored.seen
-    # The list may lag behind what was stored.
-    answers = list({one["id"]: one for one in [*stored.annotations, *listed]}.values())
-    mine = [one for one in answers if _mark(one).get("id") == stored.upload]
-    try:
-        changed = _changed(seen, items)
-    except RemoteError as error:
-        return Failure(0, seen.id, None, f"it could not be looked at again: {error}"), _ids(mine)
-    if changed:
-        return Failure(0, seen.id, None, changed), _ids(mine)
-    if stored.error is not None and answered(mine) != stored.keys:
-        return Failure(0, seen.id, None, f"its answers could not be stored: {stored.error}"), _ids(mine)
-    surplus = replaced(answers, stored.keys)
-    return [one for one in mine if one["id"] not in surplus], surplus
-
-
-def _changed(seen: Seen, items: dict[str, Seen]) -> str | None:
-    """How an item changed since it was read, if it did."""
-    now = items.get(seen.id)
-    if now is None:
-        return "it was deleted while it was answered"
-    # Of an item with the same date nothing has changed; of another date perhaps no more than its folder.
-    if now.updated_at == seen.updated_at or digest(remote.content(seen.id)) == seen.digest:
-        return None
-    return "it was changed while it was answered: run again"
-
-
-def _twice(
-    stored: Stored, surplus: Collection[str], listed: Collection[Record], error: RemoteError
-) -> Failure | None:
-    """What is wrong where a copy of these very answers could not be removed."""
-    if not any(one["id"] in surplus and _mark(one).get("id") == stored.upload for one in listed):
-        return None
-    reason = f"some of its answers are stored twice, and could not be removed ({error}): run again"
-    return Failure(0, stored.seen.id, None, reason)
-
-
-def _unseen(stored: Stored) -> tuple[list[Record] | Failure, list[str]]:
-    if stored.error is None:
-        return stored.annotations, []
-    return Failure(0, stored.seen.id, None, f"its answers could not be stored: {stored.error}"), []
+def mark_of(annotation: Record) -> Record:
+    """The mark of an answer; an empty one where another program stored it."""
+    mark = (annotation.get("metadata", {}).get("user") or {}).get("upload")
+    return mark if isinstance(mark, dict) else {}
 
 
 def _marked(annotations: Sequence[Record], upload: str) -> list[Record]:
@@ -264,12 +162,6 @@ def _marked(annotations: Sequence[Record], upload: str) -> list[Record]:
     return marked
 
 
-def _mark(annotation: Record) -> Record:
-    """The mark of an answer; an empty one where another program stored it."""
-    mark = (annotation.get("metadata", {}).get("user") or {}).get("upload")
-    return mark if isinstance(mark, dict) else {}
-
-
 # When an upload began, and its id; ("", "") for all that other programs stored.
 _Began = tuple[str, str]
 
@@ -278,7 +170,7 @@ def _by_upload(answers: Collection[Record]) -> dict[str, dict[_Began, list[Recor
     """Answers by prompt and upload, the oldest of each first."""
     groups: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for one in sorted(answers, key=lambda one: (str(one.get("createdAt", "")), one["id"])):
-        groups[key_of(one)][str(_mark(one).get("id", ""))].append(one)
+        groups[key_of(one)][str(mark_of(one).get("id", ""))].append(one)
     return {
         key: {
             (str(group[0].get("createdAt", "")) if upload else "", upload): group
@@ -290,8 +182,9 @@ def _by_upload(answers: Collection[Record]) -> dict[str, dict[_Began, list[Recor
 
 def _is_whole(group: Sequence[Record]) -> bool:
     """Whether each answer of an upload to a prompt is there."""
-    return len({_mark(one).get("number") for one in group}) == _mark(group[0]).get("of", 1)
+    return len({mark_of(one).get("number") for one in group}) == mark_of(group[0]).get("of", 1)
 
 
-def _ids(annotations: Sequence[Record]) -> list[str]:
+def ids_of(annotations: Sequence[Record]) -> list[str]:
+    """The ids of annotations."""
     return [annotation["id"] for annotation in annotations]

@@ -7,7 +7,7 @@ import torch
 
 from adapters.annotations import as_dict, as_record, collection
 from adapters.dataloop import ModelAdapter, PredictionError
-from adapters.platform import remote, storing
+from adapters.platform import remote, settling, storing
 from engine.errors import GenerationError
 from engine.types import Answer, Usage
 from tests.adapters.conftest import ANSWERS, answers_on, asked, listed, texts_on
@@ -135,6 +135,27 @@ def test_old_answers_that_cannot_be_removed_go_with_the_next_run(
     assert texts_on(item) == sorted([*ANSWERS, ("first", "old"), ("first", "old"), ("second", "old")])
     adapter.predict_items([item])
     assert texts_on(item) == ANSWERS
+
+
+def test_old_answers_whose_removal_is_refused_for_many_are_removed_for_fewer(
+    adapter, changing, upload, questions, gateway
+):
+    items = [upload(f"{i}.json", questions) for i in range(3)]
+    changing.predict_items(items)
+    gateway.fail("POST", "/query$", status=400, body='"delete": true')
+    adapter.predict_items(items)
+    assert [texts_on(item) for item in items] == 3 * [ANSWERS]
+
+
+def test_a_platform_that_is_away_is_not_asked_again_for_each_item(adapter, upload, questions, gateway):
+    items = [upload(f"{i}.json", questions) for i in range(3)]
+    gateway.fail("POST", "/query$", nth=2, status=500, times=math.inf)
+    adapter.predict_items(items)
+    looks = 2  # At the items, and at their answers.
+    failed = [request for request in gateway.sent("POST", "/query$") if request.status == 500]
+    assert len(failed) == looks * remote.TRIES
+    gateway._faults.clear()
+    assert [texts_on(item) for item in items] == 3 * [ANSWERS]
 
 
 def test_a_run_that_cannot_look_afterwards_has_stored_its_answers(
@@ -273,7 +294,7 @@ def test_what_is_stored_is_what_the_sdk_would_store(answering, upload, questions
     item.annotations.upload(annotations=[entity])
     (by_the_sdk,) = answers_on(item)
     stored = storing.store(
-        storing.look(item.dataset_id, [item.id])[item.id], [as_record(answer, adapter.model_entity)]
+        settling.look(item.dataset_id, [item.id])[item.id], [as_record(answer, adapter.model_entity)]
     )
     (ours,) = [a for a in answers_on(item) if a["id"] == stored.annotations[0]["id"]]
     del ours["metadata"]["user"]["upload"]

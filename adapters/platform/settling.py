@@ -1,0 +1,131 @@
+"""After answers were sent: what is there is looked at, and what they replace is removed."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from adapters.failures import Failure
+from adapters.platform import remote
+from adapters.platform.remote import Record, Refused, RemoteError
+from adapters.platform.storing import Seen, Stored, answered, answers_of, digest, ids_of, mark_of, replaced
+
+logger = logging.getLogger(__name__)
+
+
+def settle(sent: Sequence[Stored], model_name: str) -> list[list[Record] | Failure]:
+    """Looks at items after their answers were sent, and removes what is too much.
+
+    Of each answered prompt the newest complete upload stays, once. Where the answers did not arrive whole, or
+    the item is another one by now, they are taken back, and those before them stay.
+
+    Returns:
+        For each the answers that are there now, or why there are none.
+    """
+    results: dict[int, list[Record] | Failure] = {}
+    datasets: dict[str, list[int]] = defaultdict(list)
+    for i, stored in enumerate(sent):
+        datasets[stored.seen.dataset_id].append(i)
+    for dataset_id, places in datasets.items():
+        found = _settle_in(dataset_id, [sent[i] for i in places], model_name)
+        results |= dict(zip(places, found, strict=True))
+    return [results[i] for i in range(len(sent))]
+
+
+def _settle_in(dataset_id: str, sent: Sequence[Stored], model_name: str) -> list[list[Record] | Failure]:
+    """As `settle`, for items of one dataset."""
+    ids = list({stored.seen.id for stored in sent})
+    answers: dict[str, list[Record]] = {}
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            looking = pool.submit(look, dataset_id, ids)
+            answers = answers_of(dataset_id, ids, model_name)
+        items = looking.result()
+    except RemoteError as error:
+        if isinstance(error, Refused) and len(sent) > 1:
+            half = len(sent) // 2
+            parts = sent[:half], sent[half:]
+            return [one for part in parts for one in _settle_in(dataset_id, part, model_name)]
+        logger.warning("what these answers replace is still there (%s): %s", error, ", ".join(ids))
+        settled = [_unseen(stored) for stored in sent]
+    else:
+        settled = [_settled(stored, items, answers.get(stored.seen.id, [])) for stored in sent]
+    drafts = [one for stored in sent for one in stored.drafts]
+    removed = list(dict.fromkeys([*drafts, *(one for _, surplus in settled for one in surplus)]))
+    left, reason = _remove(dataset_id, removed)
+    if not left:
+        return [result for result, _ in settled]
+    logger.warning("old answers could not be removed; the next run does (%s): %s", reason, ", ".join(left))
+    return [
+        _twice(stored, left, answers.get(stored.seen.id, []), reason) or result
+        for stored, (result, _) in zip(sent, settled, strict=True)
+    ]
+
+
+def _remove(dataset_id: str, annotation_ids: Sequence[str]) -> tuple[list[str], str]:
+    """Removes annotations, fewer at a time where that is refused; the ids of those that stay, and why."""
+    try:
+        remote.remove(dataset_id, annotation_ids)
+    except RemoteError as error:
+        if isinstance(error, Refused) and len(annotation_ids) > 1:
+            half = len(annotation_ids) // 2
+            left, reason = _remove(dataset_id, annotation_ids[:half])
+            more, other = _remove(dataset_id, annotation_ids[half:])
+            return left + more, reason or other
+        return list(annotation_ids), str(error)
+    return [], ""
+
+
+def look(dataset_id: str, item_ids: Sequence[str]) -> dict[str, Seen]:
+    """Items of a dataset by id; one that is not there is left out.
+
+    Raises:
+        RemoteError: they could not be listed.
+    """
+    query = {"resource": "items", "filter": {"$and": [{"id": {"$in": list(item_ids)}}]}}
+    return {item["id"]: Seen.of(item) for page in remote.pages(dataset_id, query) for item in page}
+
+
+def _settled(
+    stored: Stored, items: dict[str, Seen], listed: list[Record]
+) -> tuple[list[Record] | Failure, list[str]]:
+    """What is there of an item's new answers, and the ids of what is to be removed."""
+    seen = stored.seen
+    # The list may lag behind what was stored.
+    answers = list({one["id"]: one for one in [*stored.annotations, *listed]}.values())
+    mine = [one for one in answers if mark_of(one).get("id") == stored.upload]
+    try:
+        changed = _changed(seen, items)
+    except RemoteError as error:
+        return Failure(0, seen.id, None, f"it could not be looked at again: {error}"), ids_of(mine)
+    if changed:
+        return Failure(0, seen.id, None, changed), ids_of(mine)
+    if stored.error is not None and answered(mine) != stored.keys:
+        return Failure(0, seen.id, None, f"its answers could not be stored: {stored.error}"), ids_of(mine)
+    surplus = replaced(answers, stored.keys)
+    return [one for one in mine if one["id"] not in surplus], surplus
+
+
+def _changed(seen: Seen, items: dict[str, Seen]) -> str | None:
+    """How an item changed since it was read, if it did."""
+    now = items.get(seen.id)
+    if now is None:
+        return "it was deleted while it was answered"
+    # Of an item with the same date nothing has changed; of another date perhaps no more than its folder.
+    if now.updated_at == seen.updated_at or digest(remote.content(seen.id)) == seen.digest:
+        return None
+    return "it was changed while it was answered: run again"
+
+
+def _twice(stored: Stored, left: Collection[str], listed: Collection[Record], reason: str) -> Failure | None:
+    """What is wrong where a copy of these very answers could not be removed."""
+    if not any(one["id"] in left and mark_of(one).get("id") == stored.upload for one in listed):
+        return None
+    text = f"some of its answers are stored twice, and could not be removed ({reason}): run again"
+    return Failure(0, stored.seen.id, None, text)
+
+
+def _unseen(stored: Stored) -> tuple[list[Record] | Failure, list[str]]:
+    if stored.error is None:
+        return stored.annotations, []
+    return Failure(0, stored.seen.id, None, f"its answers could not be stored: {stored.error}"), []
