@@ -55,14 +55,17 @@ def _settle_in(dataset_id: str, sent: Sequence[Stored], model_name: str) -> list
     left, reason = _remove(dataset_id, removed)
     if not left:
         return [result for result, _ in settled]
-    logger.warning("old answers could not be removed; the next run does (%s): %s", reason, ", ".join(left))
+    named = ", ".join(
+        stored.seen.id for stored, (_, surplus) in zip(sent, settled, strict=True) if left & set(surplus)
+    )
+    logger.warning("old answers could not be removed; the next run does (%s): %s", reason, named)
     return [
         _twice(stored, left, answers.get(stored.seen.id, []), reason) or result
         for stored, (result, _) in zip(sent, settled, strict=True)
     ]
 
 
-def _remove(dataset_id: str, annotation_ids: Sequence[str]) -> tuple[list[str], str]:
+def _remove(dataset_id: str, annotation_ids: Sequence[str]) -> tuple[set[str], str]:
     """Removes annotations, fewer at a time where that is refused; the ids of those that stay, and why."""
     try:
         remote.remove(dataset_id, annotation_ids)
@@ -71,9 +74,9 @@ def _remove(dataset_id: str, annotation_ids: Sequence[str]) -> tuple[list[str], 
             half = len(annotation_ids) // 2
             left, reason = _remove(dataset_id, annotation_ids[:half])
             more, other = _remove(dataset_id, annotation_ids[half:])
-            return left + more, reason or other
-        return list(annotation_ids), str(error)
-    return [], ""
+            return left | more, reason or other
+        return set(annotation_ids), str(error)
+    return set(), ""
 
 
 def look(dataset_id: str, item_ids: Sequence[str]) -> dict[str, Seen]:
