@@ -39,11 +39,11 @@ def lay_out(model: PreTrainedModel) -> None:
     quantized = getattr(model, "is_quantized", False)  # Its layers cannot be cast.
     if model.dtype in (torch.bfloat16, torch.float16) and not multiplies(model.dtype) and not quantized:
         _widen(model)
-    embedding = model.get_input_embeddings().weight
+    embedding: Any = getattr(model.get_input_embeddings(), "weight", None)  # Not all have one.
     layers = [
         module
         for module in _matrices(model)
-        if _packable(module.weight) and (module.weight is not embedding or _affordable(embedding.nbytes))
+        if _packable(module.weight) and (module.weight is not embedding or _affordable(module.weight.nbytes))
     ]
     for group in siblings(model, layers) if layers else ():
         pack(group)
