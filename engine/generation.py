@@ -12,6 +12,7 @@ from engine.errors import AdapterError, Unsupported
 from engine.inflight import InFlight
 from engine.packing import logits, packs, switch, trial_tolerance
 from engine.slots import Segment, Slots, Step
+from engine.weights import is_spread
 
 
 class Generation:
@@ -77,7 +78,7 @@ def token_bytes(model: PreTrainedModel, eos: frozenset[int]) -> int:
     """
     if has_rules(model, eos):
         raise Unsupported("the checkpoint forces or forbids tokens")
-    if len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1:
+    if is_spread(model):
         raise Unsupported("the model is spread over several devices")
     if not packs(model):
         raise Unsupported("its attention or its cache is not made for it")

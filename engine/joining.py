@@ -12,6 +12,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from engine.kernels import lay_out
+
 Matrix = nn.Linear | Conv1D
 
 
@@ -55,33 +57,32 @@ def _reads(model: PreTrainedModel, layers: Collection[Matrix]) -> list[tuple[Mat
 
 
 class Product:
-    """The weights of layers that read one tensor, in oneDNN's blocks.
+    """The weights of layers that read one tensor, laid out as one.
 
     Attributes:
-        weight: (outputs of all layers, inputs).
+        dtype: of what it reads and makes.
     """
 
     def __init__(self, layers: Sequence[Matrix]) -> None:
         weights = [layer.weight.t() if isinstance(layer, Conv1D) else layer.weight for layer in layers]
         self._sizes = [len(weight) for weight in weights]
-        packed = torch.ops.mkldnn._reorder_linear_weight(torch.cat(weights).detach())
-        self.weight = nn.Parameter(packed, requires_grad=False)
-        self._bias = None
+        bias = None
         if any(layer.bias is not None for layer in layers):
-            self._bias = torch.cat([_bias(layer) for layer in layers]).detach()
+            bias = torch.cat([_bias(layer) for layer in layers]).detach()
+        self._kernel = lay_out(torch.cat(weights).detach(), bias)
+        self.dtype = self._kernel.dtype
         # In one piece, so that no thread sees half of what another one sets.
         self._last: tuple[torch.Tensor | None, tuple[torch.Tensor, ...]] = None, ()
 
     def dense(self, number: int) -> torch.Tensor:
         """(outputs, inputs) the weight of one layer."""
-        return self.weight.to_dense().split(self._sizes)[number].clone()
+        return self._kernel.dense().split(self._sizes)[number].clone()
 
     def run(self, number: int, x: torch.Tensor) -> torch.Tensor:
         """What one of the layers makes of a tensor; the first to be asked computes it for the others, too."""
         read, made = self._last
         if read is not x:
-            y = torch.ops.mkldnn._linear_pointwise(x, self.weight, self._bias, "none", [], "")
-            made = y.split(self._sizes, -1)
+            made = self._kernel(x).split_with_sizes(self._sizes, -1)
         last = number == len(self._sizes) - 1
         self._last = (None, ()) if last else (x, made)
         return made[number]

@@ -17,10 +17,10 @@ from transformers.utils import cached_file
 from engine import quantization
 from engine.environment import TOKEN_VARIABLES, hub_token
 from engine.errors import AdapterError, ConfigurationError, LoadError
+from engine.kernels import HALF, keeps_half, multiplies
 from engine.options import LoadOptions
-from engine.placement import attention, place
+from engine.placement import Placement, attention, place
 from engine.plan import Plan
-from engine.weights import multiplies
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def load(options: LoadOptions, task: Literal["generate", "embed"] = "generate") 
     with explained(options):
         config = transformers.AutoConfig.from_pretrained(folder, **source, **code)
         architecture = _architecture(options, config, task)
-        dtype = _dtype(options.dtype, config, placement.device)
+        dtype = _dtype(options, config, placement)
         quantized = quantization.for_checkpoint(options, config, dtype)
     tokenizer = _tokenizer(options, code)
     window = _window(config, tokenizer)
@@ -164,14 +164,16 @@ def _check_complete(options: LoadOptions, missing: set[str]) -> None:
         )
 
 
-def _dtype(name: str, config: PretrainedConfig, device: torch.device) -> torch.dtype:
-    if name != "auto":
-        return getattr(torch, name)
+def _dtype(options: LoadOptions, config: PretrainedConfig, placement: Placement) -> torch.dtype:
+    if options.dtype != "auto":
+        return getattr(torch, options.dtype)
     own = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
-    if device.type != "cpu":
+    if placement.device.type != "cpu":
         return own
-    # Half precision that a CPU has no instructions for is slower; what it has them for is so in batches.
-    return own if own == torch.bfloat16 and multiplies(own) else torch.float32
+    # In layers that stay as they are, half precision without instructions is emulated, and slow.
+    quantized = quantization.config(options) or getattr(config, "quantization_config", None)
+    laid_out = keeps_half() and not quantized and not placement.spills
+    return own if own in HALF and (laid_out or multiplies(own)) else torch.float32
 
 
 def _window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -72,7 +72,7 @@ class LoadOptions(Options):
     revision: str | None = Field(None, description="Branch, tag or commit of the hub repository.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="auto: the checkpoint's own on a GPU and on a CPU that multiplies it, else float32.",
+        description="auto: the checkpoint's own. A CPU without instructions for it computes in float32.",
     )
     device: str = Field("auto", description="auto (a GPU where there is one), cpu, cuda, cuda:1, mps.")
     device_map: str | dict[str, int | str] | None = Field(

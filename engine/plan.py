@@ -15,6 +15,7 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 
 from engine import quantization
 from engine.errors import LoadError
+from engine.kernels import multiplies
 from engine.options import LoadOptions
 from engine.placement import free_everywhere
 
@@ -54,7 +55,9 @@ class Plan:
     @property
     def row(self) -> int | None:
         """Bytes of the keys and values of one such sequence; None where there are none or it is unknown."""
-        size = token_bytes(self.model.config, self.dtype) if self.model.can_generate() else None
+        emulated = set(self.free) == {"cpu"} and not multiplies(self.dtype)
+        dtype = torch.float32 if emulated else self.dtype
+        size = token_bytes(self.model.config, dtype) if self.model.can_generate() else None
         return None if size is None else self.tokens * size
 
     @property

@@ -1,56 +1,64 @@
-"""Weights laid out in memory as this machine multiplies them fastest; their values stay what they are.
-
-A matrix product first copies a weight into the blocks that its kernel reads. For the few rows that are live
-in a generation it takes longer than the product, so it is done once.
-"""
+"""Weights laid out as this machine multiplies them fastest, in a dtype that it has instructions for."""
 
 import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psutil
 import torch
 from torch import nn
+from tqdm import tqdm
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from engine.joining import Matrix, Product, siblings
+from engine.kernels import HALF, keeps_half, multiplies
 
 logger = logging.getLogger(__name__)
 
 
-def multiplies(dtype: torch.dtype) -> bool:
-    """Whether this machine's CPU has matrix instructions for a dtype; without, half precision is emulated."""
-    if dtype == torch.float32:
-        return True
-    wanted = {torch.bfloat16: "amx_bf16", torch.float16: "amx_fp16"}[dtype]
-    return bool(torch.cpu.get_capabilities().get(wanted))
-
-
-def lay_out(model: PreTrainedModel) -> None:
+def lay_out(model: PreTrainedModel) -> dict[str, torch.dtype]:
     """Packs the layers that are plain matrices, where they are on a CPU that oneDNN computes on.
 
-    Half precision that the CPU has no instructions for is computed in float32, and an output layer that is
-    the embedding gets a weight of its own, each where the memory allows it.
+    A half-precision model that the CPU has no instructions for computes in float32 from then on, where the
+    memory allows it; so does an output layer that is the embedding get a weight of its own.
+
+    Returns:
+        The dtype that each weight had, for `restore`.
     """
-    if model.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return
+    dtypes = {name: weight.dtype for name, weight in model.state_dict().items()}
+    if model.device.type != "cpu" or is_spread(model) or not torch.backends.mkldnn.is_available():
+        return dtypes
     quantized = getattr(model, "is_quantized", False)  # Its layers cannot be cast.
-    if model.dtype in (torch.bfloat16, torch.float16) and not multiplies(model.dtype) and not quantized:
-        _widen(model)
+    widen = model.dtype in HALF and not multiplies(model.dtype) and not quantized
     embedding: Any = getattr(model.get_input_embeddings(), "weight", None)  # Not all have one.
     layers = [
         module
         for module in _matrices(model)
-        if _packable(module.weight) and (module.weight is not embedding or _affordable(module.weight.nbytes))
+        if _packable(module.weight, widen)
+        and (module.weight is not embedding or _affordable(module.weight.nbytes))
     ]
-    for group in siblings(model, layers) if layers else ():
-        pack(group)
+    if widen and not _affordable(_growth(model, {layer.weight for layer in layers} - {embedding})):
+        logger.warning("%s is emulated on this CPU and slow: there is no memory for float32", model.dtype)
+        return dtypes
+    groups = siblings(model, layers) if layers else []
+    show = {"desc": "laying out weights", "unit": "matrix", "leave": False, "disable": None, "delay": 1}
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # One thread lays out 20 million a second.
+        list(tqdm(pool.map(pack, groups), total=len(groups), **show))
+    if widen:
+        logger.info("computing in float32: this CPU has no instructions for %s", model.dtype)
+        model.float()
+    return dtypes
 
 
-def restore(model: PreTrainedModel) -> None:
-    """Undoes `lay_out`, so that the model can be saved; its dtype stays."""
+def restore(model: PreTrainedModel, dtypes: Mapping[str, torch.dtype]) -> None:
+    """Undoes `lay_out`, so that the model can be saved.
+
+    Args:
+        dtypes: what `lay_out` returned.
+    """
     for module in _matrices(model):
         packed = vars(module).pop("forward", None)
         if packed is not None:
@@ -58,20 +66,30 @@ def restore(model: PreTrainedModel) -> None:
             weight = product.dense(number)
             weight = weight.t().contiguous() if isinstance(module, Conv1D) else weight
             module.weight = nn.Parameter(weight, requires_grad=False)
+    for name, weight in model.state_dict(keep_vars=True).items():
+        weight.data = weight.data.to(dtypes[name])
     model.tie_weights()
 
 
 def pack(layers: Sequence[Matrix]) -> None:
-    """Puts the weights of layers that read one tensor into oneDNN's blocks, as one product."""
+    """Lays out the weights of layers that read one tensor, as one product."""
     product = Product(layers)
+    # What reads a weight past its layer finds nothing, and fails.
+    nothing = nn.Parameter(torch.empty(0, dtype=product.dtype), requires_grad=False)
     for number, layer in enumerate(layers):
-        layer.weight = product.weight
+        layer.weight = nothing
         layer.forward = functools.partial(Product.run, product, number)  # type: ignore[method-assign]
 
 
-def _packable(weight: torch.Tensor) -> bool:
-    known = weight.dtype in (torch.float32, torch.bfloat16)
-    return known and multiplies(weight.dtype) and not weight.is_mkldnn
+def is_spread(model: PreTrainedModel) -> bool:
+    """Whether a model is on several devices."""
+    return len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1
+
+
+def _packable(weight: torch.Tensor, widen: bool) -> bool:
+    if weight.dtype not in (torch.float32, *HALF) or not weight.numel():
+        return False
+    return widen or (weight.dtype != torch.float16 and multiplies(weight.dtype))
 
 
 def _matrices(model: PreTrainedModel) -> Iterator[Any]:
@@ -83,11 +101,10 @@ def _matrices(model: PreTrainedModel) -> Iterator[Any]:
     )
 
 
-def _widen(model: PreTrainedModel) -> None:
-    extra = sum(weight.numel() * (4 - weight.element_size()) for weight in model.parameters())
-    if _affordable(extra):
-        logger.info("computing in float32: this CPU has no instructions for %s", model.dtype)
-        model.float()
+def _growth(model: PreTrainedModel, packed: Collection[nn.Parameter]) -> int:
+    """Bytes that a half-precision model takes more when it computes in float32."""
+    grown = set(model.parameters()) - set(packed if keeps_half() else ())
+    return sum(weight.numel() * (torch.float32.itemsize - weight.itemsize) for weight in grown)
 
 
 def _affordable(extra: int) -> bool:

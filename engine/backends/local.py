@@ -38,7 +38,7 @@ class LocalEngine:
         self.loaded = loaded
         self.tokenizer = loaded.tokenizer
         self.prompter = Prompter(loaded.tokenizer, loaded.model.config, loaded.window)
-        lay_out(loaded.model)
+        self._dtypes = lay_out(loaded.model)
 
     def generate(self, requests: Sequence[Request], follow: Follow | None = None) -> list[Answer]:
         """An answer for each request, in their order; one that fails carries its error and costs no other.
@@ -144,8 +144,11 @@ class LocalEngine:
         return Embedder(self.loaded)
 
     def save(self, folder: str | Path) -> None:
-        """Writes model and tokenizer into a folder that `engine.loading.load` takes."""
-        restore(self.loaded.model)
+        """Writes model and tokenizer into a folder that `engine.loading.load` takes.
+
+        Of a bfloat16 model that was computed in float32, weights below 8e-6 are rounded to multiples of 6e-8.
+        """
+        restore(self.loaded.model, self._dtypes)
         try:
             self.loaded.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)

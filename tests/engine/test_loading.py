@@ -15,6 +15,7 @@ import torch
 import transformers
 from huggingface_hub import is_offline_mode
 
+from engine import loading
 from engine.environment import TOKEN_VARIABLES
 from engine.errors import ConfigurationError, LoadError
 from engine.loading import load
@@ -295,15 +296,38 @@ def test_pickled_weights_of_a_folder_are_the_same_weights(load_folder: Callable)
         ("float32", torch.float32),
         ("bfloat16", torch.bfloat16),
         ("float16", torch.float16),
-        ("auto", torch.float32),
     ],
 )
-def test_weights_have_the_dtype_asked_for_and_on_a_cpu_float32(
-    load_folder: Callable, folders: dict[str, Path], tmp_path: Path, dtype: str, expected: torch.dtype
+def test_weights_have_the_dtype_asked_for(load_folder: Callable, dtype: str, expected: torch.dtype):
+    assert {weight.dtype for weight in load_folder(dtype=dtype).model.parameters()} == {expected}
+
+
+@pytest.mark.parametrize(
+    ("own", "instructions", "kept", "options", "expected"),
+    [
+        ("float32", False, True, {}, torch.float32),
+        ("bfloat16", False, True, {}, torch.bfloat16),
+        ("float16", False, True, {}, torch.float16),
+        ("bfloat16", False, False, {}, torch.float32),
+        ("bfloat16", True, False, {}, torch.bfloat16),
+        ("bfloat16", False, True, {"device_map": "auto"}, torch.float32),
+    ],
+)
+def test_on_a_cpu_auto_is_the_checkpoints_own_dtype_where_it_is_fast(
+    folders: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    own: str,
+    instructions: bool,
+    kept: bool,
+    options: dict,
+    expected: torch.dtype,
 ):
     half = shutil.copytree(folders["llama"], tmp_path / "half")
-    rewrite(half, dtype="bfloat16")
-    loaded = load(LoadOptions(model_name=str(half), dtype=dtype, device="cpu"))
+    rewrite(half, dtype=own)
+    monkeypatch.setattr(loading, "keeps_half", lambda: kept)
+    monkeypatch.setattr(loading, "multiplies", lambda dtype: instructions)
+    loaded = load(LoadOptions(model_name=str(half), dtype="auto", device="cpu", **options))
     assert {weight.dtype for weight in loaded.model.parameters()} == {expected}
 
 

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from engine import weights
+from engine import kernels, weights
 from engine.backends.local import LocalEngine
 from engine.loading import load
 from engine.options import LoadOptions
-from engine.weights import lay_out, multiplies, pack, restore
+from engine.weights import lay_out, pack, restore
 from tests import tiny
 from tests.engine.rows import prompt
 from tests.engine.talk import ask
@@ -27,6 +27,11 @@ def values(model) -> dict[str, torch.Tensor]:
     return {name: weight.clone() for name, weight in model.state_dict().items()}
 
 
+def packed(model) -> set[str]:
+    """The last names of the layers whose weight lies elsewhere."""
+    return {name.split(".")[-1] for name, module in model.named_modules() if "forward" in vars(module)}
+
+
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -35,13 +40,15 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 @pytest.fixture
 def no_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU that computes float32 alone."""
-    monkeypatch.setattr(weights, "multiplies", lambda dtype: dtype == torch.float32)
+    for module in (kernels, weights):
+        monkeypatch.setattr(module, "multiplies", lambda dtype: dtype == torch.float32)
 
 
 @pytest.fixture
 def instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU with instructions for every dtype."""
-    monkeypatch.setattr(weights, "multiplies", lambda dtype: True)
+    for module in (kernels, weights):
+        monkeypatch.setattr(module, "multiplies", lambda dtype: True)
 
 
 # Layout
@@ -60,21 +67,18 @@ def test_logits_are_the_same(architecture: str, rows: int):
 def test_matrices_are_packed(architecture: str):
     model = tiny.random_model(architecture)
     lay_out(model)
-    layers = model.get_submodule(model.base_model_prefix)
-    parameters = layers.named_parameters(remove_duplicate=False)
-    packed = {name.split(".")[-2] for name, weight in parameters if weight.is_mkldnn}
     llama = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
-    assert packed == (llama if architecture == "llama" else {"c_attn", "c_proj", "c_fc"})
+    assert packed(model) == {"lm_head"} | (llama if architecture == "llama" else {"c_attn", "c_proj", "c_fc"})
 
 
 def test_an_output_layer_that_is_the_embedding_is_packed_beside_it():
     model = tiny.random_model("llama", tie_word_embeddings=True)
     before = logits(model)
-    lay_out(model)
-    assert model.lm_head.weight.is_mkldnn
-    assert not model.model.embed_tokens.weight.is_mkldnn
+    dtypes = lay_out(model)
+    assert "lm_head" in packed(model)
+    assert model.model.embed_tokens.weight.shape == (tiny.VOCABULARY, 32)
     torch.testing.assert_close(logits(model), before, atol=1e-5 * before.abs().max().item(), rtol=1e-5)
-    restore(model)
+    restore(model, dtypes)
     assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
@@ -107,8 +111,7 @@ def test_laid_out_twice_is_laid_out_once():
 @pytest.mark.parametrize("architecture", tiny.CONFIGS)
 def test_what_is_restored_is_what_it_was(architecture: str):
     model, other = (tiny.random_model(architecture) for _ in range(2))
-    lay_out(model)
-    restore(model)
+    restore(model, lay_out(model))
     assert_same(values(model), values(other))
     assert all(weight.is_contiguous() for weight in model.parameters())
     assert [set(vars(module)) for module in model.modules()] == [
@@ -127,29 +130,80 @@ def test_a_model_saved_by_an_engine_is_the_one_that_was_loaded(tmp_path):
     assert engine.generate(requests) == before
 
 
+def test_what_reads_a_weight_past_its_layer_fails():
+    model = tiny.random_model("llama")
+    lay_out(model)
+    with pytest.raises(RuntimeError):
+        torch.nn.functional.linear(torch.ones(1, 32), model.model.layers[0].self_attn.o_proj.weight)
+
+
+def test_a_model_on_several_devices_is_left_alone():
+    model = tiny.random_model("llama")
+    model.hf_device_map = {"model": "cpu", "lm_head": "disk"}
+    lay_out(model)
+    assert not packed(model)
+
+
 # Half precision
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_without_instructions_is_computed_in_float32(no_instructions, dtype, caplog):
-    model = tiny.random_model("llama").to(dtype)
-    exact = tiny.random_model("llama").to(dtype).float()
+@pytest.mark.parametrize("architecture", [*tiny.IN_FLIGHT, "bloom", "t5", "bart"])
+def test_half_precision_without_instructions_is_computed_in_float32(
+    no_instructions, architecture, dtype, caplog
+):
+    model, exact = (tiny.random_model(architecture).to(dtype) for _ in range(2))
+    before = values(model)
     with caplog.at_level(logging.INFO):
-        lay_out(model)
+        dtypes = lay_out(model)
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
     assert "computing in float32" in caplog.text
-    restore(model)
-    assert_same(values(model), values(exact))
+    if not model.config.is_encoder_decoder:
+        expected = logits(exact.float())
+        torch.testing.assert_close(
+            logits(model), expected, atol=1e-5 * expected.abs().max().item(), rtol=1e-5
+        )
+    restore(model, dtypes)
+    assert {weight.dtype for weight in model.parameters()} == {dtype}
+    for name, weight in values(model).items():
+        torch.testing.assert_close(weight, before[name], atol=3e-8, rtol=0)
+        assert dtype == torch.bfloat16 or torch.equal(weight, before[name])
 
 
-def test_half_precision_stays_where_the_memory_is_short(no_instructions, monkeypatch):
+def test_half_precision_takes_less_than_float32_would(no_instructions, monkeypatch):
+    model = tiny.random_model("llama", tie_word_embeddings=True).bfloat16()
+    rest = sum(weight.numel() for weight in model.parameters() if weight.dim() == 1)
+    growth = 2 * (rest + model.model.embed_tokens.weight.numel())
+    for available, fits in ((growth / 0.8 - 10, False), (growth / 0.8 + 10, True)):
+        monkeypatch.setattr(
+            weights.psutil, "virtual_memory", lambda available=available: SimpleNamespace(available=available)
+        )
+        lay_out(model)
+        assert (model.dtype == torch.float32) is fits
+
+
+@pytest.mark.parametrize("keeps_half", [True, False])
+def test_half_precision_stays_where_the_memory_is_short(no_instructions, monkeypatch, caplog, keeps_half):
     model = tiny.random_model("llama").bfloat16()
-    extra = 2 * model.num_parameters()
-    monkeypatch.setattr(weights.psutil, "virtual_memory", lambda: SimpleNamespace(available=extra))
+    monkeypatch.setattr(weights, "keeps_half", lambda: keeps_half)
+    available = 2 * model.num_parameters() if not keeps_half else 100
+    monkeypatch.setattr(weights.psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
     before = logits(model)
     lay_out(model)
     assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
     assert torch.equal(logits(model), before)
+    assert "emulated on this CPU and slow" in caplog.text
+
+
+def test_a_half_precision_model_saved_by_an_engine_keeps_its_dtype(no_instructions, tmp_path):
+    folder = tiny.save(tmp_path / "one", dtype="float16")
+    engine = LocalEngine(load(LoadOptions(model_name=str(folder), device="cpu", dtype="float16")))
+    requests = [ask("x" * n, max_new_tokens=8) for n in (3, 20)]
+    before = engine.generate(requests)
+    engine.save(tmp_path / "two")
+    again = load(LoadOptions(model_name=str(tmp_path / "two"), device="cpu", dtype="float16"))
+    assert_same(values(again.model), values(tiny.random_model("llama").half()))
+    assert engine.generate(requests) == before
 
 
 def test_half_precision_with_instructions_stays(instructions):
@@ -160,39 +214,23 @@ def test_half_precision_with_instructions_stays(instructions):
 
 @pytest.mark.parametrize("rows", [1, 7])
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_packed_layer_of_bfloat16_gives_the_same_bits(rows: int, bias: bool):
+def test_a_packed_layer_of_bfloat16_gives_the_same_bits(instructions, rows: int, bias: bool):
     torch.manual_seed(0)
     layer = torch.nn.Linear(64, 96, bias=bias, dtype=torch.bfloat16)
     x = torch.randn(2, rows, 64, dtype=torch.bfloat16)
     with torch.no_grad():
         before = layer(x)
         pack([layer])
-        assert layer.weight.is_mkldnn
+        assert not layer.weight.numel()
         assert torch.equal(layer(x), before)
 
 
 def test_packed_weights_give_the_same_logits_and_are_restored(instructions):
     model = tiny.random_model("llama").bfloat16()
     values_before, logits_before = values(model), logits(model)
-    lay_out(model)
-    assert model.model.layers[0].mlp.down_proj.weight.is_mkldnn
+    dtypes = lay_out(model)
+    assert "down_proj" in packed(model)
     assert torch.equal(logits(model), logits_before)
-    restore(model)
+    restore(model, dtypes)
     assert_same(values(model), values_before)
     assert torch.equal(logits(model), logits_before)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "capability", "expected"),
-    [
-        (torch.float32, {}, True),
-        (torch.bfloat16, {}, False),
-        (torch.bfloat16, {"amx_bf16": True}, True),
-        (torch.bfloat16, {"amx_fp16": True}, False),
-        (torch.float16, {"amx_bf16": True}, False),
-        (torch.float16, {"amx_fp16": True}, True),
-    ],
-)
-def test_the_instructions_of_the_cpu_are_asked_for(monkeypatch, dtype, capability: dict, expected: bool):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capability)
-    assert multiplies(dtype) is expected

@@ -1,0 +1,92 @@
+"""Matrix products whose weight is laid out once, by the libraries that torch brings.
+
+A matrix product first copies a weight into the blocks that its kernel reads. For the few rows that are live
+in a generation it takes longer than the product.
+"""
+
+from typing import Protocol
+
+import torch
+
+HALF = (torch.bfloat16, torch.float16)
+# Half precision has ten bits or fewer: what float16 changes is far less than what they lost.
+_TOLERANCE = 1e-5
+
+
+class Kernel(Protocol):
+    """A weight (outputs, inputs) and a bias (outputs,), laid out.
+
+    Attributes:
+        dtype: of what it reads and makes.
+    """
+
+    dtype: torch.dtype
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., inputs) → (..., outputs)."""
+        ...
+
+    def dense(self) -> torch.Tensor:
+        """(outputs, inputs) the weight as it was, in `dtype`."""
+        ...
+
+
+class OneDnn:
+    """A weight in oneDNN's blocks, in its own dtype: float32 or bfloat16."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self.dtype = weight.dtype
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight)
+        self._bias = bias
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """See `Kernel`."""
+        return torch.ops.mkldnn._linear_pointwise.default(x, self._weight, self._bias, "none", [], "")
+
+    def dense(self) -> torch.Tensor:
+        """See `Kernel`."""
+        return self._weight.to_dense()
+
+
+class Fbgemm:
+    """A weight kept in float16 and multiplied in float32, in FBGEMM's blocks.
+
+    A step of few rows takes as long as the weights take to be read: these are half as many bytes.
+    """
+
+    dtype = torch.float32
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        bias = None if bias is None else bias.float()
+        self._packed = torch.ops.quantized.linear_prepack_fp16(weight.float(), bias)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """See `Kernel`."""
+        if x.dim() == 1:
+            return self(x[None])[0]
+        return torch.ops.quantized.linear_dynamic_fp16.default(x, self._packed)
+
+    def dense(self) -> torch.Tensor:
+        """See `Kernel`."""
+        return torch.ops.quantized.linear_unpack_fp16(self._packed)[0]
+
+
+def multiplies(dtype: torch.dtype) -> bool:
+    """Whether this machine's CPU has matrix instructions for a dtype; without, half precision is emulated."""
+    wanted = {torch.bfloat16: "amx_bf16", torch.float16: "amx_fp16"}.get(dtype)
+    return wanted is None or bool(torch.cpu.get_capabilities().get(wanted))
+
+
+def keeps_half() -> bool:
+    """Whether this machine multiplies float16 weights in float32."""
+    return torch.backends.quantized.engine in ("x86", "fbgemm")
+
+
+def lay_out(weight: torch.Tensor, bias: torch.Tensor | None) -> Kernel:
+    """The fastest way to multiply with a weight here: as exact as its own dtype, or as float32."""
+    if multiplies(weight.dtype):
+        return OneDnn(weight, bias)
+    wide = weight.float()
+    if keeps_half() and torch.dist(wide.half().float(), wide) <= _TOLERANCE * wide.norm():
+        return Fbgemm(wide, bias)
+    return OneDnn(wide, None if bias is None else bias.float())
