@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from transformers import PreTrainedModel
 
-from benchmarks import models, peers, workload
+from benchmarks import machine, models, peers, workload
 from benchmarks.machine import Machine, Work
 from benchmarks.rounds import interleave
 from benchmarks.workload import Answers, Conversation
@@ -41,9 +41,11 @@ class Contender:
 
 
 def contest(
-    title: str, loaded: Loaded, given: list[Conversation], here: Machine, rounds: int, sample: int = 1
+    title: str, loaded: Loaded, given: list[Conversation], rounds: int, sample: int = 1
 ) -> dict[str, float]:
     """Each contender's tokens per second and its share of the limit, and the engine's lead over each.
+
+    The machine is measured between the contenders: what else it does falls on its limit, too.
 
     Args:
         title: begins the figures' names.
@@ -62,15 +64,22 @@ def contest(
         "engine": Contender(own.model, partial(ours, LocalEngine(own)), given),
     }
 
+    machines: list[Machine] = []
+
     def close(name: str) -> None:
         if name == "continuous_batching":
             continuous.close()
+
+    def after(name: str) -> None:
+        close(name)
+        machines.append(machine.measure())
 
     for name, contender in contenders.items():  # Warms up what is made at a first call.
         contender.answer(workload.conversations(2, 1, model.config.vocab_size, shorten=10))
         close(name)
     runs = {name: contender.run for name, contender in contenders.items()}
-    times = interleave(runs, rounds, title, after=close)
+    times = interleave(runs, rounds, title, after)
+    here = machine.median(machines)
     figures = {"context": workload.mean_context(given)}
     for name, contender in contenders.items():
         speed = workload.answer_tokens(contender.asked) / times[name].median
@@ -85,6 +94,8 @@ def contest(
         theirs, mine = times[name].result, times["engine"].result[:: sample if name == "loop" else 1]
         figures[f"{name}.equal"] = _equal(theirs, mine, contenders[name].asked, model.dtype)
     figures["share_of_limit"] = figures["engine.share_of_limit"]
+    figures["gigabytes_per_second"] = here.bandwidth / 1e9
+    figures["float32_teraflops"] = here.matmul["float32"] / 1e12
     return {f"{title}.{key}": value for key, value in figures.items()}
 
 
@@ -96,7 +107,13 @@ def _limits(
     rows = max(1.0, workload.answer_tokens(contender.asked) / contender.steps)
     work = Work.of(model.config, models.weights(model))
     limit = max(here.limit(work, rows, context, dtype) for dtype in {torch.float32, model.dtype})
-    return {"rows": rows, "limit": limit, "share_of_limit": speed / limit}
+    mixed = here.limit(work, rows, context, model.dtype, max(here.matmul.values()))
+    return {
+        "rows": rows,
+        "limit": limit,
+        "share_of_limit": speed / limit,
+        "share_of_mixed_limit": speed / mixed,
+    }
 
 
 def _equal(theirs: Answers, ours: Answers, asked: list[Conversation], dtype: torch.dtype) -> float:

@@ -63,7 +63,7 @@ def run(size: Size, here: Machine) -> dict[str, float]:
         loaded = models.load(name, dtype, size.changes)
         vocabulary = loaded.model.config.vocab_size
         given = workload.conversations(size.conversations, 2, vocabulary, size.shorten)
-        return contest(f"generation.{title}", loaded, given, here, size.rounds, sample)
+        return contest(f"generation.{title}", loaded, given, size.rounds, sample)
 
     figures = compare("L", "L", torch.bfloat16, size.sample)
     if size.fp32_sample and not here.has_bfloat16:

@@ -1,9 +1,10 @@
 """What this machine can do at best: measured, and turned into a limit for tokens per second."""
 
 import platform
+import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -81,9 +82,11 @@ class Machine:
         """Whether it multiplies bfloat16 faster than float32: without instructions for it, it is emulated."""
         return self.matmul["bfloat16"] > self.matmul["float32"]
 
-    def limit(self, work: Work, rows: float, context: float, dtype: torch.dtype) -> float:
-        """`limit` of this machine, computing in float32 or bfloat16."""
-        flops = self.matmul[str(dtype).removeprefix("torch.")]
+    def limit(
+        self, work: Work, rows: float, context: float, dtype: torch.dtype, flops: float | None = None
+    ) -> float:
+        """`limit` of this machine, computing in float32 or bfloat16; `flops`: at another dtype's speed."""
+        flops = flops or self.matmul[str(dtype).removeprefix("torch.")]
         return limit(work, rows, context, dtype.itemsize, self.bandwidth, flops)
 
 
@@ -109,6 +112,18 @@ def measure(matrix: int = 1024, numbers: int = 2**26) -> Machine:
         torch=torch.__version__,
         bandwidth=read.nbytes / _best(read.sum),
         matmul=matmul,
+    )
+
+
+def median(machines: Sequence[Machine]) -> Machine:
+    """One machine, measured several times."""
+    return replace(
+        machines[0],
+        bandwidth=statistics.median(machine.bandwidth for machine in machines),
+        matmul={
+            name: statistics.median(machine.matmul[name] for machine in machines)
+            for name in machines[0].matmul
+        },
     )
 
 
