@@ -2,11 +2,14 @@
 
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,24 +51,34 @@ def run(size: Size, here: Machine) -> dict[str, float]:
     hugging = models.find("tiny_talk")({})
     hugging.load()
     prompts = [prompt_item(i) for i in range(size.items)]
-    with platform(size.latency):
+    started = time.perf_counter()
+    hugging.predict(prompts)
+    seconds = time.perf_counter() - started
+    with platform(size.latency), traffic(size, seconds) as busy:
+
+        def beside() -> None:
+            with busy():
+                hugging.predict(prompts)
+
         items = stored(prompts)
         adapter = model_adapter(hugging)
         times = interleave(
             {
                 "engine": lambda: hugging.predict(prompts),
+                "engine_beside": beside,
                 "flow": lambda: adapter.predict_items(items),
                 "sdk": lambda: by_the_sdk(adapter, items),
             },
             size.rounds,
             "platform",
-            after=lambda name: name == "engine" or check(items),
+            after=lambda name: name.startswith("engine") or check(items),
         )
     # Nobody can answer before the first download is there, or be done before the last upload is.
     overlapped = times["flow"].median - 2 * size.latency
     return {
         "platform.vs_sdk": times["sdk"].median / times["flow"].median,
         "platform.over_engine": overlapped / times["engine"].median,
+        "platform.over_engine_beside": overlapped / times["engine_beside"].median,
         "platform.items": size.items,
         **{f"platform.{name}_seconds": time.median for name, time in times.items()},
     }
@@ -105,6 +118,37 @@ def platform(latency: float = 0.0, faults: float = 0.0) -> Iterator[None]:
             process.terminate()
 
 
+@contextmanager
+def traffic(size: Size, seconds: float) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """A second platform with runs of so many seconds over it, without a model; at work while it is entered.
+
+    The local platform takes of the machine's cores what a real one does not: what the engine needs beside it
+    is what a run can be compared to.
+    """
+    command = [sys.executable, "-m", "benchmarks.traffic", *map(str, (size.items, size.latency, seconds))]
+    with subprocess.Popen(  # noqa: S603
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, process_group=0
+    ) as process:
+        assert process.stdout is not None
+        while process.stdout.readline().strip() != "ready":
+            assert process.poll() is None, "the traffic has ended"
+        os.killpg(process.pid, signal.SIGSTOP)
+
+        @contextmanager
+        def busy() -> Iterator[None]:
+            os.killpg(process.pid, signal.SIGCONT)
+            try:
+                yield
+            finally:
+                os.killpg(process.pid, signal.SIGSTOP)
+
+        try:
+            yield busy
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGCONT)
+
+
 def stored(prompts: list[dict[str, Any]]) -> list[dl.Item]:
     """The items, uploaded."""
     dataset = dl.projects.create(project_name="benchmark").datasets.create(dataset_name="items")
@@ -134,10 +178,14 @@ def by_the_sdk(adapter: ModelAdapter, items: list[dl.Item]) -> None:
         dl.BaseModelAdapter.predict_items(adapter, items)
 
 
+def answers(items: int) -> int:
+    """How many answers so many items get: one to each of their questions."""
+    return sum(len(QUESTIONS[i % 3]) + len(QUESTIONS[(i + 1) % 3]) for i in range(items))
+
+
 def check(items: list[dl.Item]) -> None:
     """Raises AssertionError unless each item has one answer to each of its questions."""
     filters = dl.Filters(resource=dl.FiltersResource.ANNOTATION)
     dataset = items[0].dataset
-    answers = [annotation for page in dataset.annotations.list(filters=filters) for annotation in page]
-    expected = sum(len(QUESTIONS[i % 3]) + len(QUESTIONS[(i + 1) % 3]) for i, _ in enumerate(items))
-    assert len(answers) == expected, f"{len(answers)} answers, not {expected}"
+    found = sum(1 for page in dataset.annotations.list(filters=filters) for _ in page)
+    assert found == answers(len(items)), f"{found} answers, not {answers(len(items))}"
