@@ -15,7 +15,8 @@ class Size:
 
     Attributes:
         changes: to both models' configurations.
-        shorten: divides the lengths of questions and answers.
+        shorten: divides the lengths of questions and answers of L in bfloat16.
+        shorten_rest: the same for all else.
         sample: of the conversations for the loop, as `contest` has it.
         fp32_sample: the same where bfloat16 is emulated and L runs again, in float32; None: it does not.
         memory: changes to L's configuration where memory is measured.
@@ -28,6 +29,7 @@ class Size:
     conversations: int = 32
     changes: dict[str, int] = field(default_factory=dict)
     shorten: int = 1
+    shorten_rest: int = 1
     sample: int = 1
     fp32_sample: int | None = 4
     memory: dict[str, int] = field(default_factory=dict)
@@ -38,12 +40,13 @@ class Size:
 
 FULL = Size()
 # All of it would take hours where bfloat16 is emulated.
-EMULATED = Size(shorten=4, sample=8, fp32_sample=8)
+EMULATED = Size(shorten_rest=4, sample=8, fp32_sample=8)
 # The output head keeps its share of the work, but for memory, which depends on its whole size.
 QUICK = Size(
     rounds=1,
     changes={"num_hidden_layers": 3, "vocab_size": 6144},
     shorten=8,
+    shorten_rest=8,
     sample=8,
     fp32_sample=None,
     memory={"num_hidden_layers": 2},
@@ -59,24 +62,24 @@ def run(size: Size, here: Machine) -> dict[str, float]:
         AssertionError: as `contest`.
     """
 
-    def compare(title: str, name: str, dtype: torch.dtype, sample: int) -> dict[str, float]:
+    def compare(title: str, name: str, dtype: torch.dtype, sample: int, shorten: int) -> dict[str, float]:
         loaded = models.load(name, dtype, size.changes)
         vocabulary = loaded.model.config.vocab_size
-        given = workload.conversations(size.conversations, 2, vocabulary, size.shorten)
+        given = workload.conversations(size.conversations, 2, vocabulary, shorten)
         return contest(f"generation.{title}", loaded, given, size.rounds, sample)
 
-    figures = compare("L", "L", torch.bfloat16, size.sample)
+    figures = compare("L", "L", torch.bfloat16, size.sample, size.shorten)
     if size.fp32_sample and not here.has_bfloat16:
         # There it is emulated and the engine computes in float32: what is its lead against that?
-        figures |= compare("L_fp32", "L", torch.float32, size.fp32_sample)
-    figures |= compare("S", "S", torch.float32, size.sample)
+        figures |= compare("L_fp32", "L", torch.float32, size.fp32_sample, size.shorten_rest)
+    figures |= compare("S", "S", torch.float32, size.sample, size.shorten_rest)
     figures["generation.S.vs_best"] = min(
         figures["generation.S.vs_generate"], figures["generation.S.vs_continuous_batching"]
     )
-    figures["generation.extra_memory_mb"] = memory.measure("engine", size.memory, size.shorten)
+    figures["generation.extra_memory_mb"] = memory.measure("engine", size.memory, size.shorten_rest)
     if size.output_scores:
         figures["generation.output_scores_memory_mb"] = memory.measure(
-            "output_scores", size.memory, size.shorten
+            "output_scores", size.memory, size.shorten_rest
         )
     figures["generation.cost_growth"] = growth.measure(size.answers, size.answer_tokens, size.rounds)
     return figures

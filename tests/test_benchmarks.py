@@ -20,6 +20,7 @@ SIZES = {
         conversations=4,
         changes=SMALL,
         shorten=8,
+        shorten_rest=8,
         fp32_sample=2,
         memory=SMALL,
         output_scores=False,
