@@ -45,7 +45,8 @@ GOALS = {
 }
 
 # What is shown of each contender of generation.
-COLUMNS = ("tokens_per_second", "rows", "limit", "share_of_limit")
+COLUMNS = ("tokens_per_second", "rows", "limit", "share_of_limit", "share_of_mixed_limit")
+SHARES = ("share of it", "of the mixed one")
 
 
 def document(name: str, figures: dict[str, float], here: Machine, quick: bool) -> Document:
@@ -116,7 +117,7 @@ def _measured(documents: list[Document]) -> list[str]:
         "",
         "Generation, each contender at its own mean number of rows:",
         "",
-        _markdown(contenders, ["model", "contender", "tokens/s", "rows", "limit, tokens/s", "share of it"]),
+        _markdown(contenders, ["model", "contender", "tokens/s", "rows", "limit, tokens/s", *SHARES]),
         "",
         "All else that was measured:",
         "",
