@@ -145,8 +145,9 @@ def traffic(size: Size, seconds: float) -> Iterator[Callable[[], AbstractContext
         try:
             yield busy
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
+            # In this order: of a process that is stopped, another thread may take what is to end the first.
             os.killpg(process.pid, signal.SIGCONT)
+            os.killpg(process.pid, signal.SIGTERM)
 
 
 def stored(prompts: list[dict[str, Any]]) -> list[dl.Item]:
