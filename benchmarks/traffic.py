@@ -4,6 +4,8 @@ For a machine on which the platform runs, too: this is what it is busy with besi
 other until the process is ended.
 """
 
+import contextlib
+import signal
 import sys
 import time
 
@@ -31,4 +33,6 @@ def main(items: int, latency: float, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        main(int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]))
