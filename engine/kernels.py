@@ -57,8 +57,7 @@ class Fbgemm:
     dtype = torch.float32
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        bias = None if bias is None else bias.float()
-        self._packed = torch.ops.quantized.linear_prepack_fp16(weight.float(), bias)
+        self._packed = torch.ops.quantized.linear_prepack_fp16(weight, bias)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """See `Kernel`."""
@@ -86,7 +85,7 @@ def lay_out(weight: torch.Tensor, bias: torch.Tensor | None) -> Kernel:
     """The fastest way to multiply with a weight here: as exact as its own dtype, or as float32."""
     if multiplies(weight.dtype):
         return OneDnn(weight, bias)
-    wide = weight.float()
+    wide, bias = weight.float(), None if bias is None else bias.float()
     if keeps_half() and torch.dist(wide.half().float(), wide) <= _TOLERANCE * wide.norm():
         return Fbgemm(wide, bias)
-    return OneDnn(wide, None if bias is None else bias.float())
+    return OneDnn(wide, bias)
