@@ -11,7 +11,8 @@ from engine.choosing import Decoding, Row
 from engine.errors import AdapterError, Unsupported
 from engine.inflight import InFlight
 from engine.packing import logits, packs, switch, trial_tolerance
-from engine.slots import Segment, Slots, Step
+from engine.slots import Slots
+from engine.step import Segment, Step
 from engine.weights import is_spread
 
 

@@ -18,7 +18,8 @@ from engine.choosing import MAX_ROWS, Decoding, Row, choose
 from engine.errors import GenerationError
 from engine.memory import free_memory, is_out_of_memory
 from engine.packing import logits
-from engine.slots import BLOCK, Segment, Slots, Step
+from engine.slots import BLOCK, Slots
+from engine.step import Segment, Step
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import inflight, slots
+from engine import inflight, slots, step
 from engine.choosing import Decoding
 from engine.inflight import InFlight
 from tests import tiny
@@ -75,7 +75,7 @@ sizes = st.fixed_dictionaries(
         "PREFILL_TOKENS": st.integers(2, 40),
         "BLOCK": st.sampled_from([1, 8, 64]),
         "WORTH_WAITING": st.sampled_from([1, 8, 32]),
-        "CALL": st.sampled_from([0, 1, 16, 200]),
+        "CALL_BYTES": st.sampled_from([0, 500, 5_000, 1_000_000]),
     }
 )
 
@@ -114,7 +114,7 @@ def check(architecture: str, conversations: list[Asked], sizes: dict[str, int]) 
     """Every row of some conversations equals its run alone, where everything has these sizes."""
     with pytest.MonkeyPatch.context() as patch:
         for name, size in sizes.items():
-            for module in (inflight, slots):
+            for module in (inflight, slots, step):
                 if hasattr(module, name):
                     patch.setattr(module, name, size)
         # An error in a step is made good for by fewer rows: it would not be seen in the answers.
