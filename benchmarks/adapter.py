@@ -1,7 +1,6 @@
 """The adapter's own time: reading items, building conversations and annotations, around the engine's."""
 
 import json
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from adapters.platform.reading import parsed
 from benchmarks import models, workload
 from benchmarks.contest import ours
 from benchmarks.machine import Machine
-from benchmarks.rounds import interleave
+from benchmarks.rounds import Times, interleave, ratio
 from benchmarks.workload import Conversation
 from engine.backends.local import LocalEngine
 from engine.dialogues import Follow
@@ -64,9 +63,7 @@ def run(size: Size, here: Machine) -> dict[str, float]:
     assert times["adapter"].result == times["engine"].result
     within = engine.seconds[1::2]  # The engine's own part of each prediction.
     return {
-        "adapter.overhead": statistics.median(
-            whole / part - 1 for whole, part in zip(times["adapter"].seconds, within, strict=True)
-        ),
+        "adapter.overhead": ratio(times["adapter"], Times(None, within)) - 1,
         "adapter.seconds": times["adapter"].median,
         "adapter.engine_seconds": times["engine"].median,
     }

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from benchmarks import machine, models, peers, workload
 from benchmarks.machine import Machine, Work
-from benchmarks.rounds import interleave
+from benchmarks.rounds import interleave, ratio
 from benchmarks.workload import Answers, Conversation
 from engine.backends.local import LocalEngine
 from engine.loading import Loaded
@@ -58,9 +58,9 @@ def contest(
     model, own = loaded.model, models.twin(loaded)
     continuous = peers.ContinuousBatching(model)
     contenders = {
-        "loop": Contender(model, partial(peers.loop, model), given[::sample]),
         "generate": Contender(model, partial(peers.batched, model), given),
         "continuous_batching": Contender(model, continuous.answer, given),
+        "loop": Contender(model, partial(peers.loop, model), given[::sample]),
         "engine": Contender(own.model, partial(ours, LocalEngine(own)), given),
     }
 
@@ -89,8 +89,8 @@ def contest(
             for key, value in _limits(contender, speed, model, figures["context"], here).items()
         }
     for name in ("loop", "generate", "continuous_batching"):
-        lead = figures["engine.tokens_per_second"] / figures[f"{name}.tokens_per_second"]
-        figures[f"vs_{name}"] = lead
+        more = workload.answer_tokens(given) / workload.answer_tokens(contenders[name].asked)
+        figures[f"vs_{name}"] = ratio(times[name], times["engine"]) * more
         theirs, mine = times[name].result, times["engine"].result[:: sample if name == "loop" else 1]
         figures[f"{name}.equal"] = _equal(theirs, mine, contenders[name].asked, model.dtype)
     figures["share_of_limit"] = figures["engine.share_of_limit"]

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import models, workload
 from benchmarks.machine import Machine
-from benchmarks.rounds import interleave
+from benchmarks.rounds import interleave, ratio
 from engine.backends.local import LocalEngine
 from engine.loading import Loaded
 
@@ -65,7 +65,7 @@ def compare(title: str, dtype: torch.dtype, size: Size) -> dict[str, float]:
         )
     speeds = {name: len(given) / timed.median for name, timed in times.items()}
     figures = {f"{title}.{name}.texts_per_second": speed for name, speed in speeds.items()}
-    lead = speeds["engine"] / speeds["sentence_transformers"]
+    lead = ratio(times["sentence_transformers"], times["engine"])
     return figures | {f"{title}.vs_sentence_transformers": lead}
 
 

@@ -4,7 +4,7 @@ import torch
 
 from benchmarks import models, workload
 from benchmarks.contest import ours
-from benchmarks.rounds import interleave
+from benchmarks.rounds import interleave, ratio
 from engine.backends.local import LocalEngine
 
 # One narrow layer: what grows would be the engine's own work.
@@ -38,4 +38,4 @@ def measure(answers: tuple[int, int], length: int, rounds: int) -> float:
         rounds=rounds,
         title="generation.cost_growth",
     )
-    return (times["many"].median / answers[1]) / (times["few"].median / (runs * answers[0]))
+    return ratio(times["many"], times["few"]) * runs * answers[0] / answers[1]

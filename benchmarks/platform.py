@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
@@ -19,7 +20,7 @@ import dtlpy as dl
 import models
 from adapters.dataloop import ModelAdapter
 from benchmarks.machine import Machine
-from benchmarks.rounds import interleave
+from benchmarks.rounds import Times, interleave, ratio
 
 ROOT = Path(__file__).parents[1]
 QUESTIONS = (
@@ -60,25 +61,25 @@ def run(size: Size, here: Machine) -> dict[str, float]:
             with busy():
                 hugging.predict(prompts)
 
-        items = stored(prompts)
         adapter = model_adapter(hugging)
+        waiting = [stored(prompts) for _ in range(2 * size.rounds)]
         times = interleave(
             {
                 "engine": lambda: hugging.predict(prompts),
                 "engine_beside": beside,
-                "flow": lambda: adapter.predict_items(items),
-                "sdk": lambda: by_the_sdk(adapter, items),
+                "flow": lambda: adapter.predict_items(waiting[-1]),
+                "sdk": lambda: by_the_sdk(adapter, waiting[-1]),
             },
             size.rounds,
             "platform",
-            after=lambda name: name.startswith("engine") or check(items),
+            after=lambda name: name.startswith("engine") or check(waiting.pop()),
         )
     # Nobody can answer before the first download is there, or be done before the last upload is.
-    overlapped = times["flow"].median - 2 * size.latency
+    overlapped = Times(None, [seconds - 2 * size.latency for seconds in times["flow"].seconds])
     return {
-        "platform.vs_sdk": times["sdk"].median / times["flow"].median,
-        "platform.over_engine": overlapped / times["engine"].median,
-        "platform.over_engine_beside": overlapped / times["engine_beside"].median,
+        "platform.vs_sdk": ratio(times["sdk"], times["flow"]),
+        "platform.over_engine": ratio(overlapped, times["engine"]),
+        "platform.over_engine_beside": ratio(overlapped, times["engine_beside"]),
         "platform.items": size.items,
         **{f"platform.{name}_seconds": time.median for name, time in times.items()},
     }
@@ -151,7 +152,8 @@ def traffic(size: Size, seconds: float) -> Iterator[Callable[[], AbstractContext
 
 def stored(prompts: list[dict[str, Any]]) -> list[dl.Item]:
     """The items, uploaded."""
-    dataset = dl.projects.create(project_name="benchmark").datasets.create(dataset_name="items")
+    project = dl.projects.create(project_name=f"benchmark-{uuid.uuid4().hex[:8]}")
+    dataset = project.datasets.create(dataset_name="items")
 
     def upload(number: int) -> dl.Item:
         content = io.BytesIO(json.dumps(prompts[number]).encode())

@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tqdm import tqdm
 
@@ -22,6 +22,14 @@ class Times(Generic[Result]):
     def median(self) -> float:
         """Seconds."""
         return statistics.median(self.seconds)
+
+
+def ratio(one: Times[Any], other: Times[Any]) -> float:
+    """How many times as long as the other one takes: the median of the rounds.
+
+    Within a round both have the same machine, which is fast and slow by turns.
+    """
+    return statistics.median(a / b for a, b in zip(one.seconds, other.seconds, strict=True))
 
 
 def interleave(

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import models, workload
 from benchmarks.machine import Machine
-from benchmarks.rounds import interleave
+from benchmarks.rounds import interleave, ratio
 from engine.backends.local import LocalEngine
 from engine.loading import Loaded
 
@@ -86,7 +86,9 @@ def compare(title: str, dtype: torch.dtype, size: Size) -> dict[str, float]:
             )
     speeds = {name: len(timed.result) * size.candidates / timed.median for name, timed in times.items()}
     figures = {f"{title}.{name}.pairs_per_second": speed for name, speed in speeds.items()}
-    return figures | {f"{title}.vs_{name}": speeds["engine"] / speeds[name] for name in ("pairs", "hflm")}
+    leads = {name: ratio(times[name], times["engine"]) for name in ("pairs", "hflm")}
+    leads["pairs"] *= len(given) / len(some)
+    return figures | {f"{title}.vs_{name}": lead for name, lead in leads.items()}
 
 
 @torch.inference_mode()
