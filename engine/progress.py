@@ -1,4 +1,4 @@
-"""One line that shows how generation goes: answers, tokens a second, live rows; none where no one looks."""
+"""One line on the terminal that shows how it goes; none where no one looks, and gone in the end."""
 
 import time
 from types import TracebackType
@@ -6,9 +6,17 @@ from typing import Self
 
 from tqdm import tqdm
 
+# Seconds before a line is shown: most calls are over by then.
+DELAY = 1
+
+
+def line(doing: str, total: int, unit: str) -> tqdm:  # type: ignore[type-arg]
+    """A line for what may take long; its `update` counts."""
+    return tqdm(desc=doing, total=total, unit=unit, leave=False, disable=None, delay=DELAY)
+
 
 class Progress:
-    """A progress line on the terminal while it is entered; silent where the output is no terminal."""
+    """How generation goes while it is entered: answers, tokens a second, live rows."""
 
     def __init__(self, answers: int) -> None:
         """Starts the clock.

@@ -9,12 +9,12 @@ from typing import Any
 import psutil
 import torch
 from torch import nn
-from tqdm import tqdm
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from engine.joining import Matrix, Product, siblings
 from engine.kernels import HALF, keeps_half, multiplies
+from engine.progress import line
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +44,13 @@ def lay_out(model: PreTrainedModel) -> dict[str, torch.dtype]:
         logger.warning("%s is emulated on this CPU and slow: there is no memory for float32", model.dtype)
         return dtypes
     groups = siblings(model, layers) if layers else []
-    show = {"desc": "laying out weights", "unit": "matrix", "leave": False, "disable": None, "delay": 1}
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # One thread lays out 20 million a second.
-        list(tqdm(pool.map(pack, groups), total=len(groups), **show))
+    # One thread lays out 20 million a second.
+    with (
+        ThreadPoolExecutor(torch.get_num_threads()) as pool,
+        line("laying out weights", len(groups), "matrix") as shown,
+    ):
+        for _ in pool.map(pack, groups):
+            shown.update()
     if widen:
         logger.info("computing in float32: this CPU has no instructions for %s", model.dtype)
         model.float()

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from engine import packing
 from engine.errors import ConfigurationError, Unsupported
 from engine.memory import is_out_of_memory
+from engine.progress import line
 
 logger = logging.getLogger(__name__)
 
@@ -74,10 +75,12 @@ class Encoder:
             ConfigurationError: a layer that the model does not have.
         """
         width = self.width
-        for whole in self._batches([len(tokens) for tokens in texts]):
-            for batch, states in self._halved(whole, texts, layer):
-                width = states[0].shape[1]
-                yield batch, states
+        with line("reading texts", len(texts), "text") as shown:
+            for whole in self._batches([len(tokens) for tokens in texts]):
+                for batch, states in self._halved(whole, texts, layer):
+                    width = states[0].shape[1]
+                    yield batch, states
+                    shown.update(len(batch))
         if empty := [i for i, tokens in enumerate(texts) if not tokens]:
             yield empty, [torch.zeros(0, width)] * len(empty)
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from engine import packing
 from engine.errors import GenerationError
+from engine.progress import line
 from engine.scoring.readers import EncoderDecoder, Packed, Padded, Reader, Row
 
 logger = logging.getLogger(__name__)
@@ -52,9 +53,11 @@ def last_logits(model: PreTrainedModel, rows: Sequence[Row]) -> list[torch.Tenso
 def _read(model: PreTrainedModel, rows: Sequence[Row], take: Take[Result]) -> list[Result | GenerationError]:
     reader = _reader(model)
     results: dict[int, Result | GenerationError] = {}
-    for batch in _batches(reader, rows):
-        read = _read_or_halve(reader, [rows[i] for i in batch], take)
-        results |= zip(batch, read, strict=True)
+    with line("scoring", len(rows), "text") as shown:
+        for batch in _batches(reader, rows):
+            read = _read_or_halve(reader, [rows[i] for i in batch], take)
+            results |= zip(batch, read, strict=True)
+            shown.update(len(batch))
     return [results[i] for i in range(len(rows))]
 
 
@@ -116,7 +119,7 @@ def _read_or_halve(reader: Reader, rows: list[Row], take: Take[Result]) -> list[
     try:
         with torch.inference_mode():
             return [*take(rows, *reader.logits(rows))]
-    except (RuntimeError, ValueError, IndexError) as error:
+    except (RuntimeError, ValueError, IndexError, MemoryError) as error:
         reason = f"{type(error).__name__}: {error}"
     if len(rows) == 1:
         return [GenerationError(f"the model failed on this prompt: {reason}")]

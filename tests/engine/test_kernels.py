@@ -9,12 +9,6 @@ from engine.kernels import Fbgemm, OneDnn, keeps_half, lay_out, multiplies
 half = pytest.mark.skipif(not keeps_half(), reason="this machine multiplies no float16 weights")
 
 
-@pytest.fixture
-def no_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CPU that computes float32 alone."""
-    monkeypatch.setattr(kernels, "multiplies", lambda dtype: dtype == torch.float32)
-
-
 def weight(dtype: torch.dtype, scale: float = 0.02) -> torch.Tensor:
     torch.manual_seed(0)
     return (torch.randn(48, 40) * scale).to(dtype)

@@ -2,7 +2,6 @@
 
 import copy
 import importlib.machinery
-import shutil
 import subprocess
 import sys
 import types
@@ -22,27 +21,6 @@ from engine.placement import attention
 from tests import tiny
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="session")
-def folders(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Model folders: whole ones, one without its tokenizer, one without its weights."""
-    root = tmp_path_factory.mktemp("models")
-    bare, empty = (shutil.ignore_patterns(names) for names in ("tokenizer*", "*.safetensors"))
-    return {
-        "llama": tiny_model,
-        "t5": tiny.save(root / "t5", "t5"),
-        "no-tokenizer": shutil.copytree(tiny_model, root / "no-tokenizer", ignore=bare),
-        "no-weights": shutil.copytree(tiny_model, root / "no-weights", ignore=empty),
-    }
-
-
-@pytest.fixture
-def load_folder(folders: dict[str, Path]) -> Callable:
-    """Loads one of `folders` by its name, on the CPU."""
-    return lambda name="llama", **options: load(
-        LoadOptions(model_name=str(folders[name]), device="cpu", **options)
-    )
 
 
 @pytest.fixture

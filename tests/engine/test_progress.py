@@ -1,4 +1,4 @@
-"""The progress line: answers, tokens a second and live rows, on a terminal alone."""
+"""The progress line: how far it is, on a terminal alone."""
 
 import functools
 import io
@@ -69,6 +69,25 @@ def test_an_error_takes_the_line_away():
             raise KeyError
         assert "0/2" in screen.getvalue()
         assert screen.line == ""
+
+
+def test_scores_and_vectors_show_how_far_they_are(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(progress, "DELAY", 0)
+    engine = tiny.engine("llama")
+    with terminal() as screen:
+        engine.score(["Hello", "What?"], [["a"], ["b", "c"]])
+        assert "scoring: 100%" in screen.getvalue()
+        assert "3/3" in screen.getvalue()
+        engine.embed(["Hello", "What?"])
+        assert "reading texts: 100%" in screen.getvalue()
+        assert "2/2" in screen.getvalue()
+        assert screen.line == ""
+
+
+def test_what_is_soon_over_shows_nothing():
+    with terminal() as screen:
+        tiny.engine("llama").embed(["Hello"])
+    assert screen.getvalue() == ""
 
 
 def test_an_engine_shows_how_it_goes():

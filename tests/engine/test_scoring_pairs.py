@@ -115,19 +115,19 @@ def test_a_conversation_drops_its_oldest_turns_so_that_the_candidates_fit(llama:
     assert whole.candidates[0].logprobs != pytest.approx(recent.candidates[0].logprobs, abs=1e-2)
 
 
-@pytest.fixture
-def small_memory(llama: Loaded) -> Iterator[None]:
-    """A model that fails as soon as it reads more than 80 tokens at a time."""
+@pytest.fixture(params=[torch.OutOfMemoryError, MemoryError])
+def small_memory(llama: Loaded, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A model that fails as soon as it reads more than 80 tokens at a time; the error's name."""
 
     def fail(module: torch.nn.Module, args: tuple, output: torch.Tensor) -> None:
         if args[0].numel() > 80:
-            raise torch.OutOfMemoryError("no memory for so many tokens")
+            raise request.param("no memory for so many tokens")
 
     with llama.model.get_input_embeddings().register_forward_hook(fail):
-        yield
+        yield request.param.__name__
 
 
-def test_a_pass_that_fails_is_halved_down_to_one_candidate(llama: Loaded, small_memory: None):
+def test_a_pass_that_fails_is_halved_down_to_one_candidate(llama: Loaded, small_memory: str):
     prompts = ["p" * 60, "short", "q" * 90]
     candidates = [["a" * 12, "b" * 15], ["c"], ["d", "e"]]
     first, second, third = scores(llama, prompts, candidates)
@@ -136,4 +136,4 @@ def test_a_pass_that_fails_is_halved_down_to_one_candidate(llama: Loaded, small_
         assert candidate.logprobs == pytest.approx(alone(llama.model, *ids), abs=1e-4)
     assert second.error is None
     assert isinstance(third.error, GenerationError)
-    assert str(third.error).startswith("prompt 2: the model failed on this prompt: OutOfMemoryError")
+    assert str(third.error).startswith(f"prompt 2: the model failed on this prompt: {small_memory}")

@@ -38,13 +38,6 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 
 
 @pytest.fixture
-def no_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CPU that computes float32 alone."""
-    for module in (kernels, weights):
-        monkeypatch.setattr(module, "multiplies", lambda dtype: dtype == torch.float32)
-
-
-@pytest.fixture
 def instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU with instructions for every dtype."""
     for module in (kernels, weights):
