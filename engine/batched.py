@@ -7,7 +7,7 @@ import copy
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import (
@@ -18,26 +18,39 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from engine import trial
 from engine.choosing import MAX_ROWS, Decoding, Row, choose
 from engine.errors import GenerationError
-from engine.packing import alone, switch
+from engine.packing import switch
 
 logger = logging.getLogger(__name__)
+
+# Which rows may share a batch: any, padded on the left; those whose prompts are of one length; none.
+Batching = Literal["padded", "level", "single"]
 
 
 class Batched:
     """The rows of one run, batch by batch."""
 
-    def __init__(self, model: PreTrainedModel, eos: frozenset[int], pad: int, window: int | None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        eos: frozenset[int],
+        pad: int,
+        window: int | None,
+        batching: Batching = "padded",
+    ) -> None:
         """Takes any model that `generate` takes.
 
         Args:
             pad: the id to fill short rows with; may be an end-of-sequence id, for padding is always masked.
             window: the most tokens that prompt and answer may have together; None where there is no bound.
+            batching: as `batching` found it.
         """
         self.model = model
         self.eos = eos
         self.pad = pad
+        self.batching = batching
         self.bound = _common_bound(model, window)
         self.waiting: list[Decoding] = []
         self.live = 0
@@ -64,10 +77,14 @@ class Batched:
     def _next(self) -> list[Decoding]:
         """Rows that may run together, longest prompts first; a row beyond the bound runs alone."""
         self.waiting.sort(key=lambda decoding: -len(decoding.row.prompt))
-        count = prompt = answer = 0
-        for row in (decoding.row for decoding in self.waiting[:MAX_ROWS]):
-            prompt, answer = max(prompt, len(row.prompt)), max(answer, row.max_new_tokens)
-            if count and self.bound is not None and prompt + answer > self.bound:
+        prompt = len(self.waiting[0].row.prompt)
+        count = answer = 0
+        for row in (
+            decoding.row for decoding in self.waiting[: 1 if self.batching == "single" else MAX_ROWS]
+        ):
+            answer = max(answer, row.max_new_tokens)
+            too_long = self.bound is not None and prompt + answer > self.bound
+            if count and (too_long or (self.batching == "level" and len(row.prompt) != prompt)):
                 break
             count += 1
         batch, self.waiting = self.waiting[:count], self.waiting[count:]
@@ -89,27 +106,72 @@ class Batched:
         self._generate_or_halve(batch[len(batch) // 2 :])
 
     def _generate(self, batch: Sequence[Decoding]) -> None:
-        rows = [decoding.row for decoding in batch]
-        width = max(len(row.prompt) for row in rows)
-        input_ids = torch.full((len(rows), width), self.pad)
-        mask = torch.zeros_like(input_ids)
-        for i, row in enumerate(rows):
-            # Answers continue a decoder's prompt at its right end; an encoder may have absolute positions.
-            seq2seq = self.model.config.is_encoder_decoder
-            place = slice(0, len(row.prompt)) if seq2seq else slice(width - len(row.prompt), width)
-            input_ids[i, place] = torch.tensor(row.prompt)
-            mask[i, place] = 1
         chooser = _Choose(batch)
-        greedy = _greedy(self.model, max(row.max_new_tokens for row in rows), self.eos, self.pad)
-        greedy.forward = chooser.watch(self.model.forward)
-        with alone(self.model):
-            greedy.generate(  # type: ignore[operator]
-                input_ids=input_ids.to(self.model.device),
-                attention_mask=mask.to(self.model.device),
-                generation_config=greedy.generation_config,
-                logits_processor=LogitsProcessorList([chooser]),
-                stopping_criteria=StoppingCriteriaList([_Ended(batch)]),
-            )
+        steps = max(decoding.row.max_new_tokens for decoding in batch)
+        _generate(
+            _greedy(self.model, steps, self.eos, self.pad),
+            [decoding.row.prompt for decoding in batch],
+            chooser,
+            StoppingCriteriaList([_Ended(batch)]),
+        )
+
+
+def batching(model: PreTrainedModel, pad: int) -> Batching:
+    """Which rows may share a batch: the first way that gives some rows the logits that each has alone.
+
+    A model that keeps a state may not heed padding; one whose experts have a capacity heeds its neighbours.
+    """
+    (long, short), other = trial.prompts(model), trial.sequence(model, trial.SHORT, step=17)
+    rows: dict[Batching, list[list[int]]] = {"padded": [long, short], "level": [short, other]}
+    try:
+        with trial.narrowed(model):
+            alone = {tuple(row): _trial_logits(model, [row], pad) for row in (long, short, other)}
+            for way, together in rows.items():
+                expected = torch.cat([alone[tuple(row)] for row in together])
+                if trial.same(list(_trial_logits(model, together, pad)), list(expected)):
+                    return way
+    except Exception as error:  # A model's code is its author's.
+        logger.debug("%s answers one by one: %s", type(model).__name__, error, exc_info=True)
+    return "single"
+
+
+def _trial_logits(model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
+    """(rows, steps, vocabulary): what the model gives for some rows that are made to go on by given tokens."""
+    forced = trial.sequence(model, 3, step=29)
+    chooser = _Force(forced)
+    _generate(_greedy(model, len(forced), frozenset(), pad), prompts, chooser, StoppingCriteriaList())
+    return torch.stack(chooser.given, dim=1)
+
+
+def _generate(
+    view: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    chooser: "_Chooser",
+    stopping: StoppingCriteriaList,
+) -> None:
+    """Runs `generate` on padded prompts; the chooser, and it alone, chooses the tokens.
+
+    Args:
+        view: as `_greedy` returns it.
+    """
+    config: Any = view.generation_config
+    width = max(map(len, prompts))
+    input_ids = torch.full((len(prompts), width), config.pad_token_id)
+    mask = torch.zeros_like(input_ids)
+    for i, prompt in enumerate(prompts):
+        # Answers continue a decoder's prompt at its right end; an encoder may have absolute positions.
+        seq2seq = view.config.is_encoder_decoder
+        place = slice(0, len(prompt)) if seq2seq else slice(width - len(prompt), width)
+        input_ids[i, place] = torch.tensor(prompt)
+        mask[i, place] = 1
+    view.forward = chooser.watch(view.forward)
+    view.generate(  # type: ignore[operator]
+        input_ids=input_ids.to(view.device),
+        attention_mask=mask.to(view.device),
+        generation_config=config,
+        logits_processor=LogitsProcessorList([chooser]),
+        stopping_criteria=stopping,
+    )
 
 
 def has_rules(model: PreTrainedModel, eos: frozenset[int]) -> bool:
@@ -159,11 +221,10 @@ def _greedy(model: PreTrainedModel, steps: int, eos: frozenset[int], pad: int) -
     return view
 
 
-class _Choose(LogitsProcessor):
-    """Runs last among the processors: the row's token is chosen, and `generate` is left no other."""
+class _Chooser(LogitsProcessor):
+    """Runs last among the processors: a token is chosen for each row, and `generate` is left no other."""
 
-    def __init__(self, decodings: Sequence[Decoding]) -> None:
-        self.decodings = decodings
+    logits: torch.Tensor
 
     def watch(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         """A forward that also keeps its last logits here, as they are before the checkpoint forbids any."""
@@ -177,8 +238,37 @@ class _Choose(LogitsProcessor):
         return watched
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        chosen = choose(self.decodings, self.logits.to(scores.device), scores)
+        chosen = self.choose(scores)
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
+
+    def choose(self, scores: torch.Tensor) -> torch.Tensor:
+        """(rows,) the next tokens."""
+        raise NotImplementedError
+
+
+class _Choose(_Chooser):
+    """Each row's token by the row's own options."""
+
+    def __init__(self, decodings: Sequence[Decoding]) -> None:
+        self.decodings = decodings
+
+    def choose(self, scores: torch.Tensor) -> torch.Tensor:
+        """See `_Chooser`."""
+        return choose(self.decodings, self.logits.to(scores.device), scores)
+
+
+class _Force(_Chooser):
+    """The same given tokens for each row; what the model gave at each step is kept."""
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        self.tokens = tokens
+        self.given: list[torch.Tensor] = []
+
+    def choose(self, scores: torch.Tensor) -> torch.Tensor:
+        """See `_Chooser`."""
+        token = self.tokens[len(self.given)]
+        self.given.append(self.logits)
+        return torch.full((len(scores),), token, device=scores.device)
 
 
 class _Ended(StoppingCriteria):

@@ -3,14 +3,17 @@
 Knows no text: what ends a row early is a function of its tokens.
 """
 
+from collections.abc import Sequence
+
 import torch
 from transformers import PreTrainedModel
 
-from engine.batched import Batched, has_rules
+from engine import trial
+from engine.batched import Batched, Batching, has_rules
 from engine.choosing import Decoding, Row
 from engine.errors import AdapterError, Unsupported
 from engine.inflight import InFlight
-from engine.packing import logits, packs, switch, trial_tolerance
+from engine.packing import logits, packs, switch
 from engine.slots import Slots
 from engine.step import Segment, Step
 from engine.weights import is_spread
@@ -27,6 +30,7 @@ class Generation:
         pad: int,
         window: int | None,
         token_bytes: int | None,
+        batching: Batching = "padded",
     ) -> None:
         """Nothing runs before the first step.
 
@@ -35,8 +39,9 @@ class Generation:
             pad: the id that fills short rows of a batch.
             window: the most tokens that prompt and answer may have together; None where there is no bound.
             token_bytes: as `token_bytes` found it; None for a model whose rows cannot be in flight.
+            batching: which other rows may share a batch, as `engine.batched.batching` found it.
         """
-        self._batched = Batched(model, eos, pad, window)
+        self._batched = Batched(model, eos, pad, window, batching)
         self._flight = None if token_bytes is None else InFlight(model, eos, token_bytes)
         self._switch = switch(model)
 
@@ -72,7 +77,8 @@ class Generation:
 def token_bytes(model: PreTrainedModel, eos: frozenset[int]) -> int:
     """What the keys and values of one token take, found by generating in flight and comparing.
 
-    A short sequence is read in three pieces beside another, and has to give the logits that it gives alone.
+    Two sequences are read in pieces side by side, past the windows that the model has, and each has to give
+    the logits that it gives alone.
 
     Raises:
         Unsupported: this model's rows cannot be in flight; the text says why.
@@ -83,28 +89,44 @@ def token_bytes(model: PreTrainedModel, eos: frozenset[int]) -> int:
         raise Unsupported("the model is spread over several devices")
     if not packs(model):
         raise Unsupported("its attention or its cache is not made for it")
-    size = model.config.get_text_config(decoder=True).vocab_size
-    tokens = [(7 + 13 * i) % size for i in range(8)]
+    long, short = trial.prompts(model)
     slots = Slots()
-    slots.resize(2, len(tokens))
-    pieces: list[torch.Tensor] = []
     try:
-        for start, end in ((0, 4), (4, 5), (5, 8)):
-            # The other sequence is one token short of the first, so that slots differ in length.
-            other = Segment(0, max(start - 1, 0), tokens[max(start - 1, 0) : end - 1])
-            both = Segment(1, start, tokens[start:end]), other
-            segments = sorted(both, key=lambda segment: (len(segment.tokens), segment.slot))
-            plan = Step(slots, segments, model.device)
-            first = 0 if segments[0].slot == 1 else len(segments[0].tokens)
-            places = range(first, first + end - start)
-            pieces.append(logits(model, plan.tokens, plan.positions, plan, places).float())
-        with torch.inference_mode():
-            alone = model(torch.tensor([tokens], device=model.device)).logits[0].float()
+        with trial.narrowed(model), torch.inference_mode():
+            together = _pieces(model, slots, long, short)
+            alone = [model(torch.tensor([tokens], device=model.device)).logits[0] for tokens in (long, short)]
     except AdapterError:
         raise
     except Exception as error:  # A model's code is its author's.
         raise Unsupported(f"it failed on a trial: {type(error).__name__}: {error}") from error
-    difference = (torch.cat(pieces) - alone).norm() / alone.norm()
-    if difference > trial_tolerance(model.dtype):
-        raise Unsupported(f"a trial gave other logits than the model alone (by {difference:.1e})")
+    if not trial.same(together, alone):
+        far = trial.difference(together, alone)
+        raise Unsupported(f"a trial gave other logits than the model alone (by {far:.1e})")
     return slots.token_bytes
+
+
+def _pieces(
+    model: PreTrainedModel, slots: Slots, long: Sequence[int], short: Sequence[int]
+) -> list[torch.Tensor]:
+    """(tokens, vocabulary) the logits of two sequences that are read in pieces, side by side.
+
+    Prompts are read in parts, and go on by one token where the other does and where it does not.
+    """
+    slots.resize(2, len(long))
+    given: list[list[torch.Tensor]] = [[], []]
+    middle = len(long) // 2
+    cuts = [0, middle - 2, middle - 1, middle, len(long)], [0, 2, 3, 4, len(short)]
+    for step in range(len(cuts[0]) - 1):
+        segments = [
+            Segment(slot, start, tokens[start:end])
+            for slot, (tokens, cut) in enumerate(((long, cuts[0]), (short, cuts[1])))
+            for start, end in [cut[step : step + 2]]
+        ]
+        plan = Step(slots, segments, model.device)
+        places = range(len(plan.tokens))
+        parts = logits(model, plan.tokens, plan.positions, plan, places)
+        for segment, part in zip(
+            plan.segments, parts.split([len(segment.tokens) for segment in plan.segments]), strict=True
+        ):
+            given[segment.slot].append(part)
+    return [torch.cat(parts) for parts in given]

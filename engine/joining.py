@@ -4,38 +4,41 @@ A product of few rows costs little but its own start, so that one over three wei
 Which layers they are is seen on a trial, not known by name.
 """
 
+import inspect
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from engine import trial
 from engine.kernels import lay_out
 
 Matrix = nn.Linear | Conv1D
 
 
-def siblings(model: PreTrainedModel, layers: Collection[Matrix]) -> list[list[Matrix]]:
-    """The layers, those of one module that read one tensor together, in the order in which they do.
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a model did on a trial.
 
-    Runs the model on two tokens. Each layer is alone where that fails, or where it runs more than once.
+    Attributes:
+        output: (1, tokens, dim) its logits, or hidden states where it has no head.
+        reads: each layer that ran, and what it was given, in order. All tensors live: no two have one id.
     """
-    reads = _reads(model, layers)
-    parents = {child: module for module in model.modules() for child in module.children()}
-    times = Counter(layer for layer, _ in reads)
-    groups: dict[tuple[nn.Module, int], list[Matrix]] = {}
-    for layer, x in reads:  # All tensors live: no two have one id.
-        if times[layer] == 1:
-            groups.setdefault((parents[layer], id(x)), []).append(layer)
-    together = [group for group in groups.values() if len(group) > 1]
-    known = {layer for group in together for layer in group}
-    return together + [[layer] for layer in layers if layer not in known]
+
+    output: torch.Tensor
+    reads: list[tuple[Matrix, torch.Tensor]]
 
 
-def _reads(model: PreTrainedModel, layers: Collection[Matrix]) -> list[tuple[Matrix, torch.Tensor]]:
-    """Each layer that runs on a trial, and what it is given."""
+def observe(model: PreTrainedModel, layers: Collection[Matrix] = ()) -> Observed:
+    """Runs the model on a few tokens.
+
+    Raises:
+        Exception: whatever the model does; its code is its author's.
+    """
     reads: list[tuple[Matrix, torch.Tensor]] = []
 
     def note(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -43,17 +46,31 @@ def _reads(model: PreTrainedModel, layers: Collection[Matrix]) -> list[tuple[Mat
         reads.append((layer, inputs[0]))
 
     hooks = [layer.register_forward_pre_hook(note) for layer in layers]
-    tokens = torch.zeros(1, 2, dtype=torch.long)
-    decoder = {"decoder_input_ids": tokens} if model.config.is_encoder_decoder else {}
+    tokens = torch.tensor([trial.sequence(model, trial.SHORT)])
+    decodes = "decoder_input_ids" in inspect.signature(model.forward).parameters
     try:
         with torch.inference_mode():
-            model(input_ids=tokens, **decoder)
-    except Exception:  # A model's code is its author's.
-        return []
+            output = model(input_ids=tokens, **({"decoder_input_ids": tokens} if decodes else {}))
     finally:
         for hook in hooks:
             hook.remove()
-    return reads
+    logits = getattr(output, "logits", None)
+    return Observed(output[0] if logits is None else logits, reads)
+
+
+def siblings(model: PreTrainedModel, observed: Observed) -> list[list[Matrix]]:
+    """The layers that ran, those of one module that read one tensor together, in the order in which they do.
+
+    A layer that ran more than once is alone. One that did not run is left out: what reads its weight may be
+    another.
+    """
+    parents = {child: module for module in model.modules() for child in module.children()}
+    times = Counter(layer for layer, _ in observed.reads)
+    groups: dict[tuple[nn.Module, int], list[Matrix]] = {}
+    for layer, x in observed.reads:
+        if times[layer] == 1:
+            groups.setdefault((parents[layer], id(x)), []).append(layer)
+    return [*groups.values(), *([layer] for layer, count in times.items() if count > 1)]
 
 
 class Product:

@@ -4,12 +4,10 @@ transformers lets an attention function of one's own stand in for its own, by na
 arguments that the model was called with. Ours gets a plan: who attends to what.
 """
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -109,7 +107,7 @@ def forward(
         Unsupported: attention that no plan can express.
     """
     row = torch.tensor([tokens, positions], device=model.device)
-    with alone(model), _packed(model), torch.inference_mode():
+    with _packed(model), torch.inference_mode():
         return model(input_ids=row[:1], position_ids=row[1:], use_cache=False, plan=plan, **kwargs)
 
 
@@ -161,27 +159,8 @@ def switch(model: PreTrainedModel) -> int | None:
     return rope.get("original_max_position_embeddings") if rope_type(model) == "longrope" else None
 
 
-def trial_tolerance(dtype: torch.dtype) -> float:
-    """How far a right way to run a model may be from another, relative to the logits.
-
-    Half precision rounds, and may send a token to another expert; a wrong mask differs by far more.
-    """
-    return 1e-3 if dtype == torch.float32 else 0.2
-
-
 def _rope(model: PreTrainedModel) -> dict[str, Any]:
     return getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
-
-
-_locks: WeakKeyDictionary[PreTrainedModel, threading.RLock] = WeakKeyDictionary()
-
-
-def alone(model: PreTrainedModel) -> threading.RLock:
-    """To be entered by what runs a model that also reads packed rows, from several threads.
-
-    A packed row changes for its time how the model attends.
-    """
-    return _locks.setdefault(model, threading.RLock())
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from engine.joining import Matrix, Product, siblings
+from engine import trial
+from engine.joining import Matrix, Product, observe, siblings
 from engine.kernels import HALF, keeps_half, multiplies
 from engine.progress import line
 
@@ -43,7 +44,23 @@ def lay_out(model: PreTrainedModel) -> dict[str, torch.dtype]:
     if widen and not _affordable(_growth(model, {layer.weight for layer in layers} - {embedding})):
         logger.warning("%s is emulated on this CPU and slow: there is no memory for float32", model.dtype)
         return dtypes
-    groups = siblings(model, layers) if layers else []
+    try:
+        before = observe(model, layers)
+    except Exception as error:  # A model's code is its author's.
+        logger.info("the weights stay as they are, for the model fails on a trial: %s", error)
+        return dtypes
+    _pack_all(siblings(model, before))
+    if widen:
+        model.float()
+    if (why := _changed(model, before.output)) is not None:
+        restore(model, dtypes)
+        logger.warning("the weights stay as they are, for the model %s with others", why)
+    elif widen:
+        logger.info("computing in float32: this CPU has no instructions for %s", before.output.dtype)
+    return dtypes
+
+
+def _pack_all(groups: Sequence[Sequence[Matrix]]) -> None:
     # One thread lays out 20 million a second.
     with (
         ThreadPoolExecutor(torch.get_num_threads()) as pool,
@@ -51,10 +68,17 @@ def lay_out(model: PreTrainedModel) -> dict[str, torch.dtype]:
     ):
         for _ in pool.map(pack, groups):
             shown.update()
-    if widen:
-        logger.info("computing in float32: this CPU has no instructions for %s", model.dtype)
-        model.float()
-    return dtypes
+
+
+def _changed(model: PreTrainedModel, expected: torch.Tensor) -> str | None:
+    """What a model does otherwise than before, if anything."""
+    try:
+        found = observe(model).output
+    except Exception as error:  # It may read a weight past its layer.
+        return f"fails ({type(error).__name__}: {error})"
+    if trial.same([found], [expected]):
+        return None
+    return f"gives other numbers (by {trial.difference([found], [expected]):.1e})"
 
 
 def restore(model: PreTrainedModel, dtypes: Mapping[str, torch.dtype]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast, overload
 import numpy as np
 
 from engine import confidence, generation, scoring
+from engine.batched import Batching, batching
 from engine.choosing import Decoding, Generated, Row
 from engine.dialogues import Follow, gathered
 from engine.embedding import DEFAULTS, Embedder
@@ -28,6 +29,11 @@ logger = logging.getLogger(__name__)
 
 # Rows that wait for a place: enough to fill each one that gets free, and to form batches of like lengths.
 AHEAD = 64
+WAYS: dict[Batching, str] = {
+    "padded": "in batches",
+    "level": "in batches of one length",
+    "single": "one by one",
+}
 _END = object()
 
 
@@ -71,15 +77,28 @@ class LocalEngine:
         ids = self.tokenizer.eos_token_id if ids is None else ids
         return frozenset([] if ids is None else [ids] if isinstance(ids, int) else ids)
 
-    @cached_property
+    @property
     def token_bytes(self) -> int | None:
-        """What the keys and values of a token take; None where answers are made in batches, not in flight."""
+        """What the keys and values of a token take; None where answers are not made in flight."""
+        return self._sharing[0]
+
+    @property
+    def way(self) -> str:
+        """How answers are made: "in flight", or one of `WAYS`."""
+        size, shared = self._sharing
+        return WAYS[shared] if size is None else "in flight"
+
+    @cached_property
+    def _sharing(self) -> tuple[int | None, Batching]:
+        """See `token_bytes`, and which rows may share a batch where they are not in flight."""
         model = self.loaded.model
-        try:
-            return generation.token_bytes(model, self.eos)
-        except Unsupported as reason:
-            logger.info("%s answers in batches, not in flight: %s", type(model).__name__, reason)
-            return None
+        with self.loaded.lock:
+            try:
+                return generation.token_bytes(model, self.eos), "padded"
+            except Unsupported as reason:
+                shared = batching(model, self._pad)
+                logger.info("%s answers %s, not in flight: %s", type(model).__name__, WAYS[shared], reason)
+                return None, shared
 
     def _run(
         self, requests: Iterable[Request | None], follow: Follow | None, in_pieces: bool
@@ -141,19 +160,21 @@ class LocalEngine:
 
     @cached_property  # It tries the model, and reads its folder.
     def _embedder(self) -> Embedder:
-        return Embedder(self.loaded)
+        with self.loaded.lock:
+            return Embedder(self.loaded)
 
     def save(self, folder: str | Path) -> None:
         """Writes model and tokenizer into a folder that `engine.loading.load` takes.
 
         Of a bfloat16 model that was computed in float32, weights below 8e-6 are rounded to multiples of 6e-8.
         """
-        restore(self.loaded.model, self._dtypes)
-        try:
-            self.loaded.model.save_pretrained(folder)
-            self.tokenizer.save_pretrained(folder)
-        finally:
-            lay_out(self.loaded.model)
+        with self.loaded.lock:
+            restore(self.loaded.model, self._dtypes)
+            try:
+                self.loaded.model.save_pretrained(folder)
+                self.tokenizer.save_pretrained(folder)
+            finally:
+                lay_out(self.loaded.model)
 
     def rows(self) -> Generation:
         """A run of rows by this model, none in it yet.
@@ -163,14 +184,19 @@ class LocalEngine:
         """
         if not self.loaded.model.can_generate():
             raise Unsupported(f"{type(self.loaded.model).__name__} writes no text: it can only embed")
-        pad = self.tokenizer.pad_token_id
         return Generation(
             self.loaded.model,
             eos=self.eos,
-            pad=min(self.eos, default=0) if pad is None else pad,
+            pad=self._pad,
             window=self.loaded.window,
-            token_bytes=self.token_bytes,
+            token_bytes=self._sharing[0],
+            batching=self._sharing[1],
         )
+
+    @property
+    def _pad(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return min(self.eos, default=0) if pad is None else pad
 
     def row(self, request: Request) -> Row:
         """A request as the model reads it.
@@ -279,7 +305,9 @@ class _Run:
 
     def step(self, progress: Progress) -> Iterator[Chunk]:
         """Brings the rows on, and gives what is new."""
-        for decoding in self.rows.step():
+        with self.engine.loaded.lock:
+            news = self.rows.step()
+        for decoding in news:
             index, growing = self.asked[decoding]
             if decoding.live:
                 text = growing.add(decoding.tokens[-1]) if growing else ""

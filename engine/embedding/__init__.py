@@ -28,8 +28,10 @@ class Embedder:
     def __init__(self, loaded: Loaded) -> None:
         self.settings = sentence.read(loaded.options) if loaded.options else sentence.SentenceSettings()
         self.tokenizer = loaded.tokenizer
-        examples = self.tokenizer(["A text.", "A longer text."])["input_ids"]
-        self.encoder = Encoder(loaded.model, self.tokenizer.pad_token_id or 0, examples)
+        examples = self.tokenizer(["A text.", "A longer text.", "one two three four five six " * 4])[
+            "input_ids"
+        ]
+        self.encoder = Encoder(loaded.model, self.tokenizer.pad_token_id or 0, examples, loaded.lock)
 
     def embed(
         self,

@@ -3,6 +3,7 @@
 import inspect
 import logging
 import math
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, Literal, cast
@@ -10,7 +11,7 @@ from typing import Any, Literal, cast
 import torch
 from transformers import PreTrainedModel
 
-from engine import packing
+from engine import packing, trial
 from engine.errors import ConfigurationError, Unsupported
 from engine.memory import is_out_of_memory
 from engine.progress import line
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 # Tokens of a batch. A CPU is busy with these; an accelerator needs more.
 CPU_BUDGET, BUDGET = 2048, 16384
 
-Way = Literal["packed", "padded", "level"]
+Way = Literal["packed", "padded", "level", "single"]
 
 
 class Encoder:
@@ -28,11 +29,12 @@ class Encoder:
 
     Args:
         pad: the token id to fill short texts with, where the model has to be run with padding.
-        examples: token ids of a few short texts of different lengths.
+        examples: token ids of a few texts of different lengths, one of them long.
+        lock: held by each forward pass.
 
     Attributes:
         way: how texts share a batch, the first that gives these examples the states they have alone: "packed"
-            in one row, "padded" in rows, or "level" in rows of one length (the model minds padding).
+            in one row, "padded" in rows, "level" in rows of one length, or "single".
         width: numbers in a hidden state.
         vocabulary: how many token ids the model has.
         window: the most tokens of a text that the model has positions for; None where there is no bound.
@@ -41,7 +43,9 @@ class Encoder:
         Unsupported: a model that gives no hidden states.
     """
 
-    def __init__(self, model: PreTrainedModel, pad: int, examples: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self, model: PreTrainedModel, pad: int, examples: Sequence[Sequence[int]], lock: threading.RLock
+    ) -> None:
         own: Any = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
         self.model: PreTrainedModel = own
         self.vocabulary = len(cast(Any, own.get_input_embeddings()).weight)
@@ -52,10 +56,14 @@ class Encoder:
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 0
         self.window = positions - (0 if self.padding is None else self.padding + 1) if positions > 0 else None
         self.budget = CPU_BUDGET if self.model.device.type == "cpu" else BUDGET
-        with torch.inference_mode():
-            alone = [self._states("level", [tokens], -1)[0] for tokens in examples]
-            ways: list[Way] = ["packed", "padded"] if packing.packs(self.model) else ["padded"]
-            self.way: Way = next((way for way in ways if self._is_right(way, examples, alone)), "level")
+        self._lock = lock
+        longest = min(filter(None, (self.window, packing.switch(self.model))), default=None)
+        examples = [tokens[:longest] for tokens in examples]
+        with lock, torch.inference_mode(), trial.narrowed(self.model):
+            alone = [self._states("single", [tokens], -1)[0] for tokens in examples]
+            self.way: Way = next(
+                (way for way in self._ways() if self._is_right(way, examples, alone)), "single"
+            )
         self.width = alone[0].shape[1]
         logger.info("%s takes texts %s", type(self.model).__name__, self.way)
 
@@ -89,7 +97,7 @@ class Encoder:
     ) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
         """The states of a batch; where memory runs out, of its halves."""
         try:
-            with torch.inference_mode():
+            with self._lock, torch.inference_mode():
                 states = self._states(self.way, [texts[i] for i in batch], layer)
         except Exception as error:
             if len(batch) == 1 or not is_out_of_memory(error):
@@ -111,7 +119,7 @@ class Encoder:
             longest = lengths[batch[0]] if batch else lengths[i]
             cost = lengths[i] if self.way == "packed" else longest
             mixed = lengths[i] != longest and (self.way == "level" or longest > self.switch)
-            if batch and (mixed or used + cost > self.budget):
+            if batch and (self.way == "single" or mixed or used + cost > self.budget):
                 yield batch
                 batch, used, cost = [], 0, lengths[i]
             batch.append(i)
@@ -119,18 +127,19 @@ class Encoder:
         if batch:
             yield batch
 
+    def _ways(self) -> list[Way]:
+        return ["packed", "padded", "level"] if packing.packs(self.model) else ["padded", "level"]
+
     def _is_right(self, way: Way, examples: Sequence[Sequence[int]], alone: Sequence[torch.Tensor]) -> bool:
+        if way == "level":
+            length = min(map(len, examples))
+            examples = [tokens[:length] for tokens in examples]
+            alone = [self._states("single", [tokens], -1)[0] for tokens in examples]
         try:
-            together = self._states(way, examples, -1)
+            return trial.same(self._states(way, examples, -1), alone)
         except Exception as error:  # A model that cannot says so in many ways.
             logger.debug("%s does not take texts %s: %s", type(self.model).__name__, way, error)
             return False
-        # What rounding does is far below, what a wrong mask or position does far above.
-        near = torch.finfo(alone[0].dtype).eps ** 0.5
-        return all(
-            torch.linalg.norm((state - own).float()) <= near * torch.linalg.norm(own.float())
-            for state, own in zip(together, alone, strict=True)
-        )
 
     def _states(self, way: Way, texts: Sequence[Sequence[int]], layer: int) -> list[torch.Tensor]:
         wanted: dict[str, Any] = {"output_hidden_states": True} if layer != -1 else {}

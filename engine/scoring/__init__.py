@@ -105,7 +105,7 @@ def score(
     rows = [
         _row(loaded, pair, i) for i, given in enumerate(pairs) if isinstance(given, list) for pair in given
     ]
-    scored = iter(passes.logprobs(loaded.model, rows))
+    scored = iter(passes.logprobs(loaded, rows))
     return [
         _scores(i, given, [next(scored) for _ in given]) if isinstance(given, list) else Scores((), given)
         for i, given in enumerate(pairs)
@@ -136,7 +136,7 @@ def next_logits(loaded: Loaded, prompter: Prompter, prompts: Sequence[Request | 
         except AdapterError as error:
             raise _named(i, error) from error
     logits = []
-    for i, result in enumerate(passes.last_logits(loaded.model, rows)):
+    for i, result in enumerate(passes.last_logits(loaded, rows)):
         if isinstance(result, AdapterError):
             raise _named(i, result)
         logits.append(result.numpy())

@@ -4,15 +4,15 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import TypeVar
-from weakref import WeakKeyDictionary
 
 import torch
-from transformers import PreTrainedModel
 
 from engine import packing
 from engine.errors import GenerationError
+from engine.loading import Loaded
 from engine.progress import line
-from engine.scoring.readers import EncoderDecoder, Packed, Padded, Reader, Row
+from engine.scoring.readers import Reader, Row
+from engine.scoring.ways import way
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 Take = Callable[[Sequence[Row], torch.Tensor, list[list[int]]], list[Result]]
 
 
-def logprobs(model: PreTrainedModel, rows: Sequence[Row]) -> list[list[float] | GenerationError]:
+def logprobs(loaded: Loaded, rows: Sequence[Row]) -> list[list[float] | GenerationError]:
     """The log-probability of each target of each row, computed in float32; in the order of `rows`."""
 
     def take(rows: Sequence[Row], logits: torch.Tensor, places: list[list[int]]) -> list[list[float]]:
@@ -38,59 +38,37 @@ def logprobs(model: PreTrainedModel, rows: Sequence[Row]) -> list[list[float] | 
         chosen = logits[place, target].float() - norms[place]
         return [part.tolist() for part in chosen.cpu().split([len(row.targets) for row in rows])]
 
-    return _read(model, rows, take)
+    return _read(loaded, rows, take)
 
 
-def last_logits(model: PreTrainedModel, rows: Sequence[Row]) -> list[torch.Tensor | GenerationError]:
+def last_logits(loaded: Loaded, rows: Sequence[Row]) -> list[torch.Tensor | GenerationError]:
     """The logits of each row's last position: float32 (vocabulary,) on the CPU; in the order of `rows`."""
 
     def take(rows: Sequence[Row], logits: torch.Tensor, places: list[list[int]]) -> list[torch.Tensor]:
         return list(logits[[asked[-1] for asked in places]].float().cpu())
 
-    return _read(model, rows, take)
+    return _read(loaded, rows, take)
 
 
-def _read(model: PreTrainedModel, rows: Sequence[Row], take: Take[Result]) -> list[Result | GenerationError]:
-    reader = _reader(model)
+def _read(loaded: Loaded, rows: Sequence[Row], take: Take[Result]) -> list[Result | GenerationError]:
+    with loaded.lock:
+        reader, together = way(loaded.model)
     results: dict[int, Result | GenerationError] = {}
     with line("scoring", len(rows), "text") as shown:
-        for batch in _batches(reader, rows):
-            read = _read_or_halve(reader, [rows[i] for i in batch], take)
+        for batch in _batches(reader, rows, together):
+            with loaded.lock:
+                read = _read_or_halve(reader, [rows[i] for i in batch], take)
             results |= zip(batch, read, strict=True)
             shown.update(len(batch))
     return [results[i] for i in range(len(rows))]
 
 
-_packs: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
-
-
-def _reader(model: PreTrainedModel) -> Reader:
-    if model.config.is_encoder_decoder:
-        return EncoderDecoder(model)
-    if model not in _packs:
-        _packs[model] = packing.packs(model) and _reads_trees(model)
-    return Packed(model) if _packs[model] else Padded(model)
-
-
-def _reads_trees(model: PreTrainedModel) -> bool:
-    """Whether a small tree gives the logits that its rows give by themselves."""
-    size = model.config.get_text_config(decoder=True).vocab_size
-    prompt = tuple((7 + 13 * i) % size for i in range(5))
-    rows = [Row((*prompt, i % size, (2 * i + 1) % size), (0, 0, 0), (0, 5)) for i in range(3)]
-    try:
-        with torch.inference_mode():
-            packed, padded = (
-                torch.cat([logits[asked].float() for asked in places])
-                for logits, places in (kind(model).logits(rows) for kind in (Packed, Padded))
-            )
-    except Exception as error:  # A model's code is its author's.
-        logger.info("candidates are scored in padded rows: %s: %s", type(error).__name__, error)
-        return False
-    return bool((packed - padded).norm() <= packing.trial_tolerance(model.dtype) * padded.norm())
-
-
-def _batches(reader: Reader, rows: Sequence[Row]) -> Iterator[list[int]]:
+def _batches(reader: Reader, rows: Sequence[Row], together: bool) -> Iterator[list[int]]:
     """Indices of rows that are read in one pass; a group is split only where it is too large by itself."""
+    if not together:
+        for i in range(len(rows)):
+            yield [i]
+        return
     switch = packing.switch(reader.model)  # A longrope model's long rows are read apart.
     most = LOGITS // (4 * reader.model.config.get_text_config(decoder=True).vocab_size)
 

@@ -1,13 +1,11 @@
 """Several sequences in one forward pass: each is computed as alone, and the model is left as it was."""
 
-import threading
-
 import pytest
 import torch
 import transformers
 
 from engine.errors import Unsupported
-from engine.packing import Scoring, Texts, alone, forward, logits, packs, rope_type, visible
+from engine.packing import Scoring, Texts, forward, logits, packs, rope_type, visible
 from tests import tiny
 from tests.engine.rows import breaking, prompt
 
@@ -113,31 +111,6 @@ def test_the_models_own_attention_is_back_after_an_error(llama):
     ):
         forward(llama, tokens, positions, Texts(LENGTHS))
     assert torch.equal(separate(llama, texts), before)
-
-
-def test_a_pass_in_another_thread_waits_until_the_models_own_attention_is_back(llama):
-    _, tokens, positions = pack(LENGTHS)
-    expected = forward(llama, tokens, positions, Texts(LENGTHS)).logits
-    begun, others = threading.Event(), []
-
-    def elsewhere() -> None:
-        begun.set()
-        with alone(llama):
-            others.append(llama.config._attn_implementation)
-
-    class Interrupted(Texts):
-        def attend(self, *args):
-            if not begun.is_set():
-                thread.start()
-                begun.wait()
-            assert others == []
-            return super().attend(*args)
-
-    thread, own = threading.Thread(target=elsewhere), llama.config._attn_implementation
-    packed = forward(llama, tokens, positions, Interrupted(LENGTHS)).logits
-    thread.join()
-    assert torch.equal(packed, expected)
-    assert others == [own]
 
 
 # Which models can

@@ -153,6 +153,7 @@ def test_a_prompt_is_read_once_for_all_its_candidates(name: str):
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_encoder_reads_a_prompt_once(name: str):
     loaded, read = made(name), []
+    scores(loaded, ["warm"], [["up"]])
     hook = loaded.model.get_encoder().register_forward_pre_hook(
         lambda _, args, inputs: read.append(inputs["input_ids"].shape), with_kwargs=True
     )

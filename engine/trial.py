@@ -1,0 +1,90 @@
+"""What is tried when a model is loaded: does a faster way to run it give what the model gives untouched?"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+from engine.packing import switch
+
+# Tokens of the long sequence of a trial, and of the short one beside it.
+LONG, SHORT = 24, 5
+# Tokens that a trial goes on by, at most.
+_ROOM = 4
+# What a window is narrowed to for a trial: the long sequence goes well past it.
+WINDOW = 8
+# Names of what bounds how far a token sees, in transformers' configurations and modules.
+_WINDOWS = re.compile(r".*(window|attention_chunk|local_attention|index_topk).*(?<!layers)(?<!pattern)")
+
+
+def sequence(model: PreTrainedModel, length: int, step: int = 13) -> list[int]:
+    """So many token ids of the model's vocabulary; another `step` gives others."""
+    size = model.config.get_text_config(decoder=True).vocab_size
+    return [(7 + step * i) % size for i in range(length)]
+
+
+def prompts(model: PreTrainedModel) -> tuple[list[int], list[int]]:
+    """A long and a short sequence, with room behind them where the model's window is short."""
+    positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    bounds = filter(None, (positions, switch(model)))
+    long = min(LONG, max(SHORT + 1, min(bounds, default=LONG + _ROOM) - _ROOM))
+    return sequence(model, long), sequence(model, SHORT, step=11)
+
+
+def same(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> bool:
+    """Whether each tensor is that of the model untouched, but for rounding."""
+    return difference(found, expected) <= tolerance(expected[0].dtype)
+
+
+def difference(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
+    """How far the farthest of some tensors is from what it should be, relative to that; inf for a NaN."""
+    worst = 0.0
+    for one, other in zip(found, expected, strict=True):
+        distance = float((one.float() - other.float()).norm() / other.float().norm())
+        worst = max(worst, distance) if distance == distance else float("inf")
+    return worst
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """How far a right way to run a model may be from another, relative to the whole.
+
+    Half precision rounds, and may send a token to another expert; a wrong mask differs by far more.
+    """
+    return 1e-3 if dtype == torch.float32 else 0.2
+
+
+@contextmanager
+def narrowed(model: PreTrainedModel) -> Iterator[None]:
+    """The model with each of its windows narrowed to `WINDOW` tokens, so that a short trial goes past them.
+
+    A window as long as the longest sequence is none, and stays.
+    """
+    positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    changed = []
+    for fields in _fields(model):
+        for name, value in fields.items():
+            if type(value) is int and WINDOW < value < (positions or value + 1) and _WINDOWS.fullmatch(name):
+                changed.append((fields, name, value))
+    try:
+        for fields, name, _ in changed:
+            fields[name] = WINDOW
+        yield
+    finally:
+        for fields, name, value in changed:
+            fields[name] = value
+
+
+def _fields(model: PreTrainedModel) -> Iterator[dict[str, Any]]:
+    """The attributes of the modules and configurations that the model is made of, each once."""
+    configs: dict[int, PretrainedConfig] = {id(model.config): model.config}
+    for module in model.modules():
+        yield vars(module)
+        config = getattr(module, "config", None)
+        if isinstance(config, PretrainedConfig):
+            configs[id(config)] = config
+            text = config.get_text_config(decoder=True)
+            configs[id(text)] = text
+    yield from map(vars, configs.values())
