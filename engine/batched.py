@@ -136,7 +136,7 @@ def batching(model: PreTrainedModel, pad: int) -> Batching:
 
 
 def _trial_logits(model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
-    """(rows, steps, vocabulary): what the model gives for some rows that are made to go on by given tokens."""
+    """(rows, steps, vocabulary): what the model gives for rows that are made to go on by given tokens."""
     forced = trial.sequence(model, 3, step=29)
     chooser = _Force(forced)
     _generate(_greedy(model, len(forced), frozenset(), pad), prompts, chooser, StoppingCriteriaList())

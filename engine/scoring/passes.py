@@ -52,10 +52,10 @@ def last_logits(loaded: Loaded, rows: Sequence[Row]) -> list[torch.Tensor | Gene
 
 def _read(loaded: Loaded, rows: Sequence[Row], take: Take[Result]) -> list[Result | GenerationError]:
     with loaded.lock:
-        reader, together = way(loaded.model)
+        reader, shared = way(loaded.model)
     results: dict[int, Result | GenerationError] = {}
     with line("scoring", len(rows), "text") as shown:
-        for batch in _batches(reader, rows, together):
+        for batch in _batches(reader, rows, shared):
             with loaded.lock:
                 read = _read_or_halve(reader, [rows[i] for i in batch], take)
             results |= zip(batch, read, strict=True)
@@ -63,9 +63,9 @@ def _read(loaded: Loaded, rows: Sequence[Row], take: Take[Result]) -> list[Resul
     return [results[i] for i in range(len(rows))]
 
 
-def _batches(reader: Reader, rows: Sequence[Row], together: bool) -> Iterator[list[int]]:
+def _batches(reader: Reader, rows: Sequence[Row], shared: bool) -> Iterator[list[int]]:
     """Indices of rows that are read in one pass; a group is split only where it is too large by itself."""
-    if not together:
+    if not shared:
         for i in range(len(rows)):
             yield [i]
         return
