@@ -20,7 +20,7 @@ from transformers import (
 
 from engine import trial
 from engine.choosing import MAX_ROWS, Decoding, Row, choose
-from engine.errors import GenerationError
+from engine.errors import GenerationError, Unsupported
 from engine.packing import switch
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class Batched:
         try:
             self._generate(batch)
             return
-        except (RuntimeError, ValueError, IndexError, MemoryError) as error:
+        except Exception as error:  # A model's code is its author's.
             reason = f"{type(error).__name__}: {error}"
         for decoding in batch:
             decoding.restart()
@@ -120,18 +120,28 @@ def batching(model: PreTrainedModel, pad: int) -> Batching:
     """Which rows may share a batch: the first way that gives some rows the logits that each has alone.
 
     A model that keeps a state may not heed padding; one whose experts have a capacity heeds its neighbours.
+
+    Raises:
+        Unsupported: a model that transformers itself cannot generate with.
     """
-    (long, short), other = trial.prompts(model), trial.sequence(model, trial.SHORT, step=17)
-    rows: dict[Batching, list[list[int]]] = {"padded": [long, short], "level": [short, other]}
-    try:
-        with trial.narrowed(model):
-            alone = {tuple(row): _trial_logits(model, [row], pad) for row in (long, short, other)}
-            for way, together in rows.items():
-                expected = torch.cat([alone[tuple(row)] for row in together])
+    prompts = trial.prompts(model)
+    level = [prompts[0], trial.sequence(model, len(prompts[0]), step=19)]
+    rows: dict[Batching, list[list[int]]] = {"padded": prompts, "level": level}
+    with trial.narrowed(model):
+        try:
+            alone = {tuple(row): _trial_logits(model, [row], pad) for row in (*prompts, *level)}
+        except Exception as error:  # A model's code is its author's.
+            reason = f"{type(error).__name__}: {error}"
+            raise Unsupported(
+                f"{type(model).__name__} cannot generate: it fails by itself ({reason})"
+            ) from error
+        for way, together in rows.items():
+            expected = torch.cat([alone[tuple(row)] for row in together])
+            try:
                 if trial.same(list(_trial_logits(model, together, pad)), list(expected)):
                     return way
-    except Exception as error:  # A model's code is its author's.
-        logger.debug("%s answers one by one: %s", type(model).__name__, error, exc_info=True)
+            except Exception as error:
+                logger.debug("a trial of answers %s failed", way, exc_info=error)
     return "single"
 
 

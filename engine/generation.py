@@ -89,7 +89,7 @@ def token_bytes(model: PreTrainedModel, eos: frozenset[int]) -> int:
         raise Unsupported("the model is spread over several devices")
     if not packs(model):
         raise Unsupported("its attention or its cache is not made for it")
-    long, short = trial.prompts(model)
+    long, *_, short = trial.prompts(model)
     slots = Slots()
     try:
         with trial.narrowed(model), torch.inference_mode():

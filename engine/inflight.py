@@ -79,7 +79,7 @@ class InFlight:
             segments = list(self._segments())
             finished = [segment for segment in segments if segment.end == len(self._row(segment).tokens)]
             results = self._run(segments, finished)
-        except (RuntimeError, ValueError, IndexError, MemoryError) as error:
+        except Exception as error:  # A model's code is its author's.
             return self._retreat(error)
         for segment in segments:
             self.held[segment.slot] = self._row(segment).tokens[: segment.end]

@@ -26,12 +26,22 @@ def sequence(model: PreTrainedModel, length: int, step: int = 13) -> list[int]:
     return [(7 + step * i) % size for i in range(length)]
 
 
-def prompts(model: PreTrainedModel) -> tuple[list[int], list[int]]:
-    """A long and a short sequence, with room behind them where the model's window is short."""
+def prompts(model: PreTrainedModel) -> list[list[int]]:
+    """Sequences of several lengths, the longest first and the shortest last, with room behind them.
+
+    One repeats itself: where scores of keys tie, a model that attends to the best of them (sparse attention)
+    may take others beside padding.
+    """
     positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     bounds = filter(None, (positions, switch(model)))
-    long = min(LONG, max(SHORT + 1, min(bounds, default=LONG + _ROOM) - _ROOM))
-    return sequence(model, long), sequence(model, SHORT, step=11)
+    longest = min(LONG, max(SHORT + 1, min(bounds, default=LONG + _ROOM) - _ROOM))
+    middle = (longest + SHORT) // 2
+    return [
+        sequence(model, longest),
+        (sequence(model, 3, step=7) * longest)[: longest - 1],
+        sequence(model, middle, step=17),
+        sequence(model, SHORT, step=11),
+    ]
 
 
 def same(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> bool:

@@ -90,7 +90,11 @@ class LocalEngine:
 
     @cached_property
     def _sharing(self) -> tuple[int | None, Batching]:
-        """See `token_bytes`, and which rows may share a batch where they are not in flight."""
+        """See `token_bytes`, and which rows may share a batch where they are not in flight.
+
+        Raises:
+            Unsupported: a model that transformers itself cannot generate with.
+        """
         model = self.loaded.model
         with self.loaded.lock:
             try:

@@ -16,6 +16,8 @@ from engine.loading import Loaded
 from engine.options import EmbeddingOptions
 
 DEFAULTS = EmbeddingOptions()
+# Of several lengths, one longer than a window of a trial, one that repeats itself.
+_EXAMPLES = ["A text.", "A longer text.", "one two three four five six " * 4, "abc " * 9]
 
 
 class Embedder:

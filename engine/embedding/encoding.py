@@ -46,9 +46,8 @@ class Encoder:
     def __init__(
         self, model: PreTrainedModel, pad: int, examples: Sequence[Sequence[int]], lock: threading.RLock
     ) -> None:
-        own: Any = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
-        self.model: PreTrainedModel = own
-        self.vocabulary = len(cast(Any, own.get_input_embeddings()).weight)
+        self.model = _headless(model)
+        self.vocabulary = _vocabulary(self.model)
         self.pad = pad
         self.padding = _padding_position(self.model)
         # A longrope model's long texts run apart, by their length.
@@ -157,6 +156,20 @@ class Encoder:
             wanted["use_cache"] = False
         output = self.model(input_ids=ids.to(self.model.device), **wanted)
         return [row[:length] for row, length in zip(_layer(output, layer), lengths, strict=True)]
+
+
+def _headless(model: PreTrainedModel) -> PreTrainedModel:
+    """The part of a model that makes hidden states."""
+    own: Any = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
+    # Where the class names no part of its own (Llama 4), that is the whole model again.
+    return model.get_decoder() if own is model and model.can_generate() else own  # type: ignore[operator]
+
+
+def _vocabulary(model: PreTrainedModel) -> int:
+    try:
+        return len(cast(Any, model.get_input_embeddings()).weight)
+    except (AttributeError, NotImplementedError):  # Not every class says where its embeddings are.
+        return model.config.get_text_config(decoder=True).vocab_size
 
 
 def _layer(output: Any, layer: int) -> torch.Tensor:

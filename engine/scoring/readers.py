@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import torch
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutput
 
 from engine.packing import Scoring, logits
 
@@ -206,11 +205,13 @@ class EncoderDecoder:
         sources = list(dict.fromkeys(row.source for row in rows))
         tokens, mask = _padded(sources, self.model.device)
         encoder: Any = self.model.get_encoder()
-        hidden = encoder(input_ids=tokens, attention_mask=mask).last_hidden_state
+        read = encoder(input_ids=tokens, attention_mask=mask)
         number = {source: i for i, source in enumerate(sources)}
-        of = torch.tensor([number[row.source] for row in rows], device=hidden.device)
+        of = torch.tensor([number[row.source] for row in rows], device=tokens.device)
+        # The encoder's own kind of output: some decoders read more of it (NLLB-MoE).
+        read.last_hidden_state = read.last_hidden_state[of]
         logits = self.model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=hidden[of]),
+            encoder_outputs=read,
             attention_mask=mask[of],
             decoder_input_ids=_padded([row.tokens for row in rows], self.model.device)[0],
             use_cache=False,

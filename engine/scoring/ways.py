@@ -47,21 +47,17 @@ def _fastest(model: PreTrainedModel) -> tuple[_Kind, bool]:
 
 
 def _rows(model: PreTrainedModel) -> list[Row]:
-    """Three continuations of a long prompt, and one of a short one."""
-    long, short = trial.prompts(model)
+    """Three continuations of each prompt."""
     first, second, third = trial.sequence(model, 3, step=29)
+    continuations = (first, second), (second, first, third), (third,)
     rows = []
-    for group, prompt, continuation in (
-        (0, long, (first, second)),
-        (0, long, (second, first, third)),
-        (0, long, (third,)),
-        (1, short, (third, second)),
-    ):
-        if model.config.is_encoder_decoder:
-            tokens, source = (prompt[0], *continuation[:-1]), tuple(prompt)
-        else:
-            tokens, source = (*prompt, *continuation[:-1]), ()
-        rows.append(Row(tokens, continuation, (group, len(prompt)), source))
+    for group, prompt in enumerate(trial.prompts(model)):
+        for continuation in continuations:
+            if model.config.is_encoder_decoder:
+                tokens, source = (prompt[0], *continuation[:-1]), tuple(prompt)
+            else:
+                tokens, source = (*prompt, *continuation[:-1]), ()
+            rows.append(Row(tokens, continuation, (group, len(prompt)), source))
     return rows
 
 
