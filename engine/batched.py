@@ -21,7 +21,7 @@ from transformers import (
 from engine import trial
 from engine.choosing import MAX_ROWS, Decoding, Row, choose
 from engine.errors import GenerationError, Unsupported
-from engine.packing import switch
+from engine.packing import alone, switch
 
 logger = logging.getLogger(__name__)
 
@@ -127,26 +127,28 @@ def batching(model: PreTrainedModel, pad: int) -> Batching:
     prompts = trial.prompts(model)
     level = [prompts[0], trial.sequence(model, len(prompts[0]), step=19)]
     rows: dict[Batching, list[list[int]]] = {"padded": prompts, "level": level}
+    if trial.selects_keys(model):
+        del rows["padded"]
     with trial.narrowed(model):
         try:
-            alone = {tuple(row): _trial_logits(model, [row], pad) for row in (*prompts, *level)}
+            apart = {tuple(row): continued(model, [row], pad) for row in (*prompts, *level)}
         except Exception as error:  # A model's code is its author's.
             reason = f"{type(error).__name__}: {error}"
             raise Unsupported(
                 f"{type(model).__name__} cannot generate: it fails by itself ({reason})"
             ) from error
         for way, together in rows.items():
-            expected = torch.cat([alone[tuple(row)] for row in together])
+            expected = torch.cat([apart[tuple(row)] for row in together])
             try:
-                if trial.same(list(_trial_logits(model, together, pad)), list(expected)):
+                if trial.same(list(continued(model, together, pad)), list(expected)):
                     return way
             except Exception as error:
                 logger.debug("a trial of answers %s failed", way, exc_info=error)
     return "single"
 
 
-def _trial_logits(model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
-    """(rows, steps, vocabulary): what the model gives for rows that are made to go on by given tokens."""
+def continued(model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
+    """(rows, steps, vocabulary): the logits of a batch that is made to go on by given tokens."""
     forced = trial.sequence(model, 3, step=29)
     chooser = _Force(forced)
     _generate(_greedy(model, len(forced), frozenset(), pad), prompts, chooser, StoppingCriteriaList())
@@ -175,13 +177,14 @@ def _generate(
         input_ids[i, place] = torch.tensor(prompt)
         mask[i, place] = 1
     view.forward = chooser.watch(view.forward)
-    view.generate(  # type: ignore[operator]
-        input_ids=input_ids.to(view.device),
-        attention_mask=mask.to(view.device),
-        generation_config=config,
-        logits_processor=LogitsProcessorList([chooser]),
-        stopping_criteria=stopping,
-    )
+    with alone(view):
+        view.generate(  # type: ignore[operator]
+            input_ids=input_ids.to(view.device),
+            attention_mask=mask.to(view.device),
+            generation_config=config,
+            logits_processor=LogitsProcessorList([chooser]),
+            stopping_criteria=stopping,
+        )
 
 
 def has_rules(model: PreTrainedModel, eos: frozenset[int]) -> bool:

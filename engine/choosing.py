@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from engine.confidence import FIRST_TOP, Evidence
-from engine.errors import GenerationError
+from engine.errors import GenerationError, Unsupported
 from engine.options import GenerationOptions
 
 _NO_NUMBERS = (
@@ -30,6 +30,19 @@ _NO_NUMBERS = (
 MAX_ROWS = 32
 
 TopTokens = tuple[tuple[int, float], ...]
+
+
+def decoder_start(model: PreTrainedModel) -> int:
+    """The token that an encoder-decoder model's answers begin with, as transformers' `generate` finds it.
+
+    Raises:
+        Unsupported: the checkpoint names none.
+    """
+    settings = model.generation_config
+    for token in (settings.decoder_start_token_id, settings.bos_token_id):
+        if token is not None:
+            return int(token)
+    raise Unsupported("the model names no decoder_start_token_id: set it in its generation configuration")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +102,7 @@ class Decoding:
         self.row = row
         self._eos = eos
         seq2seq = model.config.is_encoder_decoder
-        self._read = [model.generation_config.decoder_start_token_id] if seq2seq else list(row.prompt)
+        self._read = [decoder_start(model)] if seq2seq else list(row.prompt)
         penalty = row.options.repetition_penalty or model.generation_config.repetition_penalty or 1.0
         self._penalty = RepetitionPenaltyLogitsProcessor(penalty) if penalty != 1 else None
         self._warpers = _warpers(row.options) if row.options.sampled else None

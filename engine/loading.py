@@ -2,10 +2,9 @@
 
 import logging
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,15 +36,12 @@ class Loaded:
         window: the most tokens a sequence may have (prompt and answer together; the prompt alone and
             the answer alone for an encoder-decoder model); None where there is no bound.
         options: what it was loaded with; None where it did not come from files.
-        lock: held by each forward pass, so that several threads may use one model: a pass may change for its
-            time how the model attends, or what a module keeps.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     window: int | None
     options: LoadOptions | None = None
-    lock: threading.RLock = field(default_factory=threading.RLock)
 
 
 def load(options: LoadOptions, task: Literal["generate", "embed"] = "generate") -> Loaded:

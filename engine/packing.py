@@ -4,10 +4,12 @@ transformers lets an attention function of one's own stand in for its own, by na
 arguments that the model was called with. Ours gets a plan: who attends to what.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -107,7 +109,7 @@ def forward(
         Unsupported: attention that no plan can express.
     """
     row = torch.tensor([tokens, positions], device=model.device)
-    with _packed(model), torch.inference_mode():
+    with alone(model), _packed(model), torch.inference_mode():
         return model(input_ids=row[:1], position_ids=row[1:], use_cache=False, plan=plan, **kwargs)
 
 
@@ -161,6 +163,23 @@ def switch(model: PreTrainedModel) -> int | None:
 
 def _rope(model: PreTrainedModel) -> dict[str, Any]:
     return getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
+
+
+_locks: WeakKeyDictionary[torch.nn.Module, threading.RLock] = WeakKeyDictionary()
+_locking = threading.Lock()
+
+
+def alone(model: torch.nn.Module) -> threading.RLock:
+    """The lock that each forward pass holds: one for a model and all its parts.
+
+    A packed pass changes for its time how the model attends, and a module may keep what it computed last.
+    """
+    with _locking:
+        if model not in _locks:
+            parts = list(model.modules())
+            lock = next((_locks[part] for part in parts if part in _locks), None) or threading.RLock()
+            _locks.update(dict.fromkeys(parts, lock))
+        return _locks[model]
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from engine.packing import switch
+from engine.packing import alone, switch
 
 # Tokens of the long sequence of a trial, and of the short one beside it.
 LONG, SHORT = 24, 5
@@ -27,21 +27,25 @@ def sequence(model: PreTrainedModel, length: int, step: int = 13) -> list[int]:
 
 
 def prompts(model: PreTrainedModel) -> list[list[int]]:
-    """Sequences of several lengths, the longest first and the shortest last, with room behind them.
-
-    One repeats itself: where scores of keys tie, a model that attends to the best of them (sparse attention)
-    may take others beside padding.
-    """
+    """Sequences of three lengths, the longest first, with room behind them."""
     positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     bounds = filter(None, (positions, switch(model)))
     longest = min(LONG, max(SHORT + 1, min(bounds, default=LONG + _ROOM) - _ROOM))
     middle = (longest + SHORT) // 2
     return [
         sequence(model, longest),
-        (sequence(model, 3, step=7) * longest)[: longest - 1],
         sequence(model, middle, step=17),
         sequence(model, SHORT, step=11),
     ]
+
+
+def selects_keys(model: PreTrainedModel) -> bool:
+    """Whether the model attends to its best keys only (sparse attention), and so must not be padded.
+
+    Which of some keys that score alike are taken depends on how many there are, padding included: no trial
+    can tell for all texts.
+    """
+    return any(name.startswith("index_topk") for fields in _fields(model) for name in fields)
 
 
 def same(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> bool:
@@ -78,13 +82,14 @@ def narrowed(model: PreTrainedModel) -> Iterator[None]:
         for name, value in fields.items():
             if type(value) is int and WINDOW < value < (positions or value + 1) and _WINDOWS.fullmatch(name):
                 changed.append((fields, name, value))
-    try:
-        for fields, name, _ in changed:
-            fields[name] = WINDOW
-        yield
-    finally:
-        for fields, name, value in changed:
-            fields[name] = value
+    with alone(model):
+        try:
+            for fields, name, _ in changed:
+                fields[name] = WINDOW
+            yield
+        finally:
+            for fields, name, value in changed:
+                fields[name] = value
 
 
 def _fields(model: PreTrainedModel) -> Iterator[dict[str, Any]]:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from engine import trial
+from engine.batched import continued
 from engine.joining import Matrix, Product, observe, siblings
 from engine.kernels import HALF, keeps_half, multiplies
 from engine.progress import line
@@ -45,18 +46,19 @@ def lay_out(model: PreTrainedModel) -> dict[str, torch.dtype]:
         logger.warning("%s is emulated on this CPU and slow: there is no memory for float32", model.dtype)
         return dtypes
     try:
-        before = observe(model, layers)
+        observed = observe(model, layers)
     except Exception as error:  # A model's code is its author's.
         logger.info("the weights stay as they are, for the model fails on a trial: %s", error)
         return dtypes
-    _pack_all(siblings(model, before))
+    before = [observed.output, *_answered(model)]
+    _pack_all(siblings(model, observed))
     if widen:
         model.float()
-    if (why := _changed(model, before.output)) is not None:
+    if (why := _changed(model, before)) is not None:
         restore(model, dtypes)
         logger.warning("the weights stay as they are, for the model %s with others", why)
     elif widen:
-        logger.info("computing in float32: this CPU has no instructions for %s", before.output.dtype)
+        logger.info("computing in float32: this CPU has no instructions for %s", observed.output.dtype)
     return dtypes
 
 
@@ -70,15 +72,26 @@ def _pack_all(groups: Sequence[Sequence[Matrix]]) -> None:
             shown.update()
 
 
-def _changed(model: PreTrainedModel, expected: torch.Tensor) -> str | None:
+def _changed(model: PreTrainedModel, before: Sequence[torch.Tensor]) -> str | None:
     """What a model does otherwise than before, if anything."""
     try:
-        found = observe(model).output
+        found = [observe(model).output, *_answered(model)]
     except Exception as error:  # It may read a weight past its layer.
         return f"fails ({type(error).__name__}: {error})"
-    if trial.same([found], [expected]):
+    if len(found) == len(before) and trial.same(found, before):
         return None
-    return f"gives other numbers (by {trial.difference([found], [expected]):.1e})"
+    return "gives other numbers"
+
+
+def _answered(model: PreTrainedModel) -> list[torch.Tensor]:
+    """The logits of a short answer, which a model may make otherwise than it reads; [] where it cannot."""
+    if not model.can_generate():
+        return []
+    try:
+        return [continued(model, [trial.sequence(model, trial.SHORT)], pad=0)]
+    except Exception as error:  # A model's code is its author's.
+        logger.debug("a trial of an answer failed", exc_info=error)
+        return []
 
 
 def restore(model: PreTrainedModel, dtypes: Mapping[str, torch.dtype]) -> None:

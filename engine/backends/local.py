@@ -18,6 +18,7 @@ from engine.errors import AdapterError, PromptError, Unsupported
 from engine.generation import Generation
 from engine.loading import Loaded
 from engine.options import EmbeddingOptions
+from engine.packing import alone
 from engine.progress import Progress
 from engine.prompting import Prompter
 from engine.scoring import Scores
@@ -96,13 +97,12 @@ class LocalEngine:
             Unsupported: a model that transformers itself cannot generate with.
         """
         model = self.loaded.model
-        with self.loaded.lock:
-            try:
-                return generation.token_bytes(model, self.eos), "padded"
-            except Unsupported as reason:
-                shared = batching(model, self._pad)
-                logger.info("%s answers %s, not in flight: %s", type(model).__name__, WAYS[shared], reason)
-                return None, shared
+        try:
+            return generation.token_bytes(model, self.eos), "padded"
+        except Unsupported as reason:
+            shared = batching(model, self._pad)
+            logger.info("%s answers %s, not in flight: %s", type(model).__name__, WAYS[shared], reason)
+            return None, shared
 
     def _run(
         self, requests: Iterable[Request | None], follow: Follow | None, in_pieces: bool
@@ -164,15 +164,14 @@ class LocalEngine:
 
     @cached_property  # It tries the model, and reads its folder.
     def _embedder(self) -> Embedder:
-        with self.loaded.lock:
-            return Embedder(self.loaded)
+        return Embedder(self.loaded)
 
     def save(self, folder: str | Path) -> None:
         """Writes model and tokenizer into a folder that `engine.loading.load` takes.
 
         Of a bfloat16 model that was computed in float32, weights below 8e-6 are rounded to multiples of 6e-8.
         """
-        with self.loaded.lock:
+        with alone(self.loaded.model):
             restore(self.loaded.model, self._dtypes)
             try:
                 self.loaded.model.save_pretrained(folder)
@@ -309,9 +308,7 @@ class _Run:
 
     def step(self, progress: Progress) -> Iterator[Chunk]:
         """Brings the rows on, and gives what is new."""
-        with self.engine.loaded.lock:
-            news = self.rows.step()
-        for decoding in news:
+        for decoding in self.rows.step():
             index, growing = self.asked[decoding]
             if decoding.live:
                 text = growing.add(decoding.tokens[-1]) if growing else ""

@@ -16,8 +16,8 @@ from engine.loading import Loaded
 from engine.options import EmbeddingOptions
 
 DEFAULTS = EmbeddingOptions()
-# Of several lengths, one longer than a window of a trial, one that repeats itself.
-_EXAMPLES = ["A text.", "A longer text.", "one two three four five six " * 4, "abc " * 9]
+# Of several lengths, one longer than a window of a trial.
+_EXAMPLES = ["A text.", "A longer text.", "one two three four five six " * 4]
 
 
 class Embedder:
@@ -33,7 +33,7 @@ class Embedder:
         examples = self.tokenizer(["A text.", "A longer text.", "one two three four five six " * 4])[
             "input_ids"
         ]
-        self.encoder = Encoder(loaded.model, self.tokenizer.pad_token_id or 0, examples, loaded.lock)
+        self.encoder = Encoder(loaded.model, self.tokenizer.pad_token_id or 0, examples)
 
     def embed(
         self,

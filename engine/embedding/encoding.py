@@ -3,7 +3,6 @@
 import inspect
 import logging
 import math
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, Literal, cast
@@ -30,7 +29,6 @@ class Encoder:
     Args:
         pad: the token id to fill short texts with, where the model has to be run with padding.
         examples: token ids of a few texts of different lengths, one of them long.
-        lock: held by each forward pass.
 
     Attributes:
         way: how texts share a batch, the first that gives these examples the states they have alone: "packed"
@@ -43,9 +41,7 @@ class Encoder:
         Unsupported: a model that gives no hidden states.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, pad: int, examples: Sequence[Sequence[int]], lock: threading.RLock
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, pad: int, examples: Sequence[Sequence[int]]) -> None:
         self.model = _headless(model)
         self.vocabulary = _vocabulary(self.model)
         self.pad = pad
@@ -55,10 +51,9 @@ class Encoder:
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 0
         self.window = positions - (0 if self.padding is None else self.padding + 1) if positions > 0 else None
         self.budget = CPU_BUDGET if self.model.device.type == "cpu" else BUDGET
-        self._lock = lock
         longest = min(filter(None, (self.window, packing.switch(self.model))), default=None)
         examples = [tokens[:longest] for tokens in examples]
-        with lock, torch.inference_mode(), trial.narrowed(self.model):
+        with torch.inference_mode(), trial.narrowed(self.model):
             alone = [self._states("single", [tokens], -1)[0] for tokens in examples]
             self.way: Way = next(
                 (way for way in self._ways() if self._is_right(way, examples, alone)), "single"
@@ -96,7 +91,7 @@ class Encoder:
     ) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
         """The states of a batch; where memory runs out, of its halves."""
         try:
-            with self._lock, torch.inference_mode():
+            with torch.inference_mode():
                 states = self._states(self.way, [texts[i] for i in batch], layer)
         except Exception as error:
             if len(batch) == 1 or not is_out_of_memory(error):
@@ -127,7 +122,9 @@ class Encoder:
             yield batch
 
     def _ways(self) -> list[Way]:
-        return ["packed", "padded", "level"] if packing.packs(self.model) else ["padded", "level"]
+        if packing.packs(self.model):
+            return ["packed", "padded", "level"]
+        return ["level"] if trial.selects_keys(self.model) else ["padded", "level"]
 
     def _is_right(self, way: Way, examples: Sequence[Sequence[int]], alone: Sequence[torch.Tensor]) -> bool:
         if way == "level":
@@ -154,15 +151,24 @@ class Encoder:
             wanted["attention_mask"] = mask.long().to(self.model.device)
         if "use_cache" in inspect.signature(self.model.forward).parameters:
             wanted["use_cache"] = False
-        output = self.model(input_ids=ids.to(self.model.device), **wanted)
+        with packing.alone(self.model):
+            output = self.model(input_ids=ids.to(self.model.device), **wanted)
         return [row[:length] for row, length in zip(_layer(output, layer), lengths, strict=True)]
 
 
 def _headless(model: PreTrainedModel) -> PreTrainedModel:
-    """The part of a model that makes hidden states."""
+    """The part of a model that makes hidden states.
+
+    Raises:
+        Unsupported: it has none that runs by itself.
+    """
     own: Any = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
-    # Where the class names no part of its own (Llama 4), that is the whole model again.
-    return model.get_decoder() if own is model and model.can_generate() else own  # type: ignore[operator]
+    if own is model and model.can_generate():  # The class names no part of its own (Llama 4).
+        own = getattr(model, "model", model)
+    if not isinstance(own, PreTrainedModel):
+        name = type(model).__name__
+        raise Unsupported(f"{name} gives no hidden states: take an encoder or a language model")
+    return own
 
 
 def _vocabulary(model: PreTrainedModel) -> int:

@@ -29,7 +29,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from engine.errors import AdapterError, PromptError, Unsupported
+from engine.choosing import decoder_start
+from engine.errors import AdapterError, PromptError
 from engine.loading import Loaded
 from engine.prompting import Prompter
 from engine.scoring import passes
@@ -105,7 +106,7 @@ def score(
     rows = [
         _row(loaded, pair, i) for i, given in enumerate(pairs) if isinstance(given, list) for pair in given
     ]
-    scored = iter(passes.logprobs(loaded, rows))
+    scored = iter(passes.logprobs(loaded.model, rows))
     return [
         _scores(i, given, [next(scored) for _ in given]) if isinstance(given, list) else Scores((), given)
         for i, given in enumerate(pairs)
@@ -136,7 +137,7 @@ def next_logits(loaded: Loaded, prompter: Prompter, prompts: Sequence[Request | 
         except AdapterError as error:
             raise _named(i, error) from error
     logits = []
-    for i, result in enumerate(passes.last_logits(loaded, rows)):
+    for i, result in enumerate(passes.last_logits(loaded.model, rows)):
         if isinstance(result, AdapterError):
             raise _named(i, result)
         logits.append(result.numpy())
@@ -147,16 +148,8 @@ def next_logits(loaded: Loaded, prompter: Prompter, prompts: Sequence[Request | 
 def _row(loaded: Loaded, pair: Pair, prompt: int) -> Row:
     targets, group = tuple(pair.continuation), (prompt, len(pair.context))
     if loaded.model.config.is_encoder_decoder:
-        return Row((_decoder_start(loaded), *targets[:-1]), targets, group, source=tuple(pair.context))
+        return Row((decoder_start(loaded.model), *targets[:-1]), targets, group, source=tuple(pair.context))
     return Row((*pair.context, *targets[:-1]), targets, group)
-
-
-def _decoder_start(loaded: Loaded) -> int:
-    settings = loaded.model.generation_config
-    for token in (settings.decoder_start_token_id, settings.bos_token_id):
-        if token is not None:
-            return int(token)
-    raise Unsupported("the model names no decoder_start_token_id: set it in its generation configuration")
 
 
 def _scores(prompt: int, pairs: list[Pair], results: Sequence[list[float] | AdapterError]) -> Scores:

@@ -6,10 +6,10 @@ from itertools import groupby
 from typing import TypeVar
 
 import torch
+from transformers import PreTrainedModel
 
 from engine import packing
 from engine.errors import GenerationError
-from engine.loading import Loaded
 from engine.progress import line
 from engine.scoring.readers import Reader, Row
 from engine.scoring.ways import way
@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 Take = Callable[[Sequence[Row], torch.Tensor, list[list[int]]], list[Result]]
 
 
-def logprobs(loaded: Loaded, rows: Sequence[Row]) -> list[list[float] | GenerationError]:
+def logprobs(model: PreTrainedModel, rows: Sequence[Row]) -> list[list[float] | GenerationError]:
     """The log-probability of each target of each row, computed in float32; in the order of `rows`."""
 
     def take(rows: Sequence[Row], logits: torch.Tensor, places: list[list[int]]) -> list[list[float]]:
@@ -38,26 +38,24 @@ def logprobs(loaded: Loaded, rows: Sequence[Row]) -> list[list[float] | Generati
         chosen = logits[place, target].float() - norms[place]
         return [part.tolist() for part in chosen.cpu().split([len(row.targets) for row in rows])]
 
-    return _read(loaded, rows, take)
+    return _read(model, rows, take)
 
 
-def last_logits(loaded: Loaded, rows: Sequence[Row]) -> list[torch.Tensor | GenerationError]:
+def last_logits(model: PreTrainedModel, rows: Sequence[Row]) -> list[torch.Tensor | GenerationError]:
     """The logits of each row's last position: float32 (vocabulary,) on the CPU; in the order of `rows`."""
 
     def take(rows: Sequence[Row], logits: torch.Tensor, places: list[list[int]]) -> list[torch.Tensor]:
         return list(logits[[asked[-1] for asked in places]].float().cpu())
 
-    return _read(loaded, rows, take)
+    return _read(model, rows, take)
 
 
-def _read(loaded: Loaded, rows: Sequence[Row], take: Take[Result]) -> list[Result | GenerationError]:
-    with loaded.lock:
-        reader, shared = way(loaded.model)
+def _read(model: PreTrainedModel, rows: Sequence[Row], take: Take[Result]) -> list[Result | GenerationError]:
+    reader, shared = way(model)
     results: dict[int, Result | GenerationError] = {}
     with line("scoring", len(rows), "text") as shown:
         for batch in _batches(reader, rows, shared):
-            with loaded.lock:
-                read = _read_or_halve(reader, [rows[i] for i in batch], take)
+            read = _read_or_halve(reader, [rows[i] for i in batch], take)
             results |= zip(batch, read, strict=True)
             shown.update(len(batch))
     return [results[i] for i in range(len(rows))]

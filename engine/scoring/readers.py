@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from transformers import PreTrainedModel
 
-from engine.packing import Scoring, logits
+from engine.packing import Scoring, alone, logits
 
 # Tokens of a tree whose attention is computed at a time, over the keys up to the last of them.
 _BLOCK = 512
@@ -181,7 +181,8 @@ class Padded:
         first, width = min(row.places[0] for row in rows), tokens.shape[1]
         supported: Any = self.model._supports_logits_to_keep
         keep = {"logits_to_keep": width - first} if supported() else {}
-        logits = self.model(input_ids=tokens, attention_mask=mask, use_cache=False, **keep).logits
+        with alone(self.model):
+            logits = self.model(input_ids=tokens, attention_mask=mask, use_cache=False, **keep).logits
         return _flat(logits[:, first - width :], [[place - first for place in row.places] for row in rows])
 
 
@@ -205,17 +206,18 @@ class EncoderDecoder:
         sources = list(dict.fromkeys(row.source for row in rows))
         tokens, mask = _padded(sources, self.model.device)
         encoder: Any = self.model.get_encoder()
-        read = encoder(input_ids=tokens, attention_mask=mask)
-        number = {source: i for i, source in enumerate(sources)}
-        of = torch.tensor([number[row.source] for row in rows], device=tokens.device)
-        # The encoder's own kind of output: some decoders read more of it (NLLB-MoE).
-        read.last_hidden_state = read.last_hidden_state[of]
-        logits = self.model(
-            encoder_outputs=read,
-            attention_mask=mask[of],
-            decoder_input_ids=_padded([row.tokens for row in rows], self.model.device)[0],
-            use_cache=False,
-        ).logits
+        with alone(self.model):
+            read = encoder(input_ids=tokens, attention_mask=mask)
+            number = {source: i for i, source in enumerate(sources)}
+            of = torch.tensor([number[row.source] for row in rows], device=tokens.device)
+            # The encoder's own kind of output: some decoders read more of it (NLLB-MoE).
+            read.last_hidden_state = read.last_hidden_state[of]
+            logits = self.model(
+                encoder_outputs=read,
+                attention_mask=mask[of],
+                decoder_input_ids=_padded([row.tokens for row in rows], self.model.device)[0],
+                use_cache=False,
+            ).logits
         return _flat(logits, [list(row.places) for row in rows])
 
 

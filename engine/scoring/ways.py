@@ -29,6 +29,8 @@ def _fastest(model: PreTrainedModel) -> tuple[_Kind, bool]:
     """The first way in which the rows of a trial have the logits that each has in a pass of its own."""
     plain: _Kind = EncoderDecoder if model.config.is_encoder_decoder else Padded
     kinds: list[_Kind] = [Packed, plain] if packing.packs(model) else [plain]
+    if trial.selects_keys(model):
+        return plain, False
     rows = _rows(model)
     with trial.narrowed(model), torch.inference_mode():
         try:
