@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from engine.kernels import lay_out
+from engine.machine import lay_out
 
 Matrix = nn.Linear | Conv1D
 

@@ -1,4 +1,4 @@
-"""Weights laid out as this machine multiplies them fastest, in a dtype that it has instructions for."""
+"""Weights laid out as this machine multiplies them fastest, in a dtype that it multiplies well."""
 
 import functools
 import logging
@@ -12,27 +12,28 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from engine import machine
 from engine.joining import Matrix, Product, siblings
-from engine.kernels import HALF, keeps_half, multiplies
+from engine.kernels import HALF
 from engine.progress import line
 
 logger = logging.getLogger(__name__)
 
 
 def lay_out(model: PreTrainedModel) -> dict[str, torch.dtype]:
-    """Packs the layers that are plain matrices, where they are on a CPU that oneDNN computes on.
+    """Packs the layers that are plain matrices, where they are on a CPU.
 
-    A half-precision model that the CPU has no instructions for computes in float32 from then on, where the
-    memory allows it; so does an output layer that is the embedding get a weight of its own.
+    A half-precision model that the CPU multiplies no faster than float32 computes in float32 from then on, where
+    the memory allows it; so does an output layer that is the embedding get a weight of its own.
 
     Returns:
         The dtype that each weight had, for `restore`.
     """
     dtypes = {name: weight.dtype for name, weight in model.state_dict().items()}
-    if model.device.type != "cpu" or is_spread(model) or not torch.backends.mkldnn.is_available():
+    if model.device.type != "cpu" or is_spread(model):
         return dtypes
     quantized = getattr(model, "is_quantized", False)  # Its layers cannot be cast.
-    widen = model.dtype in HALF and not multiplies(model.dtype) and not quantized
+    widen = model.dtype in HALF and not machine.multiplies(model.dtype) and not quantized
     embedding: Any = getattr(model.get_input_embeddings(), "weight", None)  # Not all have one.
     layers = [
         module
@@ -52,7 +53,7 @@ def lay_out(model: PreTrainedModel) -> dict[str, torch.dtype]:
         for _ in pool.map(pack, groups):
             shown.update()
     if widen:
-        logger.info("computing in float32: this CPU has no instructions for %s", model.dtype)
+        logger.info("computing in float32: this CPU multiplies %s no faster", model.dtype)
         model.float()
     return dtypes
 
@@ -91,9 +92,8 @@ def is_spread(model: PreTrainedModel) -> bool:
 
 
 def _packable(weight: torch.Tensor, widen: bool) -> bool:
-    if weight.dtype not in (torch.float32, *HALF) or not weight.numel():
-        return False
-    return widen or (weight.dtype != torch.float16 and multiplies(weight.dtype))
+    known = weight.dtype in (torch.float32, *HALF) and weight.numel() > 0
+    return known and (widen or machine.multiplies(weight.dtype))
 
 
 def _matrices(model: PreTrainedModel) -> Iterator[Any]:
@@ -107,7 +107,7 @@ def _matrices(model: PreTrainedModel) -> Iterator[Any]:
 
 def _growth(model: PreTrainedModel, packed: Collection[nn.Parameter]) -> int:
     """Bytes that a half-precision model takes more when it computes in float32."""
-    grown = set(model.parameters()) - set(packed if keeps_half() else ())
+    grown = set(model.parameters()) - set(packed if machine.keeps_half() else ())
     return sum(weight.numel() * (torch.float32.itemsize - weight.itemsize) for weight in grown)
 
 
