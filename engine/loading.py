@@ -93,6 +93,7 @@ def load(options: LoadOptions, task: Literal["generate", "embed"] = "generate") 
             )
         if task == "embed":
             _check_complete(options, report["missing_keys"])
+        quantization.settle(model)
     return Loaded(model.eval(), tokenizer, window, options)
 
 

@@ -63,23 +63,27 @@ def lays_out(dtype: torch.dtype) -> bool:
     return is_right(OneDnn, dtype)
 
 
-@cache
-def holds_4_bits(outputs: int, inputs: int) -> bool:
+def holds_4_bits(outputs: int, inputs: int, packed: bool = True) -> bool:
     """Whether bitsandbytes multiplies a 4-bit layer of this size as its weights say.
 
-    Where the CPU has instructions for bfloat16 it packs the weights in blocks, which not every size fills.
+    Args:
+        packed: by its product for CPUs with instructions for bfloat16, on one that has them. It packs the
+            weights in blocks, which not every size fills.
     """
     # A large layer fills blocks as a small one of the same remainders does.
-    return _holds_4_bits(*(size if size < 2 * _BLOCK else _BLOCK + size % _BLOCK for size in (outputs, inputs)))
+    small = (size if size < 2 * _BLOCK else _BLOCK + size % _BLOCK for size in (outputs, inputs))
+    return _holds_4_bits(*small, packed)
 
 
 @cache
-def _holds_4_bits(outputs: int, inputs: int) -> bool:
+def _holds_4_bits(outputs: int, inputs: int, packed: bool) -> bool:
     import bitsandbytes as bnb  # Takes seconds, and need not be installed.
 
     layer = bnb.nn.Linear4bit(inputs, outputs, bias=False, compute_dtype=torch.float32)
     layer.weight = bnb.nn.Params4bit(_random(outputs, inputs), requires_grad=False, module=layer)
     layer = layer.to("cpu").eval()
+    if not packed:
+        layer.support_avx512bf16_for_cpu = False
     weight = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
     return _agrees(layer, weight.float(), torch.float32, torch.finfo(torch.bfloat16).eps)
 
