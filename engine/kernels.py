@@ -10,6 +10,7 @@ import torch
 
 HALF = (torch.bfloat16, torch.float16)
 
+
 class Kernel(Protocol):
     """A weight (outputs, inputs) and a bias (outputs,), laid out.
 

@@ -1,4 +1,4 @@
-"""What this machine's CPU does: tried once in a process, for what it is said to have is not what libraries use.
+"""What this machine's CPU does: tried once in a process, for a library need not use what a CPU has.
 
 The one place where a CPU decides anything; tests put another CPU here.
 """
@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 _NEAR = 1e-5
 # What is tried for its result: a size that fills no blocks, a row and several.
 _OUTPUTS, _INPUTS, _FEW = 104, 360, (1, 7, 32)
-# What is timed: rows of steps, and of a prompt; how often; and by how much half precision has to be faster, for
-# float32 is more exact. Measured: 0.3 to 0.7 without instructions, 1.4 to 1.7 with them.
+# What is timed: rows of steps, and of a prompt; how often; and by how much half precision has to be faster,
+# for float32 is more exact. Measured: 0.3 to 0.5 without instructions, 1.5 to 1.7 with them.
 _SIZE, _ROWS, _ROUNDS, _CLEARLY = 1024, (1, 8, 32, 128), 7, 1.2
 # bitsandbytes' blocks are powers of two up to this.
 _BLOCK = 256
@@ -89,13 +89,17 @@ def _holds_4_bits(outputs: int, inputs: int, packed: bool) -> bool:
 
 
 def is_right(kernel: type[Kernel], dtype: torch.dtype) -> bool:
-    """Whether a kernel multiplies with a weight of a dtype here, as exactly as float32 sums of its products."""
+    """Whether a kernel multiplies with a weight of a dtype here, as exactly as float32 sums are."""
     # In bfloat16, so that every dtype holds it.
     weight = _random(_OUTPUTS, _INPUTS).bfloat16().to(dtype)
     try:
         made = kernel(weight, None)
         kept = made.dense().float()
-    except (RuntimeError, AttributeError, NotImplementedError):  # The library is not there, or not for this CPU.
+    except (
+        RuntimeError,
+        AttributeError,
+        NotImplementedError,
+    ):  # The library is not there, or not for this CPU.
         return False
     if torch.dist(kept, weight.float()) > _NEAR * kept.norm():
         return False
@@ -125,7 +129,7 @@ def _fastest(dtype: torch.dtype) -> type[Kernel]:
 def _gain(one: Kernel, other: Kernel) -> float:
     """How many times as fast the first is, over steps and a prompt.
 
-    By one thread's own time, and the quickest of several, taken in turns: what else the machine does only adds.
+    By one thread's own time, the quickest of several, taken in turns: what else the machine does only adds.
     """
     threads, gains = torch.get_num_threads(), []
     torch.set_num_threads(1)

@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 def lay_out(model: PreTrainedModel) -> dict[str, torch.dtype]:
     """Packs the layers that are plain matrices, where they are on a CPU.
 
-    A half-precision model that the CPU multiplies no faster than float32 computes in float32 from then on, where
-    the memory allows it; so does an output layer that is the embedding get a weight of its own.
+    A half-precision model that the CPU multiplies no faster than float32 computes in float32 from then on,
+    where the memory allows it; so does an output layer that is the embedding get a weight of its own.
 
     Returns:
         The dtype that each weight had, for `restore`.

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from engine.choosing import decoder_start
 from engine.errors import AdapterError, PromptError, Unsupported
 from engine.loading import Loaded
 from engine.prompting import Prompter
@@ -152,10 +153,9 @@ def _row(loaded: Loaded, pair: Pair, prompt: int) -> Row:
 
 
 def _decoder_start(loaded: Loaded) -> int:
-    settings = loaded.model.generation_config
-    for token in (settings.decoder_start_token_id, settings.bos_token_id):
-        if token is not None:
-            return int(token)
+    start = decoder_start(loaded.model)
+    if start is not None:
+        return start
     raise Unsupported("the model names no decoder_start_token_id: set it in its generation configuration")
 
 

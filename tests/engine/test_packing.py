@@ -11,6 +11,8 @@ from engine.packing import Scoring, Texts, alone, forward, logits, packs, rope_t
 from tests import tiny
 from tests.engine.rows import breaking, prompt
 
+pytestmark = pytest.mark.numeric
+
 LENGTHS = [5, 30, 1, 20]
 
 

@@ -21,6 +21,8 @@ from engine.plan import weight_bytes
 from tests import tiny
 from tests.engine.talk import ask
 
+pytestmark = pytest.mark.numeric
+
 BITS = [8, 4]
 
 
@@ -198,7 +200,9 @@ def test_which_4_bit_layers_can_be_multiplied_is_known_from_smaller_ones(
 
 def test_4_bits_that_cannot_be_multiplied_here_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(machine, "holds_4_bits", lambda *size, packed=True: False)
-    with pytest.raises(ConfigurationError, match=r"q_proj \(32 × 64\) in 4 bits on this CPU: set load_in_8bit"):
+    with pytest.raises(
+        ConfigurationError, match=r"q_proj \(32 × 64\) in 4 bits on this CPU: set load_in_8bit"
+    ):
         load(options(model_name=str(folder), load_in_4bit=True))
 
 
