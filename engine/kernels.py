@@ -20,6 +20,8 @@ class Kernel(Protocol):
 
     dtype: torch.dtype
 
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None: ...
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(..., inputs) → (..., outputs)."""
         ...

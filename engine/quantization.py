@@ -109,9 +109,8 @@ def _keep(layer: Any) -> None:
 
     def unpack(layer: Any, *_: object) -> None:
         if getattr(layer.weight.quant_state, "packing_format_for_cpu", False):
-            layer.weight.data, _ = functional._convert_weight_packed_for_cpu_inverse(
-                layer.weight.data, layer.weight.quant_state
-            )
+            unpacked = functional._convert_weight_packed_for_cpu_inverse
+            layer.weight.data = unpacked(layer.weight.data, layer.weight.quant_state)[0]
             layer.weight.quant_state = copy.copy(scales)
 
     layer.register_state_dict_pre_hook(unpack)
