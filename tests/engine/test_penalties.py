@@ -25,13 +25,13 @@ def defined(penalty: Penalties, read: list[int], answer: list[int], scores: torc
     return repetition(torch.tensor([read + answer]), expected[None])[0]
 
 
-@pytest.mark.parametrize("repetition", [1.0, 1.3, 0.7, 5.0])
+@pytest.mark.parametrize("repetition", [1.0, 1.3, 0.7])
 @pytest.mark.parametrize("frequency", [0.0, 0.1, -2.0])
-@pytest.mark.parametrize("presence", [0.0, 1.5, -0.3])
+@pytest.mark.parametrize("presence", [0.0, 1.5])
 def test_they_are_those_of_all_tokens_at_once(repetition: float, frequency: float, presence: float):
     penalties, read, answer = Penalties(repetition, frequency, presence), prompt(40), []
     penalties.restart(read)
-    for step, token in enumerate(prompt(120, salt=1) + prompt(120, salt=1)):
+    for step, token in enumerate(prompt(25, salt=1) * 2):
         expected = defined(penalties, read, answer, scores(step))
         torch.testing.assert_close(penalties(scores(step)), expected, rtol=1e-6, atol=1e-5)
         penalties.add(token)
