@@ -1,6 +1,5 @@
 """The next token of each row: the one place where a token is chosen, and its log-probability is noted."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,6 @@ from transformers import (
     LogitsProcessorList,
     MinPLogitsWarper,
     PreTrainedModel,
-    RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -20,6 +18,7 @@ from transformers import (
 from engine.confidence import FIRST_TOP, Evidence
 from engine.errors import GenerationError, Unsupported
 from engine.options import GenerationOptions
+from engine.penalties import Penalties
 
 _NO_NUMBERS = (
     "the model gave logits that are no numbers: where dtype is float16, set it to bfloat16 or float32, else "
@@ -28,6 +27,9 @@ _NO_NUMBERS = (
 
 # The most rows that are generated at a time.
 MAX_ROWS = 32
+
+# What transformers' filters are told of a row's tokens; they do not look at them.
+_UNREAD: Any = torch.empty(1, 0, dtype=torch.long)
 
 TopTokens = tuple[tuple[int, float], ...]
 
@@ -103,8 +105,11 @@ class Decoding:
         self._eos = eos
         seq2seq = model.config.is_encoder_decoder
         self._read = [decoder_start(model)] if seq2seq else list(row.prompt)
-        penalty = row.options.repetition_penalty or model.generation_config.repetition_penalty or 1.0
-        self._penalty = RepetitionPenaltyLogitsProcessor(penalty) if penalty != 1 else None
+        self._penalties = Penalties(
+            row.options.repetition_penalty or model.generation_config.repetition_penalty or 1.0,
+            row.options.frequency_penalty,
+            row.options.presence_penalty,
+        )
         self._warpers = _warpers(row.options) if row.options.sampled else None
         self.restart()
 
@@ -112,6 +117,7 @@ class Decoding:
         """Forgets what was generated."""
         self.generated = Generated()
         self.tokens = list(self._read)
+        self._penalties.restart(self._read)
         self.live = True
         self._ended = self.row.ending() if self.row.ending else None
         # On the CPU, whatever the model's device: a seed gives the same answer on each of them.
@@ -135,9 +141,7 @@ class Decoding:
     @property
     def plain(self) -> bool:
         """Whether the likeliest token is taken as it is."""
-        options = self.row.options
-        penalised = options.frequency_penalty or options.presence_penalty
-        return self._penalty is None and self._warpers is None and not penalised
+        return self._warpers is None and not self._penalties
 
     def choose(self, scores: torch.Tensor) -> torch.Tensor:
         """The next token by the row's own options.
@@ -148,27 +152,14 @@ class Decoding:
         Returns:
             () a token id.
         """
-        scores = self._less_repeated(scores)[None]
-        seen: Any = torch.tensor([self.tokens], device=scores.device)
-        if self._penalty:
-            scores = self._penalty(seen, scores)
+        scores = self._penalties(scores)
         if self._warpers is None:
             return scores.argmax()
-        probabilities = self._warpers(seen, scores)[0].softmax(-1)
+        probabilities = self._warpers(_UNREAD, scores[None])[0].softmax(-1)
         # One number of the row's own generator a token, whatever the other rows are.
         mass = probabilities.cpu().double().cumsum(-1)
         drawn = torch.rand((), generator=self._generator, dtype=torch.float64)
         return torch.searchsorted(mass, drawn * mass[-1], right=True)
-
-    def _less_repeated(self, scores: torch.Tensor) -> torch.Tensor:
-        """Scores less OpenAI's penalties: for each time the answer has a token, and for having it at all."""
-        options, counts = self.row.options, Counter(self.generated.token_ids)
-        if not counts or not (options.frequency_penalty or options.presence_penalty):
-            return scores
-        tokens = torch.tensor(list(counts), device=scores.device)
-        times = torch.tensor(list(counts.values()), device=scores.device)
-        penalty = options.frequency_penalty * times + options.presence_penalty
-        return scores.index_add(0, tokens, penalty.to(scores.dtype), alpha=-1)
 
     def record(self, token: int, logprob: float, top: TopTokens) -> None:
         """Notes a chosen token, and whether the row has ended with it."""
@@ -180,6 +171,7 @@ class Decoding:
         generated.token_ids.append(token)
         generated.logprobs.append(logprob)
         self.tokens.append(token)
+        self._penalties.add(token)
         ended = self._ended is not None and self._ended(token)
         generated.stopped = token in self._eos or ended
         self.live = not generated.stopped and len(generated.token_ids) < self.row.max_new_tokens

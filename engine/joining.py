@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from engine import trial
-from engine.kernels import lay_out
+from engine.machine import lay_out
 
 Matrix = nn.Linear | Conv1D
 
@@ -34,7 +34,7 @@ class Observed:
 
 
 def observe(model: PreTrainedModel, layers: Collection[Matrix] = ()) -> Observed:
-    """Runs the model on a few tokens.
+    """Runs the model on the longest sequence of a trial.
 
     Raises:
         Exception: whatever the model does; its code is its author's.
@@ -46,7 +46,7 @@ def observe(model: PreTrainedModel, layers: Collection[Matrix] = ()) -> Observed
         reads.append((layer, inputs[0]))
 
     hooks = [layer.register_forward_pre_hook(note) for layer in layers]
-    tokens = torch.tensor([trial.sequence(model, trial.SHORT)])
+    tokens = torch.tensor(trial.prompts(model)[:1])
     decodes = "decoder_input_ids" in inspect.signature(model.forward).parameters
     try:
         with torch.inference_mode():

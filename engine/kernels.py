@@ -1,7 +1,7 @@
 """Matrix products whose weight is laid out once, by the libraries that torch brings.
 
 A matrix product first copies a weight into the blocks that its kernel reads. For the few rows that are live
-in a generation it takes longer than the product.
+in a generation it takes longer than the product. Which of these a machine has, `machine` finds out.
 """
 
 from typing import Protocol
@@ -9,8 +9,6 @@ from typing import Protocol
 import torch
 
 HALF = (torch.bfloat16, torch.float16)
-# Half precision has ten bits or fewer: what float16 changes is far less than what they lost.
-_TOLERANCE = 1e-5
 
 
 class Kernel(Protocol):
@@ -22,6 +20,8 @@ class Kernel(Protocol):
 
     dtype: torch.dtype
 
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None: ...
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(..., inputs) → (..., outputs)."""
         ...
@@ -31,8 +31,24 @@ class Kernel(Protocol):
         ...
 
 
+class Dense:
+    """A weight as it is: what every machine multiplies."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self.dtype = weight.dtype
+        self._weight, self._bias = weight, bias
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """See `Kernel`."""
+        return torch.nn.functional.linear(x, self._weight, self._bias)
+
+    def dense(self) -> torch.Tensor:
+        """See `Kernel`."""
+        return self._weight
+
+
 class OneDnn:
-    """A weight in oneDNN's blocks, in its own dtype: float32 or bfloat16."""
+    """A weight in oneDNN's blocks, in its own dtype."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self.dtype = weight.dtype
@@ -68,24 +84,3 @@ class Fbgemm:
     def dense(self) -> torch.Tensor:
         """See `Kernel`."""
         return torch.ops.quantized.linear_unpack_fp16(self._packed)[0]
-
-
-def multiplies(dtype: torch.dtype) -> bool:
-    """Whether this machine's CPU has matrix instructions for a dtype; without, half precision is emulated."""
-    wanted = {torch.bfloat16: "amx_bf16", torch.float16: "amx_fp16"}.get(dtype)
-    return wanted is None or bool(torch.cpu.get_capabilities().get(wanted))
-
-
-def keeps_half() -> bool:
-    """Whether this machine multiplies float16 weights in float32."""
-    return torch.backends.quantized.engine in ("x86", "fbgemm")
-
-
-def lay_out(weight: torch.Tensor, bias: torch.Tensor | None) -> Kernel:
-    """The fastest way to multiply with a weight here: as exact as its own dtype, or as float32."""
-    if multiplies(weight.dtype):
-        return OneDnn(weight, bias)
-    wide, bias = weight.float(), None if bias is None else bias.float()
-    if keeps_half() and torch.dist(wide.half().float(), wide) <= _TOLERANCE * wide.norm():
-        return Fbgemm(wide, bias)
-    return OneDnn(wide, bias)

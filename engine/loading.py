@@ -14,10 +14,10 @@ from huggingface_hub import errors as hub
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
-from engine import quantization
+from engine import machine, quantization
 from engine.environment import TOKEN_VARIABLES, hub_token
 from engine.errors import AdapterError, ConfigurationError, LoadError
-from engine.kernels import HALF, keeps_half, multiplies
+from engine.kernels import HALF
 from engine.options import LoadOptions
 from engine.placement import Placement, attention, place
 from engine.plan import Plan
@@ -93,6 +93,7 @@ def load(options: LoadOptions, task: Literal["generate", "embed"] = "generate") 
             )
         if task == "embed":
             _check_complete(options, report["missing_keys"])
+        quantization.settle(model)
     return Loaded(model.eval(), tokenizer, window, options)
 
 
@@ -170,10 +171,10 @@ def _dtype(options: LoadOptions, config: PretrainedConfig, placement: Placement)
     own = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
     if placement.device.type != "cpu":
         return own
-    # In layers that stay as they are, half precision without instructions is emulated, and slow.
+    # Layers that stay as they are multiply half precision as it is, also where that is slow.
     quantized = quantization.config(options) or getattr(config, "quantization_config", None)
-    laid_out = keeps_half() and not quantized and not placement.spills
-    return own if own in HALF and (laid_out or multiplies(own)) else torch.float32
+    laid_out = machine.keeps_half() and not quantized and not placement.spills
+    return own if own in HALF and (laid_out or machine.multiplies(own)) else torch.float32
 
 
 def _window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -72,7 +72,7 @@ class LoadOptions(Options):
     revision: str | None = Field(None, description="Branch, tag or commit of the hub repository.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="auto: the checkpoint's own. A CPU without instructions for it computes in float32.",
+        description="auto: the checkpoint's own. A CPU that is no faster in it computes in float32.",
     )
     device: str = Field("auto", description="auto (a GPU where there is one), cpu, cuda, cuda:1, mps.")
     device_map: str | dict[str, int | str] | None = Field(
@@ -102,7 +102,7 @@ class LoadOptions(Options):
         None, description="8-bit weights that are kept in 16 bits, for training."
     )
     bnb_4bit_compute_dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
-        None, description="What 4-bit weights are multiplied in; `dtype` by default."
+        None, description="What 4-bit weights are multiplied in; `dtype` by default. A CPU may take bfloat16."
     )
     bnb_4bit_quant_type: Literal["fp4", "nf4"] | None = Field(None, description="The kind of 4-bit number.")
     bnb_4bit_use_double_quant: bool | None = Field(

@@ -13,9 +13,8 @@ from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizers_utils import should_convert_module
 
-from engine import quantization
+from engine import machine, quantization
 from engine.errors import LoadError
-from engine.kernels import multiplies
 from engine.options import LoadOptions
 from engine.placement import free_everywhere
 
@@ -55,8 +54,8 @@ class Plan:
     @property
     def row(self) -> int | None:
         """Bytes of the keys and values of one such sequence; None where there are none or it is unknown."""
-        emulated = set(self.free) == {"cpu"} and not multiplies(self.dtype)
-        dtype = torch.float32 if emulated else self.dtype
+        widened = set(self.free) == {"cpu"} and not machine.multiplies(self.dtype)
+        dtype = torch.float32 if widened else self.dtype
         size = token_bytes(self.model.config, dtype) if self.model.can_generate() else None
         return None if size is None else self.tokens * size
 

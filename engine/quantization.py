@@ -1,12 +1,14 @@
 """Options → bitsandbytes' settings, or an error that says which option cannot work and why."""
 
+import copy
 import logging
 from importlib.util import find_spec
 from typing import Any
 
 import torch
-from transformers import BitsAndBytesConfig, PretrainedConfig
+from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 
+from engine import machine
 from engine.errors import ConfigurationError
 from engine.options import LoadOptions
 
@@ -71,6 +73,47 @@ def for_checkpoint(
     if options.bnb_4bit_compute_dtype is None:
         chosen.bnb_4bit_compute_dtype = dtype
     return chosen
+
+
+def settle(model: PreTrainedModel) -> None:
+    """Has 4-bit layers on a CPU multiplied by a product of bitsandbytes that can hold them.
+
+    Raises:
+        ConfigurationError: none can.
+    """
+    layers: Any = model.named_modules()
+    for name, layer in layers:
+        if type(layer).__name__ != "Linear4bit" or layer.weight.device.type != "cpu":
+            continue
+        size = layer.out_features, layer.in_features
+        if machine.holds_4_bits(*size):
+            _keep(layer)
+        elif machine.holds_4_bits(*size, packed=False):
+            layer.support_avx512bf16_for_cpu = False
+        else:
+            raise ConfigurationError(
+                f"bitsandbytes cannot multiply {name} ({size[0]} × {size[1]}) in 4 bits on this CPU: "
+                "set load_in_8bit instead of load_in_4bit, or leave both out"
+            )
+
+
+def _keep(layer: Any) -> None:
+    """Has a 4-bit layer saved as it was loaded.
+
+    Where bitsandbytes packs weights it rounds their scales, and leaves them in another order when it unpacks
+    them, which every `state_dict` makes it do.
+    """
+    from bitsandbytes import functional
+
+    scales = copy.copy(layer.weight.quant_state)
+
+    def unpack(layer: Any, *_: object) -> None:
+        if getattr(layer.weight.quant_state, "packing_format_for_cpu", False):
+            unpacked = functional._convert_weight_packed_for_cpu_inverse
+            layer.weight.data = unpacked(layer.weight.data, layer.weight.quant_state)[0]
+            layer.weight.quant_state = copy.copy(scales)
+
+    layer.register_state_dict_pre_hook(unpack)
 
 
 def _bits(options: LoadOptions) -> int | None:

@@ -17,7 +17,9 @@ _ROOM = 4
 # What a window is narrowed to for a trial: the long sequence goes well past it.
 WINDOW = 8
 # Names of what bounds how far a token sees, in transformers' configurations and modules.
-_WINDOWS = re.compile(r".*(window|attention_chunk|local_attention|index_topk).*(?<!layers)(?<!pattern)")
+_WINDOWS = re.compile(
+    r".*(window|attention_chunk|chunk_length|local_attention|index_topk).*(?<!layers)(?<!pattern)"
+)
 
 
 def sequence(model: PreTrainedModel, length: int, step: int = 13) -> list[int]:

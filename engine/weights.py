@@ -1,4 +1,4 @@
-"""Weights laid out as this machine multiplies them fastest, in a dtype that it has instructions for."""
+"""Weights laid out as this machine multiplies them fastest, in a dtype that it multiplies well."""
 
 import functools
 import logging
@@ -12,29 +12,29 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from engine import trial
+from engine import machine, trial
 from engine.batched import continued
 from engine.joining import Matrix, Product, observe, siblings
-from engine.kernels import HALF, keeps_half, multiplies
+from engine.kernels import HALF
 from engine.progress import line
 
 logger = logging.getLogger(__name__)
 
 
 def lay_out(model: PreTrainedModel) -> dict[str, torch.dtype]:
-    """Packs the layers that are plain matrices, where they are on a CPU that oneDNN computes on.
+    """Packs the layers that are plain matrices, where they are on a CPU.
 
-    A half-precision model that the CPU has no instructions for computes in float32 from then on, where the
-    memory allows it; so does an output layer that is the embedding get a weight of its own.
+    A half-precision model that the CPU multiplies no faster than float32 computes in float32 from then on,
+    where the memory allows it; so does an output layer that is the embedding get a weight of its own.
 
     Returns:
         The dtype that each weight had, for `restore`.
     """
     dtypes = {name: weight.dtype for name, weight in model.state_dict().items()}
-    if model.device.type != "cpu" or is_spread(model) or not torch.backends.mkldnn.is_available():
+    if model.device.type != "cpu" or is_spread(model):
         return dtypes
     quantized = getattr(model, "is_quantized", False)  # Its layers cannot be cast.
-    widen = model.dtype in HALF and not multiplies(model.dtype) and not quantized
+    widen = model.dtype in HALF and not machine.multiplies(model.dtype) and not quantized
     embedding: Any = getattr(model.get_input_embeddings(), "weight", None)  # Not all have one.
     layers = [
         module
@@ -45,20 +45,22 @@ def lay_out(model: PreTrainedModel) -> dict[str, torch.dtype]:
     if widen and not _affordable(_growth(model, {layer.weight for layer in layers} - {embedding})):
         logger.warning("%s is emulated on this CPU and slow: there is no memory for float32", model.dtype)
         return dtypes
-    try:
-        observed = observe(model, layers)
-    except Exception as error:  # A model's code is its author's.
-        logger.info("the weights stay as they are, for the model fails on a trial: %s", error)
-        return dtypes
-    before = [observed.output, *_answered(model)]
-    _pack_all(siblings(model, observed))
-    if widen:
-        model.float()
-    if (why := _changed(model, before)) is not None:
+    with trial.narrowed(model):
+        try:
+            observed = observe(model, layers)
+        except Exception as error:  # A model's code is its author's.
+            logger.info("the weights stay as they are, for the model fails on a trial: %s", error)
+            return dtypes
+        before = [observed.output, *_answered(model)]
+        _pack_all(siblings(model, observed))
+        if widen:
+            model.float()
+        why = _changed(model, before)
+    if why is not None:
         restore(model, dtypes)
         logger.warning("the weights stay as they are, for the model %s with others", why)
     elif widen:
-        logger.info("computing in float32: this CPU has no instructions for %s", observed.output.dtype)
+        logger.info("computing in float32: this CPU multiplies %s no faster", observed.output.dtype)
     return dtypes
 
 
@@ -88,7 +90,7 @@ def _answered(model: PreTrainedModel) -> list[torch.Tensor]:
     if not model.can_generate():
         return []
     try:
-        return [continued(model, [trial.sequence(model, trial.SHORT)], pad=0)]
+        return [continued(model, trial.prompts(model)[:1], pad=0)]
     except Exception as error:  # A model's code is its author's.
         logger.debug("a trial of an answer failed", exc_info=error)
         return []
@@ -128,9 +130,8 @@ def is_spread(model: PreTrainedModel) -> bool:
 
 
 def _packable(weight: torch.Tensor, widen: bool) -> bool:
-    if weight.dtype not in (torch.float32, *HALF) or not weight.numel():
-        return False
-    return widen or (weight.dtype != torch.float16 and multiplies(weight.dtype))
+    known = weight.dtype in (torch.float32, *HALF) and weight.numel() > 0
+    return known and (widen or machine.multiplies(weight.dtype))
 
 
 def _matrices(model: PreTrainedModel) -> Iterator[Any]:
@@ -144,7 +145,7 @@ def _matrices(model: PreTrainedModel) -> Iterator[Any]:
 
 def _growth(model: PreTrainedModel, packed: Collection[nn.Parameter]) -> int:
     """Bytes that a half-precision model takes more when it computes in float32."""
-    grown = set(model.parameters()) - set(packed if keeps_half() else ())
+    grown = set(model.parameters()) - set(packed if machine.keeps_half() else ())
     return sum(weight.numel() * (torch.float32.itemsize - weight.itemsize) for weight in grown)
 
 

@@ -299,12 +299,13 @@ class _Run:
         """Lets a request wait for its row; what cannot be asked is answered at once, by its error."""
         try:
             row = self.engine.row(request)
+            decoding = self.rows.add(row, soon)
         except AdapterError as error:
             yield from self._answered(index, Answer.failed(error), "")
         else:
             stop, trim = row.options.stop, row.trim
             growing = Pieces(self.engine.tokenizer, stop, trim) if self.in_pieces else None
-            self.asked[self.rows.add(row, soon)] = index, growing
+            self.asked[decoding] = index, growing
 
     def step(self, progress: Progress) -> Iterator[Chunk]:
         """Brings the rows on, and gives what is new."""

@@ -1,12 +1,12 @@
 """What several tests of the engine share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
 import torch
 
-from engine import kernels, weights
+from engine import kernels, machine
 from engine.loading import load
 from engine.options import LoadOptions
 from tests.engine import model_folders
@@ -27,7 +27,39 @@ def load_folder(folders: dict[str, Path]) -> Callable:
 
 
 @pytest.fixture
-def no_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+def cpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts another CPU in the place of this one; skips what this one cannot do.
+
+    `multiplies`: half-precision dtypes that are multiplied as they are; `lays_out`: dtypes that oneDNN lays
+    out; `keeps_half`: whether weights in float16 are multiplied in float32. The rest is this CPU's own.
+    """
+
+    def put(
+        multiplies: Collection[torch.dtype] | None = None,
+        lays_out: Collection[torch.dtype] | None = None,
+        keeps_half: bool | None = None,
+    ) -> None:
+        missing = [str(dtype) for dtype in lays_out or () if not machine.lays_out(dtype)]
+        if missing:
+            pytest.skip(f"oneDNN lays out no {missing[0]} on this CPU")
+        inexact = [str(dtype) for dtype in multiplies or () if not machine.is_right(kernels.Dense, dtype)]
+        if inexact:
+            pytest.skip(f"torch sums {inexact[0]} in itself on this CPU")
+        if keeps_half and not machine.keeps_half():
+            pytest.skip("FBGEMM multiplies no float16 weights on this CPU")
+        if multiplies is not None:
+            monkeypatch.setattr(
+                machine, "multiplies", lambda dtype: dtype not in kernels.HALF or dtype in multiplies
+            )
+        if lays_out is not None:
+            monkeypatch.setattr(machine, "lays_out", lambda dtype: dtype in lays_out)
+        if keeps_half is not None:
+            monkeypatch.setattr(machine, "keeps_half", lambda: keeps_half)
+
+    return put
+
+
+@pytest.fixture
+def no_instructions(cpu: Callable[..., None]) -> None:
     """A CPU that computes float32 alone."""
-    for module in (kernels, weights):
-        monkeypatch.setattr(module, "multiplies", lambda dtype: dtype == torch.float32)
+    cpu(multiplies=())

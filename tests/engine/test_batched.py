@@ -25,6 +25,8 @@ from tests.engine.rows import (
 )
 from tests.engine.test_generation import LONGROPE
 
+pytestmark = pytest.mark.numeric
+
 DECODERS = ["gpt2", "phi3", "bloom"]
 
 

@@ -10,6 +10,8 @@ from engine.choosing import Decoding, choose
 from tests import tiny
 from tests.engine.rows import alone, answer, asks, own_logits, own_logprobs, prompt, row, tokens
 
+pytestmark = pytest.mark.numeric
+
 in_flight_or_not = pytest.mark.parametrize("in_flight", [True, False], ids=["in flight", "batched"])
 # Probabilities of the first six tokens.
 SHARES = torch.tensor([0.3, 0.25, 0.2, 0.12, 0.08, 0.05])
@@ -311,3 +313,52 @@ def test_a_penalty_does_not_count_the_prompt():
         tiny.scripted_model(scores), [asks([3] * 9, 1, frequency_penalty=2, presence_penalty=2)]
     )
     assert chosen == [3]
+
+
+# Growth
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 1.0, "top_p": 0.9, "top_k": 5, "min_p": 0.01},
+        {"repetition_penalty": 1.3},
+        {"frequency_penalty": 0.5, "presence_penalty": 0.5},
+    ],
+    ids=str,
+)
+def test_no_token_looks_at_those_before_it_again(llama, options: dict):
+    decoding = Decoding(asks(prompt(300), 300, seed=0, **options), llama, frozenset())
+    for _ in range(2):
+        choose([decoding], SHARES.repeat(50).log()[None])
+    decoding.tokens = Unread(decoding.tokens)
+    decoding.generated.token_ids = Unread(decoding.generated.token_ids)
+    for _ in range(20):
+        choose([decoding], SHARES.repeat(50).log()[None])
+    assert len(decoding.generated.token_ids) == 22
+
+
+class Unread(list):
+    """Tokens that may be counted and added to."""
+
+    def __iter__(self):
+        raise AssertionError("it is gone through")
+
+    def __getitem__(self, place):
+        raise AssertionError("it is looked up")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"temperature": 1.0, "seed": 1}, {"repetition_penalty": 1.5}, {"presence_penalty": 1.0}],
+    ids=str,
+)
+@pytest.mark.parametrize("architecture", ["bart", "t5"])
+def test_a_decoder_without_a_start_of_its_own_starts_with_bos(architecture: str, options: dict):
+    model, named = (tiny.random_model(architecture) for _ in range(2))
+    for config in (model.config, model.generation_config):
+        config.decoder_start_token_id = None
+    for config in (named.config, named.generation_config):
+        config.decoder_start_token_id = tiny.BOS
+    one = row(9, 6, **options)
+    assert tokens(model, [one], in_flight=False) == tokens(named, [one], in_flight=False)

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from engine.confidence import METHODS, Evidence, measure
 
+pytestmark = pytest.mark.numeric
+
 LOGPROBS = st.floats(max_value=0)
 EVIDENCE = st.builds(
     Evidence,

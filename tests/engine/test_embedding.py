@@ -15,6 +15,8 @@ from engine.options import EmbeddingOptions
 from tests import tiny
 from tests.engine.embedders import TEXTS, WAYS, alone, close, embedder, random_model, tokenizer
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.mark.parametrize(("architecture", "way"), [(name, way) for way in WAYS for name in WAYS[way]])
 def test_a_text_has_the_vectors_it_has_alone(architecture: str, way: str):

@@ -10,6 +10,8 @@ from tests import tiny
 from tests.engine.rows import seen
 from tests.engine.talk import ask, said
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def engine() -> LocalEngine:

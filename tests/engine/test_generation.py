@@ -20,6 +20,8 @@ from tests.engine.rows import (
     tokens,
 )
 
+pytestmark = pytest.mark.numeric
+
 LONGROPE = {
     "rope_type": "longrope",
     "rope_theta": 10000.0,

@@ -7,6 +7,8 @@ from engine.inflight import common
 from tests import tiny
 from tests.engine.rows import alone, asks, finish, live_rows, measured, prompt, row, rows_of, seen, tokens
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def llama():

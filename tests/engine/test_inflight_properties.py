@@ -13,6 +13,8 @@ from engine.inflight import InFlight
 from tests import tiny
 from tests.engine.rows import asks, finish, measured, prompt, steps
 
+pytestmark = pytest.mark.numeric
+
 LONGEST_ANSWER = 7
 SAMPLED = {"temperature": 1.5, "seed": 3}
 

@@ -7,6 +7,8 @@ from torch import nn
 from engine.joining import Product, observe, siblings
 from tests import tiny
 
+pytestmark = pytest.mark.numeric
+
 QKV, GATE_UP = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 import transformers
 
-from engine import loading
 from engine.errors import ConfigurationError, LoadError
+from engine.kernels import HALF
 from engine.loading import load
 from engine.options import LoadOptions
 from tests import tiny
@@ -98,9 +98,9 @@ def test_weights_have_the_dtype_asked_for(load_folder: Callable, dtype: str, exp
     ],
 )
 def test_on_a_cpu_auto_is_the_checkpoints_own_dtype_where_it_is_fast(
+    cpu: Callable,
     folders: dict[str, Path],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     own: str,
     instructions: bool,
     kept: bool,
@@ -109,8 +109,7 @@ def test_on_a_cpu_auto_is_the_checkpoints_own_dtype_where_it_is_fast(
 ):
     half = shutil.copytree(folders["llama"], tmp_path / "half")
     rewrite(half, dtype=own)
-    monkeypatch.setattr(loading, "keeps_half", lambda: kept)
-    monkeypatch.setattr(loading, "multiplies", lambda dtype: instructions)
+    cpu(multiplies=HALF if instructions else (), keeps_half=kept)
     loaded = load(LoadOptions(model_name=str(half), dtype="auto", device="cpu", **options))
     assert {weight.dtype for weight in loaded.model.parameters()} - {torch.int8} == {expected}
 

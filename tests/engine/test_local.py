@@ -15,6 +15,8 @@ from tests import tiny
 from tests.engine.rows import breaking, poisoned
 from tests.engine.talk import ask
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def engine() -> LocalEngine:

@@ -9,6 +9,8 @@ from engine.packing import Scoring, Texts, forward, logits, packs, rope_type, vi
 from tests import tiny
 from tests.engine.rows import breaking, prompt
 
+pytestmark = pytest.mark.numeric
+
 LENGTHS = [5, 30, 1, 20]
 
 

@@ -20,6 +20,8 @@ from tests import tiny
 from tests.engine.rows import own_logprobs, seen
 from tests.engine.talk import ask, dialogue
 
+pytestmark = pytest.mark.numeric
+
 CONVERSATIONS = 16
 TURNS = 3
 OPTIONS = GenerationOptions(max_new_tokens=10)

@@ -1,14 +1,18 @@
 """Quantization: each option arrives at bitsandbytes, and a model with 8 or 4 bits a weight answers."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import bitsandbytes as bnb
 import pytest
 import torch
 import transformers
 from torch import nn
 
-from engine import quantization
+from engine import machine, quantization
 from engine.backends.local import LocalEngine
 from engine.errors import ConfigurationError, LoadError
 from engine.loading import load
@@ -17,6 +21,8 @@ from engine.plan import weight_bytes
 from tests import tiny
 from tests.engine.talk import ask
 
+pytestmark = pytest.mark.numeric
+
 BITS = [8, 4]
 
 
@@ -24,17 +30,30 @@ def options(**given) -> LoadOptions:
     return LoadOptions(**{"model_name": "/no/such/folder", "device": "cpu"} | given)
 
 
+@contextmanager
+def instructions(bfloat16: bool) -> Iterator[None]:
+    """A CPU with instructions for bfloat16 that bitsandbytes uses, or one without."""
+    if bfloat16 and not bnb.functional.has_avx512bf16():
+        pytest.skip("this CPU has no instructions for bfloat16 that bitsandbytes uses")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bnb.nn.modules, "has_avx512bf16", lambda: bfloat16)
+        machine._holds_4_bits.cache_clear()
+        yield
+    machine._holds_4_bits.cache_clear()
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Llama in a folder."""
-    return tiny.save(tmp_path_factory.mktemp("quantized"))
+    """A tiny Llama in a folder, whose layers fill bitsandbytes' blocks."""
+    return tiny.save(tmp_path_factory.mktemp("quantized"), hidden_size=64, intermediate_size=128)
 
 
-@pytest.fixture(scope="module", params=BITS)
-def engine(request: pytest.FixtureRequest, folder: Path) -> LocalEngine:
-    """An engine with a model in 8 and in 4 bits."""
-    loaded = load(options(model_name=str(folder), **{f"load_in_{request.param}bit": True}))
-    return LocalEngine(loaded)
+@pytest.fixture(scope="module", params=[(8, False), (4, False), (4, True)], ids=["8", "4", "4 bfloat16"])
+def engine(request: pytest.FixtureRequest, folder: Path) -> Iterator[LocalEngine]:
+    """An engine with a model in 8 and in 4 bits, on either CPU."""
+    bits, bfloat16 = request.param
+    with instructions(bfloat16):
+        yield LocalEngine(load(options(model_name=str(folder), **{f"load_in_{bits}bit": True})))
 
 
 @pytest.mark.parametrize(
@@ -134,24 +153,85 @@ def test_a_quantized_model_answers_as_its_model_alone_does(engine: LocalEngine):
     assert list(answer.token_ids) == own.tolist()
 
 
-def test_a_quantized_models_answers_are_near_the_whole_models(engine: LocalEngine, folder: Path):
-    whole = LocalEngine(load(options(model_name=str(folder))))
+def assert_computes_its_weights(engine: LocalEngine) -> None:
+    """Its logits are those of the model that has its weights in float32."""
+    loaded = load(engine.loaded.options)
+    whole = LocalEngine(replace(loaded, model=loaded.model.dequantize(torch.float32)))
     prompts = [ask(text) for text in ("hi", "what is it?", "日本")]
     logits, near = whole.next_logits(prompts), engine.next_logits(prompts)
-    bits = 8 if engine.loaded.options.load_in_8bit else 4
     difference = ((logits - near) ** 2).sum() ** 0.5 / (logits**2).sum() ** 0.5
-    # Logits that have nothing to do with each other differ by the root of 2.
-    assert 0 < difference < {8: 0.1, 4: 1.0}[bits]
+    # With 8 bits, what a layer reads is rounded to 8 bits, too; with 4 it may be rounded to bfloat16.
+    assert difference < 0.1
+
+
+def test_a_quantized_model_computes_what_its_weights_say(engine: LocalEngine):
+    assert_computes_its_weights(engine)
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"hidden_size": 32, "intermediate_size": 64},
+        {"hidden_size": 96, "intermediate_size": 200},
+        {"hidden_size": 64, "intermediate_size": 320, "head_dim": 12},
+    ],
+    ids=str,
+)
+def test_4_bit_layers_of_any_size_are_multiplied(tmp_path: Path, sizes: dict, bfloat16: bool):
+    given = options(model_name=str(tiny.save(tmp_path, **sizes)), load_in_4bit=True)
+    with instructions(bfloat16):
+        assert_computes_its_weights(LocalEngine(load(given)))
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("size", [(64, 64), (16, 64), (64, 32), (544, 832), (600, 832), (544, 800)], ids=str)
+def test_which_4_bit_layers_can_be_multiplied_is_known_from_smaller_ones(
+    size: tuple[int, int], bfloat16: bool
+):
+    with instructions(bfloat16), torch.inference_mode():
+        layer = bnb.nn.LinearFP4(size[1], size[0]).to("cpu").eval()
+        try:
+            works = layer(torch.ones(1, size[1])).shape == (1, size[0])
+        except (RuntimeError, AssertionError):
+            works = False
+        assert machine.holds_4_bits(*size) is works
+
+
+def test_4_bits_that_cannot_be_multiplied_here_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(machine, "holds_4_bits", lambda *size, packed=True: False)
+    with pytest.raises(
+        ConfigurationError, match=r"q_proj \(32 × 64\) in 4 bits on this CPU: set load_in_8bit"
+    ):
+        load(options(model_name=str(folder), load_in_4bit=True))
 
 
 def test_what_was_quantized_is_saved_and_loaded_so_again(engine: LocalEngine, tmp_path: Path):
     before = engine.generate([ask("hi", max_new_tokens=8)])[0]
     engine.save(tmp_path)
     again = engine.loaded.options.model_copy(update={"model_name": str(tmp_path)})
-    assert LocalEngine(load(again)).generate([ask("hi", max_new_tokens=8)])[0].token_ids == before.token_ids
+    for one in (LocalEngine(load(again)), engine):
+        assert one.generate([ask("hi", max_new_tokens=8)])[0].token_ids == before.token_ids
     other = "load_in_8bit" if again.load_in_4bit else "load_in_4bit"
     with pytest.raises(ConfigurationError, match=r"quantized already \(bitsandbytes\): leave load_in_8bit"):
         load(options(model_name=str(tmp_path), **{other: True}))
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("doubly", [False, True])
+def test_4_bits_are_saved_to_the_last_one_after_they_have_been_multiplied(
+    folder: Path, tmp_path: Path, bfloat16: bool, doubly: bool
+):
+    given = options(model_name=str(folder), load_in_4bit=True, bnb_4bit_use_double_quant=doubly)
+    before = {name: weight.clone() for name, weight in load(given).model.state_dict().items()}
+    with instructions(bfloat16):
+        engine = LocalEngine(load(given))
+        for number in range(2):
+            engine.generate([ask("hi", max_new_tokens=2)])
+            engine.save(tmp_path / str(number))
+            again = load(options(model_name=str(tmp_path / str(number)))).model.state_dict()
+            assert again.keys() == before.keys()
+            assert all(torch.equal(weight, before[name]) for name, weight in again.items())
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -174,7 +254,7 @@ def test_an_encoder_decoder_and_an_encoder_are_quantized_too(tmp_path: Path, fol
     answer = LocalEngine(load(given)).generate([ask("hi", max_new_tokens=4)])[0]
     assert answer.error is None
     embedder = LocalEngine(load(options(model_name=str(folder), load_in_4bit=True), task="embed"))
-    assert embedder.embed(["one", "two"]).shape == (2, 32)
+    assert embedder.embed(["one", "two"]).shape == (2, 64)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "t5", "bart"])

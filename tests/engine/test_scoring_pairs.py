@@ -21,6 +21,8 @@ from tests import tiny
 from tests.engine.scored import alone, made, scores
 from tests.engine.talk import ask, said
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def llama() -> Loaded:

@@ -6,6 +6,8 @@ import torch
 from engine.slots import BLOCK, Slots
 from tests.engine.filled import DIM, KEY_HEADS, filled, held, numbers
 
+pytestmark = pytest.mark.numeric
+
 
 def test_slots_hold_whole_blocks():
     slots = Slots()

@@ -11,6 +11,8 @@ from engine.slots import Slots
 from engine.step import Segment, Step, grouped
 from tests.engine.filled import DIM, HEADS, KEY_HEADS, filled, held, numbers
 
+pytestmark = pytest.mark.numeric
+
 
 def naive(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scoring: Scoring) -> torch.Tensor:
     """(heads, tokens, dim): the attention of a whole sequence, written down as it is defined."""

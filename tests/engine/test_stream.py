@@ -15,6 +15,8 @@ from tests import tiny
 from tests.engine.talk import ask
 from tests.engine.test_text import broken, bytes_of, sequences, special, spelled, stops
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def engine() -> LocalEngine:

@@ -11,6 +11,8 @@ from tests import tiny
 from tests.engine.prompters import IGNORING, REFUSING, prompter, read
 from tests.engine.talk import said
 
+pytestmark = pytest.mark.numeric
+
 QUESTION, ANSWER = "q" * 10, "a" * 10
 
 
