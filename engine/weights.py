@@ -20,6 +20,9 @@ from engine.progress import line
 
 logger = logging.getLogger(__name__)
 
+# How far logits in float32 may be from those in half precision, which are the ones that are rounded.
+WIDENED = 0.5
+
 
 def lay_out(model: PreTrainedModel) -> dict[str, torch.dtype]:
     """Packs the layers that are plain matrices, where they are on a CPU.
@@ -55,7 +58,7 @@ def lay_out(model: PreTrainedModel) -> dict[str, torch.dtype]:
         _pack_all(siblings(model, observed))
         if widen:
             model.float()
-        why = _changed(model, before)
+        why = _changed(model, before, WIDENED if widen else trial.tolerance(model.dtype))
     if why is not None:
         restore(model, dtypes)
         logger.warning("the weights stay as they are, for the model %s with others", why)
@@ -74,15 +77,16 @@ def _pack_all(groups: Sequence[Sequence[Matrix]]) -> None:
             shown.update()
 
 
-def _changed(model: PreTrainedModel, before: Sequence[torch.Tensor]) -> str | None:
+def _changed(model: PreTrainedModel, before: Sequence[torch.Tensor], tolerance: float) -> str | None:
     """What a model does otherwise than before, if anything."""
     try:
         found = [observe(model).output, *_answered(model)]
     except Exception as error:  # It may read a weight past its layer.
         return f"fails ({type(error).__name__}: {error})"
-    if len(found) == len(before) and trial.same(found, before):
-        return None
-    return "gives other numbers"
+    if len(found) != len(before):
+        return "fails"
+    far = trial.difference(found, before)
+    return None if far <= tolerance else f"gives other numbers (by {far:.1e})"
 
 
 def _answered(model: PreTrainedModel) -> list[torch.Tensor]:
