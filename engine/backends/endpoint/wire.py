@@ -2,8 +2,10 @@
 
 import asyncio
 import itertools
+import json
 import logging
 import random
+import sys
 from asyncio import sleep
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -56,7 +58,10 @@ class Client(AsyncInferenceClient):
 
     async def _inner_post(self, request_parameters: Any, *, stream: bool = False) -> Any:
         asked = request_parameters
-        return await self.send(asked.url, asked.json, asked.headers, stream)
+        found = await self.send(asked.url, asked.json, asked.headers, stream)
+        if not stream and (b"NaN" in found or b"Infinity" in found):  # On which the hub library never ends.
+            found = json.dumps(json.loads(found, parse_constant=_finite)).encode()
+        return found
 
     async def post(self, route: str, body: dict[str, Any], stream: bool = False) -> Any:
         """What an OpenAI route answers, as bytes; where it streams, in `answers`."""
@@ -258,6 +263,10 @@ class Server:
         # All that were put off together should not come back together.
         wait = error.retry_after + backoff
         return wait if error.retry_after <= self.options.timeout else None
+
+
+def _finite(number: str) -> float | None:
+    return -sys.float_info.max if number == "-Infinity" else None
 
 
 def _same(one: httpx.URL, other: httpx.URL) -> bool:
