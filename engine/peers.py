@@ -1,7 +1,7 @@
 """What another program says when it refuses → a reason, in our words.
 
-Its own sentences stay out of it: servers quote what they were sent, prompts, answers and tokens among it. They
-are in the log at DEBUG, without the tokens.
+Its own sentences stay out of it: servers quote what they were sent, prompts, answers and tokens among it.
+They are in the log at DEBUG, without the tokens.
 """
 
 import json

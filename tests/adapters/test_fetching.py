@@ -194,7 +194,7 @@ def test_no_spelling_of_a_private_address_is_asked_even_where_it_is_allowed(
 
     monkeypatch.setattr(fetching.socket, "create_connection", never)
     bare = host.strip("[]")
-    with pytest.raises(PromptError, match="private network|has no address"):
+    with pytest.raises(PromptError, match=r"private network|has no address"):
         fetch(f"https://{host}/a", bare, bare.rstrip("."))
 
 

@@ -24,7 +24,7 @@ def noted(*tokens: str, logprob: object = -0.5) -> dict:
 def asked(
     engine: EndpointEngine, server: Server, message: dict, finish: str | None = "stop", **more
 ) -> Answer:
-    """The answer that a message is, by both ways; as a stream it comes in one piece for each of its fields."""
+    """The answer that a message is, by both ways; as a stream each of its fields is a piece."""
     usage = {"usage": more.pop("usage", None)}
     choice = {"message": message, "finish_reason": finish} | more
     server.will(answering({"choices": [choice]} | usage))

@@ -1,4 +1,4 @@
-"""An event stream → the JSON of each of its events, in all the forms that the standard of server-sent events has."""
+"""Server-sent events, in all the forms that their standard has → the JSON of each."""
 
 import codecs
 import io

@@ -52,7 +52,7 @@ class Thoughts:
 def first_of(text: str, tokens: Sequence[str]) -> int | None:
     """Which of the tokens a text begins with that they end with; None where they do not show it.
 
-    A server may list the tokens of what was thought before those of the answer, and behind them the end token.
+    A server may list the tokens of what was thought before the answer's, and the end token behind them.
     """
     said = "".join(tokens)
     starts = list(accumulate(map(len, tokens), initial=0))
