@@ -60,6 +60,7 @@ NONE = {
     "an old call": ({"content": None, "function_call": {"name": "f"}}, "function_call", "a call of a tool"),
     "a call after reasoning": ({"reasoning": "Hm", "tool_calls": CALL}, "tool_calls", "a call of a tool"),
     "a refusal": ({"content": None, "refusal": "private"}, "stop", "is a refusal"),
+    "null, cut": ({"content": None}, "length", "ends before its first word: raise max_new_tokens"),
     "null": ({"content": None}, "stop", "is empty"),
     "nothing": ({"role": "assistant"}, "stop", "is empty"),
     "blanks": ({"content": " \n"}, "stop", "is empty"),

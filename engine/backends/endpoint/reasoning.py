@@ -49,8 +49,8 @@ class Thoughts:
         return held
 
 
-def first_of(text: str, tokens: Sequence[str]) -> int | None:
-    """Which of the tokens a text begins with that they end with; None where they do not show it.
+def first_of(text: str, tokens: Sequence[str]) -> int:
+    """Which of the tokens a text begins with that they end with; behind the last where they do not show it.
 
     A server may list the tokens of what was thought before the answer's, and the end token behind them.
     """
@@ -58,8 +58,8 @@ def first_of(text: str, tokens: Sequence[str]) -> int | None:
     starts = list(accumulate(map(len, tokens), initial=0))
     place = said.rfind(text)
     if not text or place < 0 or (len(tokens) > 1 and place + len(text) < starts[-2]):
-        return None
+        return len(tokens)
     first = bisect_left(starts, place)
     if starts[first] > place:  # Within a token: that may have blanks before the text, and nothing else.
         first -= 1
-    return None if said[starts[first] : place].strip() else first
+    return len(tokens) if said[starts[first] : place].strip() else first

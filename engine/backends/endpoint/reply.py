@@ -94,9 +94,7 @@ class Reply:
         first = first_of(self.text.strip(), [token.text for token in self._tokens]) if self._reasoned else 0
         tokens = self._tokens[first:]
         logprobs = tuple(token.logprob for token in tokens)
-        known = (
-            first is not None and bool(logprobs) and not self._silent and not any(map(math.isnan, logprobs))
-        )
+        known = bool(logprobs) and not self._silent and not any(map(math.isnan, logprobs))
         prompt, completion = self._usage or (0, len(self._tokens))
         cut = len(text) < len(self.text)
         top = options.top_logprobs
@@ -124,6 +122,8 @@ class Reply:
             return "is a call of a tool, and there are none here: set the server up without tools"
         if self._reasoned or self._thoughts.text is not None:
             return "has only reasoning: raise max_new_tokens, or have the server reason less"
+        if self.finish in _CUT:
+            return "ends before its first word: raise max_new_tokens"
         return None
 
     def _openai(self, body: dict[str, Any]) -> None:
@@ -157,11 +157,11 @@ class Reply:
         tokens = [streamed] if streamed else details.get("tokens") or []
         tops = [body.get("top_tokens")] if streamed else details.get("top_tokens") or []
         for i, token in enumerate(tokens):
-            top = sorted((tops[i] if i < len(tops) else None) or [], key=lambda one: -one["logprob"])
+            top = (tops[i] if i < len(tops) else None) or []
             text = "" if token.get("special") else token["text"]
-            self._note(text, token["logprob"], tuple((one["text"], float(one["logprob"])) for one in top))
+            self._note(text, token["logprob"], _likeliest(top, "text"))
             self._ids.append(token["id"])
-            self._top_ids.append(tuple((one["id"], float(one["logprob"])) for one in top))
+            self._top_ids.append(_likeliest(top, "id"))
             if streamed:
                 self._say(text)
         whole = body.get("generated_text")
@@ -256,9 +256,9 @@ def _entries(logprobs: dict[str, Any]) -> list[tuple[Any, Any, Likeliest]]:
     ]
 
 
-def _likeliest(top: list[dict[str, Any]] | None) -> Likeliest:
-    known = [(str(one["token"]), _number(one["logprob"])) for one in top or []]
-    pairs = [(text, max(logprob, _LEAST)) for text, logprob in known if logprob is not None]
+def _likeliest(top: list[dict[str, Any]] | None, name: str = "token") -> tuple[tuple[Any, float], ...]:
+    known = [(one[name], _number(one["logprob"])) for one in top or []]
+    pairs = [(token, max(logprob, _LEAST)) for token, logprob in known if logprob is not None]
     return tuple(sorted(pairs, key=lambda pair: -pair[1]))
 
 

@@ -17,27 +17,27 @@ MESSAGES = {
     "nothing": {"content": ""},
 }
 ANSWERS = [("first", "AND AGAIN"), ("first", "HELLO"), ("second", "GRÜSS GOTT")]
-NONE = {
-    "whole": lambda message: misbehaving.answering(
-        {"choices": [{"message": message, "finish_reason": "stop"}]}
-    ),
-    "streamed": lambda message: misbehaving.streaming(
-        {"choices": [{"delta": message, "finish_reason": "stop"}]}
-    ),
-}
 
 
-@pytest.mark.parametrize("way", NONE)
+def whole(message: dict) -> misbehaving.Handler:
+    return misbehaving.answering({"choices": [{"message": message, "finish_reason": "stop"}]})
+
+
+def streamed(message: dict) -> misbehaving.Handler:
+    return misbehaving.streaming({"choices": [{"delta": message, "finish_reason": "stop"}]})
+
+
+@pytest.mark.parametrize("way", [whole, streamed])
 @pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES)
-def test_what_is_no_answer_replaces_none(answering, upload, questions, message: dict, way: str):
+def test_what_is_no_answer_replaces_none(answering, upload, questions, message: dict, way):
     item = upload("questions.json", questions)
-    adapter = answering(None, stream=way == "streamed", stream_interval=0)
+    adapter = answering(None, stream=way is streamed, stream_interval=0)
     with Server() as server:
         adapter.adapter._engine = EndpointEngine(EndpointOptions(base_url=server.url, model_name="m"))
         adapter.predict_items([item])
         assert texts_on(item) == ANSWERS
         before = answers_on(item)
-        server.routes["/v1/chat/completions"] = NONE[way](message)
+        server.routes["/v1/chat/completions"] = way(message)
         with pytest.raises(PredictionError, match="the answer of http") as raised:
             adapter.predict_items([item])
         assert "private" not in str(raised.value)
@@ -55,7 +55,7 @@ def test_what_was_thought_is_not_stored(answering, upload, questions):
     with Server() as server:
         adapter.adapter._engine = EndpointEngine(EndpointOptions(base_url=server.url, model_name="m"))
         message = {"content": "<think>a private matter</think>Yes", "reasoning": "a private matter"}
-        server.routes["/v1/chat/completions"] = NONE["whole"](message)
+        server.routes["/v1/chat/completions"] = whole(message)
         adapter.predict_items([item])
         assert all("private" not in str(asked.body) for asked in server.asked)
     assert {text for _, text in texts_on(item)} == {"Yes"}
