@@ -36,8 +36,15 @@ def fetch(url: str, hosts: Collection[str], limit: int, seconds: float = SECONDS
         found = _get(host, path, limit, seconds)
         if isinstance(found, bytes):
             return found
-        url = urljoin(url, found)
+        url = _joined(url, found)
     raise PromptError(f"{host} redirects more than {REDIRECTS} times")
+
+
+def _joined(url: str, to: str) -> str:
+    try:
+        return urljoin(url, to)
+    except ValueError:
+        return ""  # No web address: it goes through the checks like any other.
 
 
 def _allowed(url: str, hosts: Collection[str]) -> tuple[str, str]:
@@ -49,7 +56,7 @@ def _allowed(url: str, hosts: Collection[str]) -> tuple[str, str]:
         raise PromptError("a link is no web address") from None
     if parts.scheme != "https" or port not in (None, 443) or parts.username is not None:
         raise PromptError("links are followed by https at port 443 only, and without a user's name")
-    if host not in {name.lower() for name in hosts}:
+    if not host or host not in {name.lower().rstrip(".") for name in hosts}:
         raise PromptError(f"links to {host!r} are not followed: allowed_hosts does not have it")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if not re.fullmatch(r"[!-~]+", path):
@@ -76,12 +83,12 @@ def _public(address: str) -> bool:
         within = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
         if within:
             return _public(str(within))
-        if ip in _TRANSLATED:
+        if ip not in _UNICAST:  # What is not is translated on the way, or of this network alone.
             return False
     return ip.is_global and not ip.is_multicast
 
 
-_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
+_UNICAST = ipaddress.ip_network("2000::/3")
 
 
 class _Connection(http.client.HTTPSConnection):

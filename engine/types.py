@@ -109,6 +109,8 @@ class Answer:
         top_logprobs: for each of `token_ids` the likeliest tokens there, (token id, log-probability), the
             likeliest first; as many as the options ask for. Empty where they ask for none.
         tokens: the tokens as text, where the options ask for `logprobs` and the engine knows them.
+        reasoning: what a server's model has thought before it answered; no part of `text`, nor are its tokens
+            of the other fields but `usage`. None where there is none.
     """
 
     text: str
@@ -120,6 +122,7 @@ class Answer:
     error: AdapterError | None = None
     top_logprobs: tuple[tuple[tuple[int, float], ...], ...] = ()
     tokens: tuple[Token, ...] | None = None
+    reasoning: str | None = None
 
     @classmethod
     def failed(cls, error: AdapterError) -> "Answer":

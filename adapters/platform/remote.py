@@ -21,6 +21,7 @@ import dtlpy as dl
 from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, Timeout
 from urllib3.exceptions import HTTPError
 
+from engine import peers
 from engine.errors import AdapterError
 
 Record = dict[str, Any]
@@ -38,7 +39,7 @@ CONNECTIONS = 64
 
 
 class RemoteError(AdapterError):
-    """The platform did not do what it was asked; the text is its own."""
+    """The platform did not do what it was asked; the text has none of its words but codes."""
 
 
 class Refused(RemoteError):
@@ -66,7 +67,7 @@ def ask(
                 method, base + path, body=data, headers=sent, retries=False, timeout=TIMEOUT
             )
         except HTTPError as error:
-            reason = f"no answer: {type(error).__name__}: {error}"
+            reason = f"no answer: {type(error).__name__}"
         else:
             if response.status < 300:
                 return response
@@ -185,7 +186,17 @@ def _asked_pause(response: BaseHTTPResponse) -> float:
 
 
 def _message(response: BaseHTTPResponse) -> str:
-    try:
-        return str(response.json()["message"])
-    except (ValueError, KeyError, TypeError):
-        return response.data[:200].decode(errors="replace")
+    """Why, in our words: the platform's may quote what it was sent."""
+    status = response.status
+    hint = _HINTS.get(status, "it failed" if status >= 500 else "it does not take this")
+    codes = peers.codes(response.data, [dl.client_api.token], status)
+    return f"{hint} ({codes})" if codes else f"{hint}; its words are in the log at DEBUG"
+
+
+_HINTS = {
+    401: "log in again",
+    403: "this login may not do that",
+    404: "it is not there",
+    413: "it is too large",
+    429: "it is asked too often",
+}

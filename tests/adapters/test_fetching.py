@@ -125,6 +125,22 @@ def test_no_token_goes_along(internet: Internet):
         ("https://[files.test/a", "no web address"),
         ("https://user@files.test/a", "user's name"),
         ("https://user:pass@files.test/a", "user's name"),
+        ("https://@files.test/a", "user's name"),
+        ("https://files.test:443@other.test/a", "user's name"),
+        ("https://other.test#@files.test/a", "does not have it"),
+        ("https://other.test?@files.test/a", "does not have it"),
+        ("https://other.test/@files.test/a", "does not have it"),
+        ("https://other.test\\.files.test/a", "does not have it"),
+        ("https://files。test/a", "does not have it"),
+        ("https://files．test/a", "does not have it"),
+        ("https://ｆiles.test/a", "does not have it"),
+        ("https://fileſ.test/a", "does not have it"),
+        ("https://files%2etest/a", "does not have it"),
+        ("https://files.test\0/a", "does not have it"),
+        ("https:///a", "does not have it"),
+        ("https://./a", "does not have it"),
+        ("https://127.0.0.1/a", "does not have it"),
+        ("https://[::]/a", "does not have it"),
         ("https://files.test/a b", "characters"),
         ("https://files.test/ä", "characters"),
     ],
@@ -147,6 +163,8 @@ def test_no_host_is_allowed_where_none_is_named(internet: Internet):
         "127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
         "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "ff02::1",
         "::ffff:127.0.0.1", "::ffff:169.254.169.254", "2002:7f00:1::", "64:ff9b::a9fe:a9fe", "192.0.2.1",
+        "::127.0.0.1", "::7f00:1", "::ffff:0:127.0.0.1", "64:ff9b:1::a9fe:a9fe", "fec0::1", "2001:0:7f00:1::",
+        "::ffff:7f00:1", "0:0:0:0:0:ffff:a00:1", "fd00:ec2::254", "5f00::1", "198.18.0.1", "240.0.0.1",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("beside", [[], [PUBLIC]])
@@ -155,6 +173,39 @@ def test_a_name_that_leads_into_a_private_network_is_refused(internet: Internet,
     with pytest.raises(PromptError, match="private network"):
         fetch("https://files.test/a?b=c")
     assert internet.connected == []
+
+
+ODD = [
+    "127.0.0.1", "127.1", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "017700000001", "127.0.0.1.",
+    "0", "0.0.0.0", "[::]", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::127.0.0.1]", "[0:0::1]",
+    "169.254.169.254", "2852039166", "0xa9fea9fe", "[::ffff:169.254.169.254]", "10.1", "①②⑦.0.0.1",
+    "localhost", "localhost.", "LOCALHOST",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("host", ODD)
+def test_no_spelling_of_a_private_address_is_asked_even_where_it_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, host: str
+):
+    """The system's own resolver reads them."""
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("connected")
+
+    monkeypatch.setattr(fetching.socket, "create_connection", never)
+    bare = host.strip("[]")
+    with pytest.raises(PromptError, match=r"private network|has no address"):
+        fetch(f"https://{host}/a", bare, bare.rstrip("."))
+
+
+@pytest.mark.parametrize(
+    "host", ["FILES.test", "files.test.", "files.test:443", "files.test:", "fi\nles.test"]
+)
+@pytest.mark.parametrize("allowed", ["files.test", "Files.Test", "files.test."])
+def test_other_spellings_of_an_allowed_host_are_that_host(internet: Internet, host: str, allowed: str):
+    assert fetch(f"https://{host}/a?b=c", allowed) == b"content"
+    assert internet.asked == ["files.test/a?b=c"]
+    assert internet.certified == ["files.test"]
 
 
 def test_a_name_that_changes_its_address_meanwhile_leads_nowhere_else(internet: Internet):
@@ -177,12 +228,31 @@ def test_a_redirect_goes_through_the_same_checks(internet: Internet):
     assert fetch("https://files.test/from", "files.test", "other.test") == b"content"
     with pytest.raises(PromptError, match=r"'other\.test'.*does not have it"):
         fetch("https://files.test/from")
-    for place in ("http://files.test/a?b=c", "file:///etc/passwd", "https://127.0.0.1/a?b=c"):
+    for place in (
+        *(
+            "http://files.test/a?b=c",
+            "file:///etc/passwd",
+            "https://127.0.0.1/a?b=c",
+            "//127.1/a",
+            "//[::]/a",
+        ),
+        *(
+            "https://[",
+            "//files.test:x",
+            "https://files.test@other.test/",
+            "https://files.test:8443/",
+            "gopher:",
+        ),
+    ):
         internet.paths["/from"] = lambda place=place: (307, {"Location": place}, [b""])
         with pytest.raises(PromptError):
             fetch("https://files.test/from")
     internet.paths["/from"] = lambda: (302, {"Location": "https://other.test/a?b=c"}, [b""])
-    internet.names["other.test"] = [["10.0.0.1"]]
+    internet.names["files.test"] = [[PUBLIC], ["127.0.0.1"]]
+    internet.paths["/round"] = lambda: (302, {"Location": "/a?b=c"}, [b""])
+    with pytest.raises(PromptError, match="private network"):
+        fetch("https://files.test/round")
+    internet.names |= {"files.test": [[PUBLIC]], "other.test": [["10.0.0.1"]]}
     with pytest.raises(PromptError, match="private network"):
         fetch("https://files.test/from", "files.test", "other.test")
 

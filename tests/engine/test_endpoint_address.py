@@ -3,6 +3,7 @@
 import base64
 import gc
 import json
+import logging
 import threading
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from huggingface_hub.hf_api import InferenceProviderMapping
 from huggingface_hub.inference import _providers
 from huggingface_hub.inference._providers import _common
 
-from engine.backends.endpoint import EndpointEngine, address
+from engine.backends.endpoint import EndpointEngine, address, wire
 from engine.errors import ConfigurationError
 from engine.options import EndpointOptions
 from tests.engine.remote import SECRET, Engines, engine, engines, environment, failure, plain, server, waits
@@ -51,6 +52,14 @@ def test_the_environment_may_name_the_server(server: Server, monkeypatch: pytest
         ({"base_url": "localhost:8000"}, "http://"),
         ({"base_url": "ftp://host"}, "http://"),
         ({"base_url": "http://host/v1?key=secret"}, r"after a \?"),
+        ({"base_url": "http://[::1"}, "no address has"),
+        ({"base_url": "http://host:99999"}, "no address has"),
+        ({"base_url": "http://host:secret/v1"}, "no address has"),
+        ({"base_url": "http://"}, "http://"),
+        ({"base_url": "http://secret.test\\@localhost/v1"}, "no address has"),
+        ({"base_url": "http://local\nhost/v1"}, "no address has"),
+        ({"base_url": "http://ｌocalhost/v1"}, "no address has"),
+        ({"base_url": "https://huggingface。co/v1"}, "no address has"),
     ],
 )
 def test_a_server_that_is_not_named_rightly_is_an_error(options: dict, reason: str):
@@ -81,6 +90,19 @@ def test_a_token_is_not_sent_where_it_can_be_read_on_the_way(
         ("http://vllm.internal:8000", False),
         ("http://127.0.0.1.example.com", False),
         ("http://10.0.0.1", False),
+        ("http://LOCALHOST:8000", True),
+        ("http://[0:0:0:0:0:0:0:1]", True),
+        ("http://localhost@example.com", False),
+        ("http://localhost.example.com", False),
+        ("http://example.localhost", False),
+        ("http://127.1.", False),
+        ("http://2130706433", False),
+        ("http://0x7f000001", False),
+        ("http://0177.0.0.1", False),
+        ("http://0.0.0.0", False),
+        ("http://[::]", False),
+        ("http://[::ffff:10.0.0.1]", False),
+        ("http://%6cocalhost", False),
     ],
 )
 def test_who_is_told_the_token(url: str, sent: bool):
@@ -98,11 +120,79 @@ def test_without_a_token_none_is_sent(engines: Engines, server: Server, monkeypa
     assert all("Authorization" not in request.headers for request in server.asked)
 
 
-def test_a_password_in_the_address_is_in_no_error(engines: Engines, server: Server):
-    server.will(refusing(400))
-    text = failure(engines(base_url=server.url.replace("//", "//me:secret@")), ask("hi"))
+def test_a_password_in_the_address_is_told_the_server_alone(
+    engines: Engines, server: Server, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO)
+    login = base64.b64encode(b"me:pass word").decode()
+    server.will(refusing(400, {"message": login, "code": login}))
+    engine = engines(base_url=server.url.replace("//", "//me:pass%20word@"))
+    text = failure(engine, ask("hi"))
     assert text.startswith(server.url)
-    assert "secret" not in text
+    assert {"Basic " + login} == {asked.headers["Authorization"] for asked in server.asked}
+    for told in (text, caplog.text, repr(engine._server.address)):
+        assert not any(secret in told for secret in ("pass word", "pass%20word", login))
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_redirect_to_another_host_is_told_nothing(
+    engines: Engines, server: Server, waits: list[float], status: int, stream: bool
+):
+    with Server() as other:
+        for there in (
+            other.url,
+            other.url.replace("127.0.0.1", "localhost"),
+            "//elsewhere.test",
+            "http:// [",
+        ):
+            server.will(refusing(status, Location=f"{there}/v1/chat/completions"))
+            [answer] = (chunk.answer for chunk in engines(retries=0).stream([ask("hi")], in_pieces=stream))
+            assert server.url in str(answer.error)
+            if there == other.url:
+                assert f"(status {status}): it leads elsewhere, where nothing is sent" in str(answer.error)
+        assert other.asked == []
+    assert len(server.asked) == 4
+
+
+@pytest.mark.parametrize("status", [307, 308])
+def test_a_redirect_within_a_server_is_followed(engine: EndpointEngine, server: Server, status: int):
+    server.routes["/here"] = server.routes["/v1/chat/completions"]
+    server.will(refusing(status, Location="/there"), refusing(status, Location=f"{server.url}/here"))
+    assert engine.generate([ask("hi")])[0].text == "HI"
+    assert {asked.headers["Authorization"] for asked in server.asked} == {f"Bearer {SECRET}"}
+    assert server.asked[0].body == server.asked[-1].body
+    server.will(*[refusing(status, Location="/round")] * 9)
+    assert f"status {status}" in failure(engine, ask("hi"))
+    assert len(server.asked) < 9
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("http://h/v1", "https://h/v1/", True),
+        ("https://h/v1", "https://h:443/v2", True),
+        ("https://h/v1", "http://h/v1", False),
+        ("http://h:80/v1", "https://h:8443/v1", False),
+        ("http://h:8000/v1", "https://h:8000/v1", False),
+        ("https://h/v1", "https://h:8443/v1", False),
+        ("https://h/v1", "https://h.evil.test/v1", False),
+        ("https://h/v1", "https://h@evil.test/v1", False),
+    ],
+)
+def test_who_is_the_same(one: str, other: str, same: bool):
+    assert wire._same(wire.httpx.URL(one), wire.httpx.URL(other)) == same
+
+
+def test_no_proxy_is_told_what_goes_to_this_machine(
+    engines: Engines, server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("NO_PROXY")
+    with Server() as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        assert engines().generate([ask("hi")])[0].text == "HI"
+        assert proxy.asked == []
 
 
 @pytest.fixture
@@ -197,6 +287,26 @@ def test_an_app_is_reached_as_the_platforms_sdk_reaches_it(platform: str, server
     app = dtlpy.App.from_json({"id": "app-1", "routes": {"chat": f"{server.url}/gateway/chat"}}, client, None)
     assert app.get_endpoint("/v1/models") == f"{server.url}/service"
     assert app.endpoint_cookie_header == f"JWT-APP={COOKIE}"
+
+
+def test_an_apps_cookie_goes_where_the_platform_leads_and_no_further(
+    platform: str, engines: Engines, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("DATALOOP_PATH", write_cookie(tmp_path, platform, PLATFORM)["DATALOOP_PATH"])
+    on = refusing(302, Location=f"http://localhost:{server.port}/x/chat/v1/models")
+    server.routes["/service/chat/v1/models"] = on
+    assert "does not open the app app-1" in failure(engines(app_id="app-1"), ask("hi"))
+    assert all(COOKIE not in str(asked.headers) for asked in server.asked if asked.path.startswith("/x/"))
+    assert not any(asked.path.endswith("/completions") for asked in server.asked)
+
+
+def test_the_login_is_sent_where_nobody_reads_it(
+    platform: str, engines: Engines, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("DATALOOP_PATH", write_cookie(tmp_path, platform, PLATFORM)["DATALOOP_PATH"])
+    server.will(answering({"id": "app-1", "routes": {"chat": "http://example.com/chat"}}))
+    assert "no https route" in failure(engines(app_id="app-1"), ask("hi"))
+    assert len(server.asked) == 1
 
 
 def test_without_a_login_an_app_cannot_be_asked(

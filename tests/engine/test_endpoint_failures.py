@@ -1,6 +1,7 @@
 """The endpoint engine where the server goes wrong: what is asked again, and what is said of the rest."""
 
 import json
+import logging
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -17,7 +18,9 @@ from tests.servers.misbehaving import (
     endless,
     held,
     inflating,
+    quoting,
     refusing,
+    sending,
     streaming,
 )
 
@@ -35,9 +38,9 @@ def test_what_is_put_off_or_dropped_is_asked_again(
 
 
 def test_it_is_asked_so_often_and_no_more(engines: Engines, server: Server, waits: list[float]):
-    server.will(*[refusing(503, {"error": {"message": "model is loading"}})] * 4)
+    server.will(*[refusing(503, {"error": {"message": "wait", "code": "loading"}})] * 4)
     text = failure(engines(retries=2), ask("hi"))
-    refused = f"{server.url} refused the request (status 503: model is loading): its log says why"
+    refused = f"{server.url} refused the request (status 503, loading): its log says why"
     assert text == f"{refused} (asked 3 times)"
     assert len(server.asked) == 3
 
@@ -76,20 +79,20 @@ def test_a_server_that_wants_to_be_left_alone_for_long_is(
 @pytest.mark.parametrize(
     ("status", "hint"),
     [
-        (400, "leave out or change what it names"),
+        (400, "leave out options that it may not know"),
         (401, "set a token with access as HUGGINGFACE_TOKEN"),
         (403, "set another"),
         (404, "check base_url, and that model_name"),
         (413, "shorten the conversation"),
-        (422, "leave out or change what it names"),
+        (422, "leave out options that it may not know"),
     ],
 )
 def test_what_is_refused_is_not_asked_again(
     engine: EndpointEngine, server: Server, waits: list[float], status: int, hint: str
 ):
-    server.will(refusing(status, {"message": "because"}))
+    server.will(refusing(status, {"message": "because", "code": status}))
     text = failure(engine, ask("hi"))
-    assert text.startswith(f"{server.url} refused the request (status {status}: because): ")
+    assert text.startswith(f"{server.url} refused the request (status {status}): ")
     assert hint in text
     assert (len(server.asked), waits) == (1, [])
     assert engine.generate([ask("hi")])[0].text == "HI"
@@ -176,14 +179,22 @@ def test_a_stream_that_is_cut_before_its_first_word_is_asked_again(
     assert len(server.asked) == 4
 
 
-@pytest.mark.parametrize("error", ["overloaded", {"message": "overloaded", "code": 500}])
-def test_an_error_within_a_stream_is_told(engine: EndpointEngine, server: Server, error):
-    server.will(streaming(chunk("one"), {"error": error}))
-    server.will(streaming({"choices": [{"text": "one"}]}, {"error": error}), answering({"error": error}))
-    streams = [list(engine.stream([request])) for request in (ask("hi"), plain("hi"))]
+ERRORS = {
+    "a text": ({"error": "a private matter"}, ""),
+    "OpenAI": ({"error": {"message": "a private matter", "type": "server_error"}}, " (server_error)"),
+    "vLLM": ({"object": "error", "message": "a private matter", "code": 500}, " (code 500)"),
+    "TGI": ({"error": "a private matter", "error_type": "overloaded"}, " (overloaded)"),
+    "beside choices": ({"choices": [], "error": {"message": "a private matter", "code": 502}}, " (code 502)"),
+}
+
+
+@pytest.mark.parametrize(("error", "named"), ERRORS.values(), ids=ERRORS)
+def test_an_error_within_an_answer_is_told(engine: EndpointEngine, server: Server, error: dict, named: str):
+    server.will(streaming(chunk("one"), error), streaming({"choices": [{"text": "one"}]}, error))
+    server.will(answering(error), answering(error))
+    streams = [list(engine.stream([request])) for request in (ask("hi"), plain("hi"), ask("hi"))]
     for answer in (*(stream[-1].answer for stream in streams), *engine.generate([ask("hi")])):
-        assert "broke off" in str(answer.error)
-        assert "overloaded" in str(answer.error)
+        assert str(answer.error) == f"{server.url} broke off{named}: its log may say why"
 
 
 def test_wrong_json_within_a_stream_is_one_failure(engine: EndpointEngine, server: Server):
@@ -199,6 +210,51 @@ def test_a_server_that_is_not_there(engines: Engines, waits: list[float]):
     text = failure(engines(base_url=url, retries=1), ask("hi"))
     assert text.startswith(f"{url} cannot be reached")
     assert "(asked 2 times)" in text
+
+
+def test_what_a_server_quotes_is_told_nobody(
+    engine: EndpointEngine, server: Server, waits: list[float], caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.DEBUG)
+    for status in (400, 401, 404, 422, 500, 503):
+        server.routes["/v1/chat/completions"] = quoting(status, code="no_such_thing", type=SECRET)
+        text = failure(engine, ask("a private matter"))
+        assert f"(status {status}, no_such_thing)" in text
+        assert "private" not in text
+    above = [record.getMessage() for record in caplog.records if record.levelno > logging.DEBUG]
+    assert any("HTTP Request" in line for line in above)
+    assert not any("private" in line for line in above)
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("engine")]
+    assert any("a private matter" in line and "Bearer <secret>" in line for line in ours)
+    assert not any(SECRET in line for line in above + ours)
+
+
+def test_an_answer_that_cannot_be_read_is_not_quoted(engine: EndpointEngine, server: Server):
+    noted = {"content": [{"token": "x", "logprob": "a private matter"}]}
+    choice = {"message": {"content": "x"}, "logprobs": noted, "finish_reason": "stop"}
+    server.will(answering({"choices": [choice]}), sending(b"data: a private matter\n\n"))
+    for text in (failure(engine, ask("hi")), str(list(engine.stream([ask("hi")]))[-1].answer.error)):
+        assert "private" not in text
+        assert server.url in text
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        ("This model's maximum context length is 8 tokens", "shorten it, or lower max_new_tokens"),
+        (
+            "`inputs` tokens + `max_new_tokens` must be <= 8. Given: 9 `inputs` tokens",
+            "or lower max_new_tokens",
+        ),
+        ("Unrecognized request argument supplied: top_k", "leave out or change top_k"),
+        ('no: {"messages": [], "top_k": 3, "top_p": 1}', "may not know; its words are in the log at DEBUG"),
+    ],
+)
+def test_what_it_names_of_ours_is_said_in_our_words(
+    engine: EndpointEngine, server: Server, said: str, hint: str
+):
+    server.will(refusing(400, said))
+    assert failure(engine, ask("hi")).endswith(hint)
 
 
 def test_no_error_tells_the_token(engine: EndpointEngine, server: Server):

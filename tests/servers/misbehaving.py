@@ -113,7 +113,8 @@ def tokens(said: str) -> list[str]:
 
 
 def _top(token: str, more: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    return [{"token": "?", "logprob": 2 * LOGPROB}, {"token": token, "logprob": LOGPROB}]
+    others = [{"token": f"#{i}", "logprob": -40.0 - i} for i in range(18)]
+    return [*others, {"token": "?", "logprob": 2 * LOGPROB}, {"token": token, "logprob": LOGPROB}]
 
 
 def _noted(server: Server, body: dict, token: str) -> dict[str, Any] | None:
@@ -259,6 +260,31 @@ def answering(body: Any) -> Handler:
         return web.Response(body=body if isinstance(body, bytes) else json.dumps(body).encode())
 
     return answer
+
+
+def sending(*parts: bytes, status: int = 200, **headers: str) -> Handler:
+    """Answers with these bytes, each part by itself, as an event stream."""
+
+    async def send(server: Server, request: web.Request, _: dict) -> web.StreamResponse:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        response = web.StreamResponse(status=status, headers={"Content-Type": "text/event-stream"} | named)
+        await response.prepare(request)
+        for part in parts:
+            await response.write(part)
+        return response
+
+    return send
+
+
+def quoting(status: int, **more: Any) -> Handler:
+    """Refuses, and quotes all that it was sent: headers and body, in a message and in the reason phrase."""
+
+    async def quote(server: Server, request: web.Request, body: dict) -> web.Response:
+        sent = f"{json.dumps(body)} {dict(request.headers)}"
+        said = {"error": {"message": sent, **more}, "message": sent, "detail": [{"msg": sent, "input": body}]}
+        return web.json_response(said, status=status, reason=sent.replace("\n", " "))
+
+    return quote
 
 
 def streaming(*chunks: dict, cut: bool = False) -> Handler:

@@ -167,16 +167,19 @@ class EndpointEngine:
                 options = request.options
             growth = Growth(options.stop, trim)
             give = (lambda text: put(Chunk(index, text))) if in_pieces else None
-            reply = await self._replied(request, growth, give)
-            answer = reply.answer(options, trim)
+            reply = await self._replied(request, trim, growth, give)
+            answer = reply.answer(options)
             put(Chunk(index, growth.rest(answer.text), answer))
         except AdapterError as error:
             put(Chunk(index, "", Answer.failed(error)))
         except Exception as error:  # One request may not cost the others their answers.
-            reason = GenerationError(f"{self._server.name} was not understood: {error!r}")
+            logger.debug("an answer was not understood: %s", self._server.redacted(repr(error)))
+            reason = GenerationError(f"{self._server.name} was not understood ({type(error).__name__})")
             put(Chunk(index, "", Answer.failed(reason)))
 
-    async def _replied(self, request: Request, growth: Growth, give: Callable[[str], None] | None) -> Reply:
+    async def _replied(
+        self, request: Request, chat: bool, growth: Growth, give: Callable[[str], None] | None
+    ) -> Reply:
         given = False
 
         def repeatable() -> bool:
@@ -184,7 +187,7 @@ class EndpointEngine:
 
         async def read(route: routes.Route, without: frozenset[str], client: Client) -> Reply:
             nonlocal given
-            reply = Reply(self._server)
+            reply = Reply(self._server, chat)
             async for body in route(client, request, give is not None, without):
                 reply.read(body)
                 if give and (piece := growth.more(reply.text)):
@@ -192,8 +195,7 @@ class EndpointEngine:
                     give(piece)
             if give and reply.finish is None:
                 raise Dropped(f"{self._server.name} cut its answer off: its log may say why")
-            if reply.finish is None and not reply.text:
-                raise GenerationError(f"{self._server.name} answered nothing: check base_url and api")
+            reply.end()
             return reply
 
         async def ask(route: routes.Route) -> Reply:

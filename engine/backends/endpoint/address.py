@@ -1,10 +1,12 @@
 """Where a server is, and which token it may be told."""
 
+import base64
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from huggingface_hub import get_token, is_offline_mode
 
@@ -26,6 +28,7 @@ class Address:
         headers: of every request; None leaves out what the hub library would send.
         app_id: the Dataloop app it belongs to.
         withheld: whether there is a token that it is not told.
+        password: the one in its URL, which goes as a header.
     """
 
     name: str
@@ -34,6 +37,20 @@ class Address:
     headers: Mapping[str, str | None] = field(default_factory=dict, repr=False)
     app_id: str | None = None
     withheld: bool = False
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def loopback(self) -> str | None:
+        """What the HTTP library calls it where it is on this machine: no proxy is told the token."""
+        parts = urlsplit(self.openai or "")
+        bare = parts.netloc.rpartition("@")[2].removesuffix(f":{parts.port}")
+        return f"all://{bare}" if _loopback(parts.hostname or "") else None
+
+    @property
+    def secrets(self) -> list[str]:
+        """What it is told and no one else may read."""
+        logins = [value for value in self.headers.values() if value]
+        return [secret for secret in (self.token, self.password, *logins, *map(_last, logins)) if secret]
 
     @property
     def hub(self) -> bool:
@@ -84,26 +101,50 @@ def find(options: EndpointOptions, token: str | None) -> Address:
     return Address("the hub's router", token=token or get_token())
 
 
-def _at(url: str, token: str | None) -> Address:
+def safe(url: str) -> bool:
+    """Whether nobody can read along what is sent to a URL."""
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ConfigurationError(
-            "base_url is the beginning of a server's routes, as http://localhost:8000/v1: this one has no "
-            "http:// or https://, or something after a ? or #"
-        )
-    host = parts.hostname
+    return parts.scheme == "https" or _loopback(parts.hostname or "")
+
+
+def _at(url: str, token: str | None) -> Address:
+    parts = _parted(url)
+    host = parts.hostname or ""
     if token is None and f".{host}".endswith(_HUB):
         token = get_token()
-    safe = parts.scheme == "https" or _loopback(host)
-    sent = token if safe else None
-    openai = _openai(url)
+    sent = token if safe(url) else None
+    login = f"Bearer {sent}" if sent else None
+    if parts.username is not None:  # Out of the URL, which stands in logs of the HTTP library.
+        named = ":".join(unquote(part or "") for part in (parts.username, parts.password))
+        login = f"Basic {base64.b64encode(named.encode()).decode()}"
+    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     return Address(
-        name=f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/"),
-        openai=openai,
+        name=bare.rstrip("/"),
+        openai=_openai(bare),
         token=sent,
-        headers={"authorization": f"Bearer {sent}" if sent else None},
-        withheld=token is not None and not safe,
+        headers={"authorization": login},
+        withheld=token is not None and sent is None,
+        password=unquote(parts.password or "") or None,
     )
+
+
+def _parted(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        wrong = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
+    except ValueError:
+        wrong = True
+    # What two readers of addresses could read differently is none.
+    if wrong or parts.query or parts.fragment or not re.fullmatch(r"[!-\[\]-~]+", url):
+        raise ConfigurationError(
+            "base_url is the beginning of a server's routes, as http://localhost:8000/v1: this one has no "
+            "http:// or https://, something after a ? or #, or characters that no address has"
+        )
+    return parts
+
+
+def _last(login: str) -> str:
+    return re.split("[ =]", login, maxsplit=1)[-1]
 
 
 def _openai(url: str) -> str:
@@ -117,4 +158,4 @@ def _loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        return host == "localhost"  # Names below it are left to the name server of whoever asks.

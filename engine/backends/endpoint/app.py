@@ -3,10 +3,12 @@
 import base64
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from engine.backends.endpoint.address import safe
 from engine.errors import ConfigurationError
 
 
@@ -36,16 +38,20 @@ async def find(app_id: str, session: Any) -> tuple[str, str]:
             f"the app {app_id} has {len(routes)} routes, and one is needed: install an app with one server"
         )
     [(panel, route)] = routes.items()
+    if safe(platform) and not safe(route):
+        raise ConfigurationError(f"the app {app_id} has no https route: the login is not sent there")
     path = f"/{panel}/v1/models"
     response = await session.get(f"{route.rstrip('/')}/v1/models", headers=login)
-    cookie = next((hop.cookies["JWT-APP"] for hop in response.history if "JWT-APP" in hop.cookies), None)
+    hops = [*response.history, response]
+    opened = [(hop.cookies["JWT-APP"], to.url.host) for hop, to in pairwise(hops) if "JWT-APP" in hop.cookies]
     url, found, _ = str(response.url).rpartition(path)
-    if cookie is None or not found:
+    # The cookie is for where the platform leads, not for where that leads.
+    if not opened or opened[0][1] != response.url.host or not found or (safe(route) and not safe(url)):
         raise ConfigurationError(
             f"the platform does not open the app {app_id} (status {response.status_code}): check that its "
             "service runs"
         )
-    return url, f"JWT-APP={cookie}"
+    return url, f"JWT-APP={opened[0][0]}"
 
 
 async def _login(session: Any) -> tuple[str, str]:

@@ -1,10 +1,9 @@
 """What a server says when it does not answer, and what is to be done then."""
 
-import json
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 from engine.errors import GenerationError
 
@@ -18,13 +17,22 @@ _HINTS = {
     429: "it is asked too often: lower max_concurrent, or raise retries",
 }
 
+_TOO_LONG = re.compile(
+    r"context[ _]?(length|window|size)|max_model_len|too many (input )?tokens|inputs?\W+tokens"
+)
+_QUOTED = re.compile(r"\W(messages|prompt|inputs)\W*:")  # The request itself, which names all of them.
+_OPTIONS = (
+    "frequency_penalty", "max_tokens", "min_p", "presence_penalty", "repetition_penalty", "seed", "stop",
+    "temperature", "top_k", "top_logprobs", "top_p",
+)  # fmt: skip
+
 
 class Refused(GenerationError):
     """A server that answered a request with a status that is no success.
 
     Attributes:
         status: the HTTP status.
-        said: the body, in small letters: what the server has to say about it.
+        said: the body, in small letters: what the server has to say about it, for no one to read.
         retry_after: seconds after which it wants to be asked again; None where it names none.
     """
 
@@ -39,9 +47,20 @@ class Dropped(GenerationError):
     """A connection that could not be had, or ended before the answer did."""
 
 
-def hint(status: int) -> str:
-    """What to do about a status."""
-    return _HINTS.get(status, "its log says why" if status >= 500 else "leave out or change what it names")
+def hint(status: int, said: str) -> str:
+    """What to do about a refusal, by its status and its body in small letters, of which nothing is told."""
+    if 400 <= status < 500 and _TOO_LONG.search(said):
+        return "the conversation is too long for it: shorten it, or lower max_new_tokens"
+    if status in _HINTS:
+        return _HINTS[status]
+    if status >= 500:
+        return "its log says why"
+    if status < 400:
+        return "it leads elsewhere, where nothing is sent: set base_url to where it leads"
+    named = [option for option in _OPTIONS if option in said]
+    if named and not _QUOTED.search(said):
+        return f"leave out or change {' and '.join(named)}"
+    return "leave out options that it may not know; its words are in the log at DEBUG"
 
 
 def seconds(retry_after: str | None) -> float | None:
@@ -54,26 +73,3 @@ def seconds(retry_after: str | None) -> float | None:
         when = parsedate_to_datetime(retry_after)
         return max((when - datetime.now(UTC)).total_seconds(), 0)
     return None
-
-
-def parsed(body: bytes) -> Any:
-    """A body's JSON, else its text; nothing of a page for people."""
-    text = body.decode("utf-8", "replace")
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return "" if text.lstrip().startswith("<") else text
-
-
-def reason(found: Any) -> str:
-    """What an error says, and nothing of what it was sent."""
-    while isinstance(found, dict):
-        found = next((found[key] for key in ("error", "message", "detail") if found.get(key)), "")
-    if isinstance(found, list):  # Of FastAPI: what is wrong, where, and the whole input, which is private.
-        found = "; ".join(
-            f"{'.'.join(map(str, problem.get('loc', ())))} {problem.get('msg', problem.get('message', ''))}"
-            if isinstance(problem, dict)
-            else str(problem)
-            for problem in found
-        )
-    return str(found)

@@ -2,9 +2,12 @@
 
 import codecs
 import math
+from collections.abc import Sequence
+from itertools import islice, zip_longest
 from typing import Any
 
 from engine import confidence
+from engine.backends.endpoint.reasoning import Thoughts, first_of
 from engine.backends.endpoint.wire import Server
 from engine.confidence import FIRST_TOP, Evidence
 from engine.errors import GenerationError
@@ -14,6 +17,9 @@ from engine.types import Answer, Token, Usage
 
 Likeliest = tuple[tuple[str, float], ...]
 
+# What servers write for minus infinity, and for a token that is not among those that they keep numbers of.
+_LEAST = -9999.0
+_CUT = ("length", "max_tokens", "model_length")
 # What ends an answer that is none.
 _FAULTS = {
     "abort": "gave up",
@@ -26,14 +32,23 @@ class Reply:
     """One answer as it comes: OpenAI's chat completions and completions, TGI's own, and chunks of each.
 
     Attributes:
-        text: what has been said so far.
+        text: what has been said so far, without what was thought before it.
         finish: the server's word for why it ended; None while it goes on.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, chat: bool) -> None:
+        """Begins empty.
+
+        Args:
+            chat: whether it answers a conversation: it is trimmed, has to say something, and may think first.
+        """
         self.server = server
         self.text = ""
         self.finish: str | None = None
+        self._chat = chat
+        self._thoughts = Thoughts()
+        self._reasoning = ""  # What the server itself has kept apart.
+        self._reasoned = self._refused = self._called = False
         self._tokens: list[Token] = []
         self._ids: list[int] = []
         self._top_ids: list[tuple[tuple[int, float], ...]] = []
@@ -48,61 +63,93 @@ class Reply:
             GenerationError: it is no answer.
         """
         body = _plain(body)
+        if body.get("error") or body.get("object") == "error" or body.get("type") == "error":
+            raise self.server.broke_off(body)
         if "choices" in body and body["choices"] is not None:
             self._openai(body)
         elif "token" in body or "generated_text" in body:
             self._tgi(body)
-        elif body.get("error"):
-            raise self.server.broke_off(body)
         else:
             raise GenerationError(f"{self.server.name} answered with no completion: check base_url and api")
         if self.finish in _FAULTS:
             raise GenerationError(f"{self.server.name} {_FAULTS[self.finish]}: its log may say why")
 
-    def answer(self, options: GenerationOptions, trim: bool) -> Answer:
-        """The answer, once it is whole.
+    def end(self) -> None:
+        """Nothing more comes.
 
-        Args:
-            trim: whether white space around it is left out.
+        Raises:
+            GenerationError: there is no answer in it.
         """
+        self.text += self._thoughts.rest()
+        if self._chat and not self.text.strip() and self._lacking:
+            raise GenerationError(f"the answer of {self.server.name} {self._lacking}")
+        if self.finish is None and not self.text:
+            raise GenerationError(f"{self.server.name} answered nothing: check base_url and api")
+        if self._chat and not self.text.strip():
+            raise GenerationError(f"the answer of {self.server.name} is empty: ask again, or in other words")
+
+    def answer(self, options: GenerationOptions) -> Answer:
+        """The answer, once it is whole."""
         text = before_stop(self.text, options.stop)
-        logprobs = tuple(token.logprob for token in self._tokens)
+        first = first_of(self.text.strip(), [token.text for token in self._tokens]) if self._reasoned else 0
+        tokens = self._tokens[first:]
+        logprobs = tuple(token.logprob for token in tokens)
         known = bool(logprobs) and not self._silent and not any(map(math.isnan, logprobs))
-        prompt, completion = self._usage or (0, len(logprobs))
+        prompt, completion = self._usage or (0, len(self._tokens))
         cut = len(text) < len(self.text)
         top = options.top_logprobs
+        reasoning = (self._reasoning + (self._thoughts.text or "")).strip()
         return Answer(
-            text=text.strip() if trim else text,
-            token_ids=tuple(self._ids),
+            text=text.strip() if self._chat else text,
+            token_ids=tuple(self._ids[first:]),
             logprobs=logprobs if known else None,
-            confidence=self._confidence(options) if known else None,
-            finish_reason="length" if self.finish == "length" and not cut else "stop",
+            confidence=_confidence(options, tokens) if known else None,
+            finish_reason="length" if self.finish in _CUT and not cut else "stop",
             usage=Usage(prompt, completion),
-            top_logprobs=tuple(likeliest[:top] for likeliest in self._top_ids) if top else (),
-            tokens=tuple(Token(token.text, token.logprob, token.top[:top]) for token in self._tokens)
+            top_logprobs=tuple(likeliest[:top] for likeliest in self._top_ids[first:]) if top else (),
+            tokens=tuple(Token(token.text, token.logprob, token.top[:top]) for token in tokens)
             if known and options.logprobs
             else None,
+            reasoning=reasoning or None,
         )
 
-    def _confidence(self, options: GenerationOptions) -> float | None:
-        wanted = FIRST_TOP.get(options.confidence, 0)
-        first = [logprob for _, logprob in self._tokens[0].top[:wanted]]
-        if wanted and not first:
-            return None
-        return confidence.measure(options.confidence, Evidence([t.logprob for t in self._tokens], first))
+    @property
+    def _lacking(self) -> str | None:
+        """What there is instead of an answer, and what to do."""
+        if self._refused:
+            return "is a refusal: ask in other words, or another model"
+        if self._called:
+            return "is a call of a tool, and there are none here: set the server up without tools"
+        if self._reasoned or self._thoughts.text is not None:
+            return "has only reasoning: raise max_new_tokens, or have the server reason less"
+        if self.finish in _CUT:
+            return "ends before its first word: raise max_new_tokens"
+        return None
 
     def _openai(self, body: dict[str, Any]) -> None:
-        if usage := body.get("usage"):
+        if isinstance(usage := body.get("usage"), dict):
             self._usage = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+            self._reasoned |= bool((usage.get("completion_tokens_details") or {}).get("reasoning_tokens"))
         for choice in body["choices"][:1]:
             said = choice.get("message") or choice.get("delta") or choice
-            text = (said.get("text") if said is choice else said.get("content")) or ""
+            text, thought = _texts(said.get("text") if said is choice else said.get("content"))
+            for key in ("reasoning_content", "reasoning"):  # One of them, or the same in both.
+                if isinstance(said.get(key), str) and not thought:
+                    thought = said[key]
+            self._reasoning += thought
+            self._reasoned |= bool(thought)
+            self._refused |= bool(said.get("refusal"))
+            self._called |= bool(said.get("tool_calls") or said.get("function_call"))
             noted = _entries(choice.get("logprobs") or {})
             self._silent |= bool(text) and not noted
             for token, logprob, top in noted:
                 self._note(token, logprob, top)
-            self.text += text
+            self._say(text)
             self.finish = choice.get("finish_reason") or self.finish
+
+    def _say(self, text: str) -> None:
+        self.text += self._thoughts.part(text) if self._chat else text
+        self._reasoned |= self._thoughts.text is not None
 
     def _tgi(self, body: dict[str, Any]) -> None:
         details = body.get("details") or {}
@@ -110,22 +157,26 @@ class Reply:
         tokens = [streamed] if streamed else details.get("tokens") or []
         tops = [body.get("top_tokens")] if streamed else details.get("top_tokens") or []
         for i, token in enumerate(tokens):
-            top = sorted((tops[i] if i < len(tops) else None) or [], key=lambda one: -one["logprob"])
+            top = (tops[i] if i < len(tops) else None) or []
             text = "" if token.get("special") else token["text"]
-            self._note(text, token["logprob"], tuple((one["text"], float(one["logprob"])) for one in top))
+            self._note(text, token["logprob"], _likeliest(top, "text"))
             self._ids.append(token["id"])
-            self._top_ids.append(tuple((one["id"], float(one["logprob"])) for one in top))
-            self.text += text if streamed else ""
+            self._top_ids.append(_likeliest(top, "id"))
+            if streamed:
+                self._say(text)
         whole = body.get("generated_text")
         if whole is not None:
             self._silent |= bool(whole) and not self._tokens
-            self.text = self.text if streamed else whole
+            if not streamed:
+                self._say(whole)
             self.finish = details.get("finish_reason") or "stop"
             self._usage = 0, details.get("generated_tokens") or len(self._tokens)
 
     def _note(self, token: Any, logprob: Any, top: Likeliest) -> None:
         text = self._decoder.decode(bytes(token)) if isinstance(token, list) else str(token)
-        self._tokens.append(Token(text, math.nan if logprob is None else float(logprob), top))
+        value = _number(logprob)
+        unknown = value is None or value <= _LEAST
+        self._tokens.append(Token(text, math.nan if unknown else float(value or 0), top))
 
 
 class Growth:
@@ -149,12 +200,41 @@ class Growth:
         return piece
 
 
+def _confidence(options: GenerationOptions, tokens: Sequence[Token]) -> float | None:
+    wanted = FIRST_TOP.get(options.confidence, 0)
+    first = [logprob for _, logprob in tokens[0].top[:wanted]]
+    if len(first) < wanted:  # A server may give fewer than it was asked for: their sum is another number.
+        return None
+    return confidence.measure(options.confidence, Evidence([token.logprob for token in tokens], first))
+
+
 def _plain(value: Any) -> Any:
     """The hub library's types as dicts, with what it does not know."""
     if isinstance(value, list):
         return [_plain(one) for one in value]
     fields = vars(value) if hasattr(value, "__dataclass_fields__") else None
     return value if fields is None else {key: _plain(one) for key, one in fields.items()}
+
+
+def _texts(content: Any) -> tuple[str, str]:
+    """What is said and what is thought in a content: a text, or a list of parts."""
+    said = thought = ""
+    for part in content if isinstance(content, list) else [content]:
+        match part:
+            case None:
+                pass
+            case str():
+                said += part
+            case {"type": "thinking" | "reasoning" as kind}:
+                inner = part.get(kind) or part.get("text")
+                thought += "".join(_texts(inner))
+            case {"text": str(text)}:
+                said += text
+            case {"type": str()}:  # An image, a sound.
+                pass
+            case _:
+                raise TypeError("a content that is no text and no part")
+    return said, thought
 
 
 def _entries(logprobs: dict[str, Any]) -> list[tuple[Any, Any, Likeliest]]:
@@ -168,16 +248,19 @@ def _entries(logprobs: dict[str, Any]) -> list[tuple[Any, Any, Likeliest]]:
             )
             for entry in logprobs["content"]
         ]
-    tokens, chosen = logprobs.get("tokens") or [], logprobs.get("token_logprobs") or []
-    tops = [
-        [{"token": text, "logprob": logprob} for text, logprob in (top or {}).items()]
-        for top in logprobs.get("top_logprobs") or [{}] * len(tokens)
-    ]
+    # The lists may be of several lengths, and the last of them missing.
+    listed = [logprobs.get(key) or [] for key in ("tokens", "token_logprobs", "top_logprobs")]
     return [
-        (token, logprob, _likeliest(top)) for token, logprob, top in zip(tokens, chosen, tops, strict=True)
+        (token, logprob, _likeliest([{"token": text, "logprob": top} for text, top in (tops or {}).items()]))
+        for token, logprob, tops in islice(zip_longest(*listed), len(listed[0]))
     ]
 
 
-def _likeliest(top: list[dict[str, Any]] | None) -> Likeliest:
-    pairs = ((str(one["token"]), float(one["logprob"])) for one in top or [])
+def _likeliest(top: list[dict[str, Any]] | None, name: str = "token") -> tuple[tuple[Any, float], ...]:
+    known = [(one[name], _number(one["logprob"])) for one in top or []]
+    pairs = [(token, max(logprob, _LEAST)) for token, logprob in known if logprob is not None]
     return tuple(sorted(pairs, key=lambda pair: -pair[1]))
+
+
+def _number(logprob: Any) -> float | None:
+    return None if logprob is None or math.isnan(logprob) else float(logprob)

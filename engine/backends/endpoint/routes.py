@@ -30,6 +30,7 @@ def chat(client: Client, request: Request, stream: bool, without: frozenset[str]
     own = ("top_k", "min_p", "repetition_penalty")
     arguments = {key: value for key, value in body.items() if key not in own}
     return _each(
+        client,
         client.chat_completion(
             _said(request),
             model=client.server.options.model_name,
@@ -59,12 +60,9 @@ async def completion(
         return
     options = _usage(stream, without)
     body |= {"stream": True} | ({"stream_options": options} if options else {})
-    async for line in await client.post("completions", body, stream=True):
-        data = line.removeprefix("data:").strip()
-        if data == "[DONE]":
-            return
-        if data and line.startswith("data:"):
-            yield json.loads(data)
+    await client.post("completions", body, stream=True)
+    async for piece in client.answers:
+        yield piece
 
 
 def tgi(client: Client, request: Request, stream: bool, without: frozenset[str]) -> AsyncIterator[Any]:
@@ -81,6 +79,7 @@ def tgi(client: Client, request: Request, stream: bool, without: frozenset[str])
     stream = stream and root is not None  # Of the providers, each streams in another way.
     sampled = options.sampled
     return _each(
+        client,
         client.text_generation(
             encodable(request.prompt),
             model=f"{root}/generate{'_stream' if stream else ''}" if root else None,
@@ -142,12 +141,13 @@ def _said(request: Request) -> list[dict[str, str]]:
     return merged(chat)
 
 
-async def _each(answered: Any, stream: bool) -> AsyncIterator[Any]:
-    if stream:
-        async for chunk in await answered:
-            yield chunk
-    else:
-        yield await answered
+async def _each(client: Client, answered: Any, stream: bool) -> AsyncIterator[Any]:
+    whole = await answered
+    if not stream:
+        yield whole
+        return
+    async for piece in client.answers:  # The hub library reads one form of streams only.
+        yield piece
 
 
 def _openai(options: GenerationOptions, without: frozenset[str]) -> dict[str, Any]:

@@ -2,19 +2,22 @@
 
 import asyncio
 import itertools
+import json
 import logging
 import random
+import sys
 from asyncio import sleep
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 from huggingface_hub import AsyncInferenceClient
-from huggingface_hub.errors import TextGenerationError
 from huggingface_hub.utils import build_hf_headers
 
+from engine import peers
 from engine.backends.endpoint import address, app
-from engine.backends.endpoint.refusals import Dropped, Refused, hint, parsed, reason, seconds
+from engine.backends.endpoint.events import events
+from engine.backends.endpoint.refusals import Dropped, Refused, hint, seconds
 from engine.environment import hub_token
 from engine.errors import AdapterError, ConfigurationError, GenerationError
 from engine.options import EndpointOptions
@@ -28,7 +31,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 LIMIT = 64 * 2**20  # Bytes of an answer's body: no server has more to say.
-_QUOTED = 300  # Characters of a server's own words in an error.
+REDIRECTS = 3
 _LONGEST_WAIT = 30  # Seconds between two tries, where the server names none.
 
 
@@ -36,6 +39,9 @@ class Client(AsyncInferenceClient):
     """The hub library's client for one request, sent by us: bounded, and refused in one way.
 
     What it opens is closed with it.
+
+    Attributes:
+        answers: what comes in pieces, where it does.
     """
 
     def __init__(self, server: "Server", session: httpx.AsyncClient) -> None:
@@ -48,13 +54,17 @@ class Client(AsyncInferenceClient):
         self.session = session
         self.where = where
         self.sent = False
+        self.answers: AsyncIterator[Any]
 
     async def _inner_post(self, request_parameters: Any, *, stream: bool = False) -> Any:
         asked = request_parameters
-        return await self.send(asked.url, asked.json, asked.headers, stream)
+        found = await self.send(asked.url, asked.json, asked.headers, stream)
+        if not stream and (b"NaN" in found or b"Infinity" in found):  # On which the hub library never ends.
+            found = json.dumps(json.loads(found, parse_constant=_finite)).encode()
+        return found
 
     async def post(self, route: str, body: dict[str, Any], stream: bool = False) -> Any:
-        """What an OpenAI route answers, as bytes, or as lines where it streams."""
+        """What an OpenAI route answers, as bytes; where it streams, in `answers`."""
         headers = build_hf_headers(token=False) | dict(self.headers)
         return await self.send(f"{self.where.openai}/{route}", body, headers, stream)
 
@@ -68,13 +78,27 @@ class Client(AsyncInferenceClient):
         try:
             request = self.session.build_request("POST", url, json=body, headers=headers)
             self.sent = True
-            response = await self.session.send(request, stream=True)
+            response = await self._answered(request)
         except httpx.HTTPError as error:
             raise self.server.dropped(error) from None
         self.exit_stack.push_async_callback(response.aclose)
         if not response.is_success:
             raise self.server.refused(response, await self._first(response))
-        return self._lines(response) if stream else b"".join([part async for part in self._parts(response)])
+        if stream:
+            self.answers = events(self._parts(response))
+            return self.answers
+        return b"".join([part async for part in self._parts(response)])
+
+    async def _answered(self, request: httpx.Request) -> httpx.Response:
+        """What answers, after redirects within one host: what is sent is for no other."""
+        for _ in range(REDIRECTS):
+            response = await self.session.send(request, stream=True, follow_redirects=False)
+            following = response.next_request
+            if following is None or following.method != "POST" or not _same(request.url, following.url):
+                return response
+            await response.aclose()
+            request = following
+        return await self.session.send(request, stream=True, follow_redirects=False)
 
     async def _parts(self, response: httpx.Response) -> AsyncIterator[bytes]:
         size = 0
@@ -88,17 +112,6 @@ class Client(AsyncInferenceClient):
                 yield part
         except httpx.HTTPError as error:
             raise self.server.dropped(error) from None
-
-    async def _lines(self, response: httpx.Response) -> AsyncIterator[str]:
-        # Only "\n" ends a line here; the hub library's own way also breaks at U+2028 within a text.
-        rest = bytearray()
-        async for part in self._parts(response):
-            rest += part
-            if b"\n" in part:
-                *lines, rest = rest.split(b"\n")
-                for line in lines:
-                    yield line.decode("utf-8", "replace").strip()
-        yield rest.decode("utf-8", "replace").strip()
 
     async def _first(self, response: httpx.Response) -> bytes:
         """The beginning of a body that says why there is no answer."""
@@ -165,31 +178,31 @@ class Server:
 
     def refused(self, response: httpx.Response, body: bytes) -> Refused:
         """The error for an answer that is no success."""
-        status = response.status_code
-        why = self.redacted(reason(parsed(body)))
-        because = f": {why}" if why else ""
-        text = f"{self.name} refused the request (status {status}{because}): {hint(status)}"
+        status, said = response.status_code, body.decode("utf-8", "replace").lower()
+        codes = peers.codes(body, self.address.secrets, status)
+        why = f"status {status}, {codes}" if codes else f"status {status}"
+        text = f"{self.name} refused the request ({why}): {hint(status, said)}"
         if status in (401, 403) and self.address.withheld:
             text += " - it is not sent over plain http: use https"
-        said = body.decode("utf-8", "replace").lower()
         return Refused(text, status, said, seconds(response.headers.get("retry-after")))
 
     def broke_off(self, said: Any) -> GenerationError:
         """The error for an answer that is one."""
-        return GenerationError(f"{self.name} broke off: {self.redacted(reason(said))}")
+        codes = peers.codes(said, self.address.secrets)
+        return GenerationError(f"{self.name} broke off{f' ({codes})' if codes else ''}: its log may say why")
 
     def dropped(self, error: Exception) -> Dropped:
         """The error for a connection that was not to be had, or ended early."""
-        why = self.redacted(str(error)) or type(error).__name__
+        why = type(error).__name__
+        if isinstance(error, httpx.ConnectError):  # Nothing was sent yet that could be quoted.
+            why = self.redacted(str(error)) or why
         return Dropped(
             f"{self.name} cannot be reached, or ended the connection ({why}): check base_url, and its log"
         )
 
     def redacted(self, text: str) -> str:
-        """A text for people, in one line of some length, without what is secret."""
-        for secret in (self.address.token, *self.address.headers.values()):
-            text = text.replace(secret, "<secret>") if secret else text
-        return " ".join(text.split())[:_QUOTED]
+        """A text for people, in one line, without what is secret."""
+        return " ".join(peers.redacted(text, self.address.secrets).split())
 
     async def _once(self, call: Callable[[Client], Awaitable[Result]]) -> Result:
         try:
@@ -211,12 +224,11 @@ class Server:
             ) from None
 
     def _unread(self, error: Exception, sent: bool) -> AdapterError:
-        if isinstance(error, TextGenerationError):  # What the hub library makes of an error within a stream.
-            return self.broke_off(str(error))
-        why = self.redacted(str(error)) or type(error).__name__
+        kind = type(error).__name__
         if not sent:
-            return ConfigurationError(f"{self.name} cannot be asked: {why}")
-        return GenerationError(f"{self.name} answered what cannot be read ({why}): check base_url and api")
+            return ConfigurationError(f"{self.name} cannot be asked: {self.redacted(str(error)) or kind}")
+        logger.debug("an answer that cannot be read: %s", self.redacted(repr(error)))
+        return GenerationError(f"{self.name} answered what cannot be read ({kind}): check base_url and api")
 
     async def _found(self) -> httpx.AsyncClient:
         """What sends requests, once the server's address is known."""
@@ -224,7 +236,8 @@ class Server:
             if self._session is None:
                 # `max_concurrent` and `timeout` bound it, above.
                 limits = httpx.Limits(max_connections=None)
-                self._session = httpx.AsyncClient(limits=limits, follow_redirects=True)
+                direct = {self.address.loopback: None} if self.address.loopback else None
+                self._session = httpx.AsyncClient(limits=limits, follow_redirects=True, mounts=direct)
                 self._session.timeout = None
             if self.address.app_id and not self.address.openai:
                 try:
@@ -250,3 +263,24 @@ class Server:
         # All that were put off together should not come back together.
         wait = error.retry_after + backoff
         return wait if error.retry_after <= self.options.timeout else None
+
+
+def _finite(number: str) -> float | None:
+    return -sys.float_info.max if number == "-Infinity" else None
+
+
+def _same(one: httpx.URL, other: httpx.URL) -> bool:
+    """Whether a redirect stays with whom it was asked; from http to https it does."""
+    ports = (one.port, other.port)
+    upgraded = (one.scheme, other.scheme) == ("http", "https") and ports == (None, None)
+    return one.host == other.host and (upgraded or (one.scheme == other.scheme and ports[0] == ports[1]))
+
+
+def _wordless(record: logging.LogRecord) -> bool:
+    """The HTTP library's line for a request, without the server's words at its end."""
+    if isinstance(record.args, tuple) and len(record.args) == 5:
+        record.args = (*record.args[:4], "")
+    return True
+
+
+logging.getLogger(httpx.__name__).addFilter(_wordless)
