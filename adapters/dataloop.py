@@ -49,7 +49,7 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
             ConfigurationError: as `load`.
         """
         model = model_entity or self.model_entity
-        artifacts.check(model.model_artifacts, lambda item_id: remote.record(item_id)["filename"])
+        artifacts.check(model.model_artifacts, remote.record)
         super().load_from_model(model_entity, *args, **kwargs)
 
     def load(self, local_path: str, **kwargs: Any) -> None:

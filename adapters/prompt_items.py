@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from adapters import traces
+from adapters.stored import at, is_by, prompt_of, text_at
 from engine.errors import PromptError
 from engine.types import Dialogue, Image, Message, Part, Role, Turn
 
@@ -71,8 +72,7 @@ def has_messages(item: Mapping[str, Any]) -> bool:
 
 def item_name(item: Any, default: str) -> str:
     """How an item is named to the user, in one line: by its file name, else its id, else `default`."""
-    names = (_at(item, key) for key in ("filename", "id"))
-    name = next((name for name in names if name and isinstance(name, str)), default)
+    name = text_at(item, "filename") or text_at(item, "id") or default
     return name if name.isprintable() else ascii(name)
 
 
@@ -206,20 +206,12 @@ def _answers(item: Mapping[str, Any], model_name: str) -> dict[str, str]:
     annotations = item.get("annotations")
     dated: list[tuple[str, str, str]] = []
     for annotation in annotations if isinstance(annotations, list) else []:
-        names = [_at(annotation, "metadata", source, "model", "name") for source in ("user", "system")]
-        key, text = _at(annotation, "metadata", "system", "promptId"), _at(annotation, "coordinates")
-        if _at(annotation, "type") != "text" or model_name not in names:
+        key, text = prompt_of(annotation), text_at(annotation, "coordinates")
+        if at(annotation, "type") != "text" or not is_by(annotation, model_name):
             continue
-        if isinstance(key, str) and isinstance(text, str) and text.strip():
-            dated.append((str(_at(annotation, "createdAt") or ""), key, text))
+        if key is not None and text and text.strip():
+            dated.append((text_at(annotation, "createdAt") or "", key, text))
     return {key: text for _, key, text in sorted(dated, key=lambda answer: answer[0])}
-
-
-def _at(value: Any, *path: str) -> Any:
-    """What lies at a path of keys in JSON, or None."""
-    for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
 
 
 def _kind_of_json(value: Any) -> str:
