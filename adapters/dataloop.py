@@ -8,7 +8,7 @@ from typing import Any
 import dtlpy as dl
 
 import models
-from adapters import context
+from adapters import context, predicting
 from adapters.annotations import as_dict, as_record, collection
 from adapters.failures import Failure, Unfinished, report
 from adapters.hugging import HuggingAdapter
@@ -200,7 +200,7 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
         name = self.model_entity.name
         given = {key: options.pop(key) for key in FLOW_OPTIONS if key in options}
         chosen = override(self._options(), {**given, "resume": resume})
-        size = batch_size or self._snapshot().get("batch_size") or BATCH_SIZE
+        size = predicting.batch_size(batch_size, self._snapshot(), BATCH_SIZE)
         one_by_one = takes_one_by_one(self.adapter)
 
         def answer() -> None:

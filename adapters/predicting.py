@@ -28,6 +28,18 @@ def takes_one_by_one(adapter: Any) -> bool:
     )
 
 
+def batch_size(asked: Any, configuration: Mapping[str, Any], default: int) -> int:
+    """How many items go together: as a call asks, else as the configuration says.
+
+    Raises:
+        ConfigurationError: it is no number of items.
+    """
+    size = asked or configuration.get("batch_size") or default
+    if type(size) is not int or size < 1:
+        raise ConfigurationError(f"batch_size is {size!r}: set it to a whole number above 0")
+    return size
+
+
 def predict_batches(
     adapter: Any, items: Iterator[Mapping[str, Any]], done: Done, model_name: str, size: int, **options: Any
 ) -> None:

@@ -6,7 +6,7 @@ that is a list is one message, its elements the parts: all such prompts together
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from adapters import traces
@@ -41,7 +41,7 @@ def read(item: Mapping[str, Any], model_name: str) -> tuple[list[Dialogue], dict
         return found, {}
     dialogues: list[Dialogue] = []
     errors: dict[str, PromptError] = {}
-    messages: list[tuple[str, Message]] = []
+    messages: list[tuple[str | None, Message]] = []
     place_of_messages = 0
     for key, prompt in _prompts(item).items():
         place = f"{name}: prompt {key!r}"
@@ -170,33 +170,37 @@ def _mimetype(element: Any) -> str:
 
 
 def _conversation(
-    messages: list[tuple[str, Message]], answers: Mapping[str, str], name: str
+    messages: Sequence[tuple[str | None, Message]], answers: Mapping[str, str], name: str
 ) -> list[Dialogue]:
     """The one dialogue of an item's messages, or none where no user speaks.
 
-    Open are the user messages without an answer, and the last one, whose old answer is replaced.
+    Open are the user messages without an answer, and the last one, whose old answer is replaced. What tools
+    were asked and have returned has no key: it answers no question, and goes along with the one before it.
     """
-    asked = [position for position, (_, message) in enumerate(messages) if message.role == "user"]
+    asked = [i for i, (key, message) in enumerate(messages) if key is not None and message.role == "user"]
     if not asked:
         return []
-    if asked[-1] + 1 < len(messages):
+    behind = messages[asked[-1] + 1 :]
+    returned = [message for _, message in behind] if any(key is None for key, _ in behind) else []
+    if behind and not returned:
         logger.warning("%s: messages after the user's last, %r, are not used", name, messages[asked[-1]][0])
     history: tuple[Message, ...] = ()
     turns: list[Turn] = []
     said: list[Message] = []
     for position, (key, message) in enumerate(messages[: asked[-1] + 1]):
         said.append(message)
-        if message.role != "user":
+        if key is None or message.role != "user":
             continue
         if position < asked[-1]:
-            if messages[position + 1][1].role == "assistant":
-                continue  # The file itself has the answer.
+            next_key, following = messages[position + 1]
+            if next_key is None or following.role == "assistant":
+                continue  # The file itself has the answer, or a tool was asked for it.
             if key in answers:
                 said.append(Message("assistant", (answers[key],)))
                 continue
         if not turns:
             history, said = tuple(said[:-1]), [message]
-        turns.append(Turn(key, tuple(said)))
+        turns.append(Turn(key, (*said, *(returned if position == asked[-1] else ()))))
         said = []
     return [Dialogue(turns[0].key, history, tuple(turns))]
 
