@@ -34,7 +34,7 @@ def conversation(item: Mapping[str, Any], name: str) -> list[tuple[str | None, M
     command to the model. Neither is a question, and has no key. What a text model cannot read is left out.
 
     Raises:
-        PromptError: it has no list of messages.
+        PromptError: it has no list of messages, or one that is nested too deep.
     """
     given = item.get("messages")
     if not isinstance(given, list):
@@ -132,4 +132,7 @@ def _returned(result: Any, names: dict[str, str]) -> str:
 
 
 def _spelled(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    try:
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except (RecursionError, ValueError):
+        raise PromptError("what a tool was asked or has returned is nested too deep") from None
