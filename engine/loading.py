@@ -202,8 +202,8 @@ _HINTS: dict[type[Exception], str] = {
     "in the cache. Connect, or set {option} to a local folder that holds it",
     hub.HFValidationError: "is missing: no such folder on this machine, and no hub id (owner/name). "
     "Check the spelling of {option}",
-    SafetensorError: "cannot be loaded: its weights are no safetensors, though they are named so (pickled, or "
-    "cut off): take a whole copy of it",
+    SafetensorError: "cannot be loaded: its weights are no safetensors, though they are named so (pickled, "
+    "or cut off): take a whole copy of it",
     MemoryError: "is too large for this machine's memory: set dtype to bfloat16, or take a smaller model",
     torch.OutOfMemoryError: "is too large for the GPU: set dtype to bfloat16, or device_map to auto",
 }

@@ -21,8 +21,8 @@ def drop_kernels(name: str, config: PretrainedConfig) -> None:
         if part is not None and asked is not None and "/" in str(asked):
             part._attn_implementation = None
             logger.warning(
-                "%s asks for an attention that is code of the hub, which is not run: set attn_implementation to "
-                "%r if you trust it",
+                "%s asks for an attention that is code of the hub, which is not run: set "
+                "attn_implementation to %r if you trust it",
                 name,
                 asked,
             )
@@ -44,14 +44,18 @@ def refuse_files(name: str, index: Path | None, pickles: bool) -> None:
         named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
         files = sorted(set(map(str, named)))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise LoadError(f"{name} has a {INDEX} that is no index of weights: take a whole copy of it") from None
+        raise LoadError(
+            f"{name} has a {INDEX} that is no index of weights: take a whole copy of it"
+        ) from None
     for file in files:
         if Path(file).is_absolute() or ".." in file.replace("\\", "/").split("/"):
-            raise LoadError(f"{name} names weights outside of its folder ({file!r}) in {INDEX}: do not use it")
+            raise LoadError(
+                f"{name} names weights outside of its folder ({file!r}) in {INDEX}: do not use it"
+            )
         if not pickles and not file.endswith(".safetensors"):
             raise LoadError(
-                f"{name} names weights that are no safetensors ({file!r}) in {INDEX}, and pickled ones can run "
-                "code: set use_safetensors to false if you trust them"
+                f"{name} names weights that are no safetensors ({file!r}) in {INDEX}, and pickled ones can "
+                "run code: set use_safetensors to false if you trust them"
             )
 
 
@@ -60,7 +64,7 @@ def note_code(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
     given: Any = tokenizer.init_kwargs.get("auto_map")
     if given:
         logger.warning(
-            "%s has code of its own for its tokenizer, which is not run: set trust_remote_code to true if you "
-            "trust it and texts are read wrongly",
+            "%s has code of its own for its tokenizer, which is not run: set trust_remote_code to true if "
+            "you trust it and texts are read wrongly",
             name,
         )

@@ -29,15 +29,16 @@ def check(artifacts: Iterable[Any], record: Callable[[str], Any]) -> None:
             name = text_at(item, "filename") or ""
             if links(item):
                 raise _followed(name)
-            # What is behind the first slash becomes a path, once in a temporary folder and once in the model's.
+            # What is behind the first slash becomes a path in a temporary folder, and one in the model's.
             if ".." in name.split("/") or not name.strip("/") or name[1:2] == "/" or {*name} & {"\\", "\0"}:
                 raise LoadError(
-                    f"artifact {name!r} has a name that leads out of the model's folder: upload it under another"
+                    f"artifact {name!r} has a name that leads out of the model's folder: upload it under "
+                    "another"
                 )
 
 
 def _followed(name: str) -> LoadError:
     return LoadError(
-        f"artifact {name!r} is a link to another host or a file, which is not followed: upload the file itself "
-        "to the model's artifacts"
+        f"artifact {name!r} is a link to another host or a file, which is not followed: upload the file "
+        "itself to the model's artifacts"
     )

@@ -124,7 +124,9 @@ class Embedding:
         configuration = dict(self.model_entity.configuration or {})
         stored = configuration.get("upload_features") if upload_features is None else upload_features
         if stored is not None and not isinstance(stored, bool):
-            raise ConfigurationError(f"upload_features is {stored!r}: set it to true or false, or leave it out")
+            raise ConfigurationError(
+                f"upload_features is {stored!r}: set it to true or false, or leave it out"
+            )
         if stored is not False:
             self._check_vector_size()
         size = predicting.batch_size(batch_size, configuration, BATCH_SIZE)

@@ -175,7 +175,12 @@ def deep(depth: int) -> list:
         {"prompts": {"1": [{"mimetype": "DEEP", "value": "Hello"}, "Hello"]}},
         {"prompts": {"1": "DEEP", "2": {"1": "DEEP"}}},
         {"messages": [{"role": "tool", "content": "DEEP"}, {"role": "user", "content": "Hello"}]},
-        {"messages": [{"role": "assistant", "tool_calls": [{"args": "DEEP"}]}, {"role": "user", "content": "Hi"}]},
+        {
+            "messages": [
+                {"role": "assistant", "tool_calls": [{"args": "DEEP"}]},
+                {"role": "user", "content": "Hi"},
+            ]
+        },
         {"prompts": {"1": [{"mimetype": "metadata", "value": {"nearestItems": ["a"]}}, "Hello"]}},
     ],
 )
@@ -185,7 +190,13 @@ def test_what_is_nested_deep_costs_no_other_its_answers(adapter: HuggingAdapter,
     def filled(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: filled(inner) for key, inner in value.items()}
-        return nested if value == "DEEP" else [filled(one) for one in value] if isinstance(value, list) else value
+        return (
+            nested
+            if value == "DEEP"
+            else [filled(one) for one in value]
+            if isinstance(value, list)
+            else value
+        )
 
     sources = {"a": context.Source("text", {"deep": nested})}
     batch = [GOOD, {**filled(item), "sources": sources}, GOOD]

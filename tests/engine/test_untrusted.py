@@ -134,7 +134,10 @@ def test_where_a_tokenizer_has_a_class_of_transformers_too_that_is_taken_and_sai
     write(folder, "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.T", "evil.T"]})
     assert load(LoadOptions(model_name=str(folder))).tokenizer("a")["input_ids"]
     assert not ran.exists()
-    assert f"{folder} has code of its own for its tokenizer, which is not run: set trust_remote_code" in caplog.text
+    assert (
+        f"{folder} has code of its own for its tokenizer, which is not run: set trust_remote_code"
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize(

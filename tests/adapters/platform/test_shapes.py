@@ -181,7 +181,9 @@ BODIES = st.one_of(
 )
 @given(
     bodies=st.lists(BODIES, min_size=4, max_size=8),
-    annotations=st.lists(ANNOTATIONS.filter(bool) | st.builds(by_tiny, system=ANYTHING), min_size=8, max_size=8),
+    annotations=st.lists(
+        ANNOTATIONS.filter(bool) | st.builds(by_tiny, system=ANYTHING), min_size=8, max_size=8
+    ),
 )
 def test_anything_costs_no_other_item_its_answers(
     adapter: ModelAdapter, upload: Callable[[str, Any], Any], bodies: list[bytes], annotations: list[dict]
