@@ -18,7 +18,7 @@ from adapters.platform.flow import Flow
 from adapters.platform.reading import parsed
 from adapters.platform.remote import Record
 from adapters.platform.reporting import Report
-from adapters.platform.storing import Seen
+from adapters.platform.storing import Seen, answers_of
 from adapters.platform.streaming import Drafts
 from adapters.predicting import predict_batches, predict_each, takes_one_by_one
 from adapters.prompt_items import has_messages
@@ -84,7 +84,7 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
         self.adapter.save(local_path)
 
     def prepare_item_func(self, item: dl.Item) -> dict[str, Any] | Failure:
-        """The item's JSON with its id, file name and (for messages) its annotations.
+        """The item's JSON with its id, file name and (for messages) this model's answers.
 
         What cannot be read is returned, not raised: it costs no other item its answer.
         """
@@ -95,7 +95,9 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
                 return prompts
             prepared = {**prompts, "id": item.id, "filename": item.filename}
             if has_messages(prompts):
-                prepared["annotations"] = [annotation.to_json() for annotation in item.annotations.list()]
+                # Nor its annotations, which have to have the shape that it expects.
+                found = answers_of(item.dataset_id, [item.id], self.model_entity.name)
+                prepared["annotations"] = found.get(item.id, [])
         except Exception as error:
             return Failure(0, item.id, None, f"it could not be read ({type(error).__name__}: {error})")
         return prepared

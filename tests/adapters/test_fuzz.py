@@ -14,7 +14,8 @@ from adapters.hugging import HuggingAdapter
 from adapters.platform.embedding import read_text
 from adapters.predicting import predict_each
 from adapters.prompt_items import read
-from engine.errors import AdapterError, PromptError
+from engine.configuration import KNOWN, split
+from engine.errors import AdapterError, ConfigurationError, PromptError
 from engine.options import GenerationOptions
 from engine.prompting import Prompter
 from tests import tiny
@@ -239,6 +240,13 @@ def test_whatever_a_search_has_found_is_a_text_or_left_out(record: Any, content:
 def test_any_content_is_a_text_to_embed_or_an_error_of_ours(content: bytes):
     with contextlib.suppress(PromptError):
         assert read_text("1", content).text.strip()
+
+
+@FUZZ
+@given(configuration=st.dictionaries(st.sampled_from(sorted(KNOWN)) | WORDS, ANYTHING, max_size=3))
+def test_any_configuration_is_options_or_an_error_of_ours(configuration: dict):
+    with contextlib.suppress(ConfigurationError):
+        assert split({"model_name": "nobody/nothing"}, configuration).generation
 
 
 class Own:

@@ -96,6 +96,15 @@ def test_a_persons_note_where_the_model_should_be_costs_no_item_its_answers(adap
     assert [texts_on(item) for item in items] == [ANSWER] * 3
 
 
+def test_an_item_is_prepared_whatever_annotations_it_has(adapter, upload):
+    item = upload("messages.json", {"prompts": {"p": [{"value": "Hello"}]}})
+    for annotation in ODD.values():
+        annotate(item, annotation)
+    assert isinstance(adapter.prepare_item_func(item), dict)
+    [found] = adapter.predict([adapter.prepare_item_func(item)])
+    assert [annotation.coordinates for annotation in found] == ["An answer"]
+
+
 def on(item: Any) -> list[dict]:
     """Annotations of an item, as the platform has them: the SDK cannot read them all."""
     query = {"resource": "annotations", "filter": {"$and": [{"itemId": item.id}]}}
