@@ -1,5 +1,6 @@
 """Items that come one by one, each answered as soon as all of its conversations are."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,9 +9,11 @@ from adapters.annotations import as_dict
 from adapters.failures import Failure
 from adapters.prompt_items import item_name
 from engine.dialogues import Engine, InFlightEngine, converse, converse_in_flight
-from engine.errors import AdapterError, ConfigurationError
+from engine.errors import AdapterError, ConfigurationError, PromptError
 from engine.options import GenerationOptions
 from engine.types import Answer, Dialogue
+
+logger = logging.getLogger(__name__)
 
 # An item's JSON and the model's name → its dialogues, and what of it cannot be asked, by prompt key.
 Read = Callable[[Mapping[str, Any], str], tuple[list[Dialogue], Mapping[str, AdapterError]]]
@@ -132,6 +135,10 @@ def _opened(content: Mapping[str, Any], position: int, signed: str, read: Read) 
         item.dialogues, unreadable = read(content, signed)
     except AdapterError as error:
         item.fail(None, error)
+        return item
+    except Exception as error:  # Nested too deep, say: whatever it holds, the other items are answered.
+        logger.debug("an item could not be read", exc_info=True)
+        item.fail(None, PromptError(f"it could not be read ({type(error).__name__}): look at its JSON"))
         return item
     item.answers = [None] * len(item.dialogues)
     for key, error in unreadable.items():

@@ -4,14 +4,16 @@ A prompt names them in its metadata (`nearestItems`), a message of a trace in it
 another person's words: they become part of a message like any other text.
 """
 
+import contextlib
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from adapters import fetching, traces
 from adapters.prompt_items import item_name, read
+from adapters.stored import at, links, size_of, text_at
 from engine.errors import PromptError
 from engine.types import Dialogue, Message, Turn
 
@@ -46,12 +48,12 @@ def references(item: Mapping[str, Any]) -> dict[str, list[Reference]]:
     if traces.is_trace(item):
         given = item.get("messages")
         messages = enumerate(given if isinstance(given, list) else ())
-        found = {str(place): _of_message(message) for place, message in messages}
+        named = {str(place): _of_message(message) for place, message in messages}
     else:
         prompts = item.get("prompts")
         lists = prompts.items() if isinstance(prompts, Mapping) else ()
-        found = {key: _of_prompt(prompt) for key, prompt in lists if isinstance(prompt, list)}
-    return {key: list(dict.fromkeys(named))[:MAX_SOURCES] for key, named in found.items() if named}
+        named = {key: _of_prompt(prompt) for key, prompt in lists if isinstance(prompt, list)}
+    return {key: found for key, each in named.items() if (found := _nearest(each, key))}
 
 
 def wanted(item: Mapping[str, Any], model_name: str, fields: Sequence[str] = ()) -> list[str]:
@@ -194,7 +196,7 @@ def _joined(
         source = sources.get(one.id)
         source = source if isinstance(source, Source) else None
         text = one.text if one.text is not None else source.text if source else None
-        if text is None:
+        if text is None or not text.strip():
             left_out.append(one.id or "a text without an id")
             continue
         block = _block(text, _fields(one, source, fields))
@@ -217,11 +219,10 @@ def _block(text: str, fields: str) -> str:
 def _fields(one: Reference, source: Source | None, fields: Sequence[str]) -> str:
     lines = [] if one.filename is None else [f"filename:{one.filename}\n"]
     for path in fields if source else ():
-        value: Any = source.metadata if source else None
-        for key in path.split("."):
-            value = value.get(key) if isinstance(value, Mapping) else None
+        value = at(source.metadata if source else None, *path.split("."))
         if value is not None:
-            lines.append(f"{path.rpartition('.')[2]}:{value}\n")
+            with contextlib.suppress(RecursionError, ValueError):  # Nested too deep, or a number too long.
+                lines.append(f"{path.rpartition('.')[2]}:{value}\n")
     return "".join(lines)
 
 
@@ -231,41 +232,45 @@ def _source(
     content: Callable[[str], bytes],
     hosts: Sequence[str],
 ) -> Source:
-    metadata = record(item_id).get("metadata") or {}
-    system = metadata.get("system") or {}
-    if (system.get("size") or 0) > MAX_BYTES:
+    known = record(item_id)
+    if size_of(known) > MAX_BYTES:
         raise PromptError("it is too large for a context")
-    link = (system.get("shebang") or {}).get("linkInfo")
-    found = fetching.fetch(str(link.get("ref")), hosts, MAX_BYTES) if link else content(item_id)
-    return Source(found[: MAX_BYTES + 1].decode("utf-8-sig"), metadata)
+    address = str(at(known, "metadata", "system", "shebang", "linkInfo", "ref"))
+    found = fetching.fetch(address, hosts, MAX_BYTES) if links(known) else content(item_id)
+    if len(found) > MAX_BYTES:
+        raise PromptError("it is too large for a context")
+    metadata = at(known, "metadata")
+    return Source(found.decode("utf-8-sig"), metadata if isinstance(metadata, Mapping) else {})
 
 
-def _of_prompt(prompt: Sequence[Any]) -> list[Reference]:
+def _nearest(named: Iterable[Reference | None], key: str) -> list[Reference]:
+    """The first `MAX_SOURCES` of the items that a question names, each once; None names none."""
+    found: dict[Reference, None] = {}
+    wrong = 0
+    for one in named:
+        if one is None:
+            wrong += 1
+        else:
+            found[one] = None
+        if len(found) == MAX_SOURCES:
+            break
+    if wrong:
+        logger.warning("prompt %r: %d entries of its context that name no item are left out", key, wrong)
+    return list(found)
+
+
+def _of_prompt(prompt: Sequence[Any]) -> Iterator[Reference | None]:
     """The items in a prompt's metadata elements."""
-    found: list[Reference] = []
     for element in prompt:
-        value = element.get("value") if isinstance(element, Mapping) else None
-        near = value.get("nearestItems") if isinstance(value, Mapping) else None
+        near = at(element, "value", "nearestItems")
         for one in near if isinstance(near, list) else ():
-            if isinstance(one, str) and ID.fullmatch(one):
-                found.append(Reference(one))
-            else:
-                logger.warning("an entry of nearestItems that is no item's id is left out")
-    return found
+            yield Reference(one) if isinstance(one, str) and ID.fullmatch(one) else None
 
 
-def _of_message(message: Any) -> list[Reference]:
+def _of_message(message: Any) -> Iterator[Reference | None]:
     """The texts and items in a trace message's context."""
-    given = message.get("context") if isinstance(message, Mapping) else None
-    found: list[Reference] = []
+    given = at(message, "context")
     for one in given if isinstance(given, list) else ():
-        text, item_id, filename = (_text(one, key) for key in ("text", "item_id", "filename"))
+        text, item_id, filename = (text_at(one, key) for key in ("text", "item_id", "filename"))
         item_id = item_id if item_id and ID.fullmatch(item_id) else None
-        if text is not None or item_id is not None:
-            found.append(Reference(item_id, text, filename))
-    return found
-
-
-def _text(given: Any, key: str) -> str | None:
-    value = given.get(key) if isinstance(given, Mapping) else None
-    return value if isinstance(value, str) else None
+        yield None if text is None and item_id is None else Reference(item_id, text, filename)

@@ -8,7 +8,7 @@ from typing import Any
 import dtlpy as dl
 
 import models
-from adapters import context
+from adapters import context, predicting
 from adapters.annotations import as_dict, as_record, collection
 from adapters.failures import Failure, Unfinished, report
 from adapters.hugging import HuggingAdapter
@@ -18,7 +18,7 @@ from adapters.platform.flow import Flow
 from adapters.platform.reading import parsed
 from adapters.platform.remote import Record
 from adapters.platform.reporting import Report
-from adapters.platform.storing import Seen
+from adapters.platform.storing import Seen, answers_of
 from adapters.platform.streaming import Drafts
 from adapters.predicting import predict_batches, predict_each, takes_one_by_one
 from adapters.prompt_items import has_messages
@@ -49,7 +49,7 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
             ConfigurationError: as `load`.
         """
         model = model_entity or self.model_entity
-        artifacts.check(model.model_artifacts, lambda item_id: remote.record(item_id)["filename"])
+        artifacts.check(model.model_artifacts, remote.record)
         super().load_from_model(model_entity, *args, **kwargs)
 
     def load(self, local_path: str, **kwargs: Any) -> None:
@@ -84,7 +84,7 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
         self.adapter.save(local_path)
 
     def prepare_item_func(self, item: dl.Item) -> dict[str, Any] | Failure:
-        """The item's JSON with its id, file name and (for messages) its annotations.
+        """The item's JSON with its id, file name and (for messages) this model's answers.
 
         What cannot be read is returned, not raised: it costs no other item its answer.
         """
@@ -95,7 +95,9 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
                 return prompts
             prepared = {**prompts, "id": item.id, "filename": item.filename}
             if has_messages(prompts):
-                prepared["annotations"] = [annotation.to_json() for annotation in item.annotations.list()]
+                # Nor its annotations, which have to have the shape that it expects.
+                found = answers_of(item.dataset_id, [item.id], self.model_entity.name)
+                prepared["annotations"] = found.get(item.id, [])
         except Exception as error:
             return Failure(0, item.id, None, f"it could not be read ({type(error).__name__}: {error})")
         return prepared
@@ -200,7 +202,7 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
         name = self.model_entity.name
         given = {key: options.pop(key) for key in FLOW_OPTIONS if key in options}
         chosen = override(self._options(), {**given, "resume": resume})
-        size = batch_size or self._snapshot().get("batch_size") or BATCH_SIZE
+        size = predicting.batch_size(batch_size, self._snapshot(), BATCH_SIZE)
         one_by_one = takes_one_by_one(self.adapter)
 
         def answer() -> None:

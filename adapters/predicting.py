@@ -11,7 +11,8 @@ from adapters.answering import Done
 from adapters.failures import Failure
 from adapters.hugging import HuggingAdapter
 from adapters.prompt_items import item_name
-from engine.errors import AdapterError, ConfigurationError
+from adapters.stored import at, prompt_of, text_at
+from engine.errors import AdapterError, ConfigurationError, GenerationError
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,18 @@ def takes_one_by_one(adapter: Any) -> bool:
         and type(adapter).predict is HuggingAdapter.predict
         and hasattr(adapter.engine, "stream")
     )
+
+
+def batch_size(asked: Any, configuration: Mapping[str, Any], default: int) -> int:
+    """How many items go together: as a call asks, else as the configuration says.
+
+    Raises:
+        ConfigurationError: it is no number of items.
+    """
+    size = asked or configuration.get("batch_size") or default
+    if type(size) is not int or size < 1:
+        raise ConfigurationError(f"batch_size is {size!r}: set it to a whole number above 0")
+    return size
 
 
 def predict_batches(
@@ -48,7 +61,8 @@ def predict_each(
 ) -> tuple[Answers, list[Failure]]:
     """The answers of each item, as `annotations.as_dict` has them, and what has none.
 
-    A batch on which the adapter raises is asked again item by item.
+    A batch on which the adapter raises is asked again item by item. A model file of a user's own may return
+    `dl.AnnotationCollection`s, or lists of their annotations, as well.
 
     Raises:
         ConfigurationError: what is wrong is wrong for every item.
@@ -58,13 +72,14 @@ def predict_each(
         answers = adapter.predict(batch, model_name=model_name, failures=failures, **options)
         if len(answers) != len(batch):
             raise AdapterError(f"predict returned {len(answers)} lists for {len(batch)} items")
-        return [[_checked(answer, model_name) for answer in item] for item in answers], failures
     except ConfigurationError:
         raise
     except Exception as error:  # A user's own code: anything can happen.
         logger.debug("predict failed on %d items", len(batch), exc_info=True)
         if len(batch) == 1:
-            return [[]], [Failure(0, item_name(batch[0], "item 1"), None, f"{type(error).__name__}: {error}")]
+            return [[]], [_failed(batch, 0, f"{type(error).__name__}: {error}")]
+    else:
+        return _each_checked(answers, batch, model_name, failures), failures
     answers, failures = [], []
     for position, item in enumerate(batch):
         found, failed = predict_each(adapter, [item], model_name, **options)
@@ -73,24 +88,53 @@ def predict_each(
     return answers, failures
 
 
-def _checked(answer: Mapping[str, Any], model_name: str) -> dict[str, Any]:
+def _each_checked(
+    answers: Sequence[Any], batch: Sequence[Mapping[str, Any]], model_name: str, failures: list[Failure]
+) -> Answers:
+    """The answers of each item as `_checked` has them; none of an item of which one cannot be."""
+    checked: Answers = []
+    for position, found in enumerate(answers):
+        try:
+            checked.append([_checked(answer, model_name) for answer in found])
+        except Exception as error:  # Of whatever type the user's own code returns.
+            logger.debug("an answer cannot be stored", exc_info=True)
+            checked.append([])
+            reason = str(error) if isinstance(error, AdapterError) else f"{type(error).__name__}: {error}"
+            failures.append(_failed(batch, position, reason))
+    return checked
+
+
+def _failed(batch: Sequence[Mapping[str, Any]], position: int, reason: str) -> Failure:
+    return Failure(position, item_name(batch[position], f"item {position + 1}"), None, reason)
+
+
+def _checked(answer: Any, model_name: str) -> dict[str, Any]:
     """An answer in the form of `as_dict` whatever else the adapter put into it.
 
+    Args:
+        answer: in that form, or an entity of the SDK.
+
     Raises:
-        KeyError, TypeError, ValueError: it has no text, no prompt key, or a confidence that is no number.
+        GenerationError: it has no text, or names no prompt.
+        TypeError, ValueError: it is no annotation, or its confidence is no number.
     """
-    model = answer["metadata"].get("user", {}).get("model", {})
+    given = answer if isinstance(answer, Mapping) else answer.to_json()
+    text, key, model = text_at(given, "coordinates"), prompt_of(given), at(given, "metadata", "user", "model")
+    if at(given, "type") not in ("text", None) or text is None:
+        raise GenerationError("predict returned an answer that is no text: return dl.FreeText annotations")
+    if key is None:
+        raise GenerationError("predict returned an answer without a prompt's key: give it as prompt_id")
     return {
         "type": "text",
-        "label": str(answer.get("label", "q")),
-        "coordinates": str(answer["coordinates"]),
+        "label": text_at(given, "label") or "q",
+        "coordinates": text,
         "metadata": {
-            "system": {"promptId": answer["metadata"]["system"]["promptId"]},
+            "system": {"promptId": key},
             "user": {
                 "annotation_type": "prediction",
                 "model": {
-                    "name": str(model.get("name", model_name)),
-                    "confidence": _confidence(model.get("confidence")),
+                    "name": text_at(model, "name") or model_name,
+                    "confidence": _confidence(at(model, "confidence")),
                 },
             },
         },

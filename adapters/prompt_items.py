@@ -6,10 +6,11 @@ that is a list is one message, its elements the parts: all such prompts together
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from adapters import traces
+from adapters.stored import at, is_by, prompt_of, text_at
 from engine.errors import PromptError
 from engine.types import Dialogue, Image, Message, Part, Role, Turn
 
@@ -40,7 +41,7 @@ def read(item: Mapping[str, Any], model_name: str) -> tuple[list[Dialogue], dict
         return found, {}
     dialogues: list[Dialogue] = []
     errors: dict[str, PromptError] = {}
-    messages: list[tuple[str, Message]] = []
+    messages: list[tuple[str | None, Message]] = []
     place_of_messages = 0
     for key, prompt in _prompts(item).items():
         place = f"{name}: prompt {key!r}"
@@ -71,8 +72,7 @@ def has_messages(item: Mapping[str, Any]) -> bool:
 
 def item_name(item: Any, default: str) -> str:
     """How an item is named to the user, in one line: by its file name, else its id, else `default`."""
-    names = (_at(item, key) for key in ("filename", "id"))
-    name = next((name for name in names if name and isinstance(name, str)), default)
+    name = text_at(item, "filename") or text_at(item, "id") or default
     return name if name.isprintable() else ascii(name)
 
 
@@ -170,33 +170,37 @@ def _mimetype(element: Any) -> str:
 
 
 def _conversation(
-    messages: list[tuple[str, Message]], answers: Mapping[str, str], name: str
+    messages: Sequence[tuple[str | None, Message]], answers: Mapping[str, str], name: str
 ) -> list[Dialogue]:
     """The one dialogue of an item's messages, or none where no user speaks.
 
-    Open are the user messages without an answer, and the last one, whose old answer is replaced.
+    Open are the user messages without an answer, and the last one, whose old answer is replaced. What tools
+    were asked and have returned has no key: it answers no question, and goes along with the one before it.
     """
-    asked = [position for position, (_, message) in enumerate(messages) if message.role == "user"]
+    asked = [i for i, (key, message) in enumerate(messages) if key is not None and message.role == "user"]
     if not asked:
         return []
-    if asked[-1] + 1 < len(messages):
+    behind = messages[asked[-1] + 1 :]
+    returned = [message for _, message in behind] if any(key is None for key, _ in behind) else []
+    if behind and not returned:
         logger.warning("%s: messages after the user's last, %r, are not used", name, messages[asked[-1]][0])
     history: tuple[Message, ...] = ()
     turns: list[Turn] = []
     said: list[Message] = []
     for position, (key, message) in enumerate(messages[: asked[-1] + 1]):
         said.append(message)
-        if message.role != "user":
+        if key is None or message.role != "user":
             continue
         if position < asked[-1]:
-            if messages[position + 1][1].role == "assistant":
-                continue  # The file itself has the answer.
+            next_key, following = messages[position + 1]
+            if next_key is None or following.role == "assistant":
+                continue  # The file itself has the answer, or a tool was asked for it.
             if key in answers:
                 said.append(Message("assistant", (answers[key],)))
                 continue
         if not turns:
             history, said = tuple(said[:-1]), [message]
-        turns.append(Turn(key, tuple(said)))
+        turns.append(Turn(key, (*said, *(returned if position == asked[-1] else ()))))
         said = []
     return [Dialogue(turns[0].key, history, tuple(turns))]
 
@@ -206,20 +210,12 @@ def _answers(item: Mapping[str, Any], model_name: str) -> dict[str, str]:
     annotations = item.get("annotations")
     dated: list[tuple[str, str, str]] = []
     for annotation in annotations if isinstance(annotations, list) else []:
-        names = [_at(annotation, "metadata", source, "model", "name") for source in ("user", "system")]
-        key, text = _at(annotation, "metadata", "system", "promptId"), _at(annotation, "coordinates")
-        if _at(annotation, "type") != "text" or model_name not in names:
+        key, text = prompt_of(annotation), text_at(annotation, "coordinates")
+        if at(annotation, "type") != "text" or not is_by(annotation, model_name):
             continue
-        if isinstance(key, str) and isinstance(text, str) and text.strip():
-            dated.append((str(_at(annotation, "createdAt") or ""), key, text))
+        if key is not None and text and text.strip():
+            dated.append((text_at(annotation, "createdAt") or "", key, text))
     return {key: text for _, key, text in sorted(dated, key=lambda answer: answer[0])}
-
-
-def _at(value: Any, *path: str) -> Any:
-    """What lies at a path of keys in JSON, or None."""
-    for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
 
 
 def _kind_of_json(value: Any) -> str:

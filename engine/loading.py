@@ -11,10 +11,11 @@ from typing import Any, Literal
 import torch
 import transformers
 from huggingface_hub import errors as hub
+from safetensors import SafetensorError
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
-from engine import machine, quantization
+from engine import machine, quantization, untrusted
 from engine.environment import TOKEN_VARIABLES, hub_token
 from engine.errors import AdapterError, ConfigurationError, LoadError
 from engine.kernels import HALF
@@ -63,10 +64,13 @@ def load(options: LoadOptions, task: Literal["generate", "embed"] = "generate") 
     code = {"trust_remote_code": options.trust_remote_code}
     with explained(options):
         config = transformers.AutoConfig.from_pretrained(folder, **source, **code)
+        untrusted.drop_kernels(options.model_name, config)
         architecture = _architecture(options, config, task)
         dtype = _dtype(options, config, placement)
         quantized = quantization.for_checkpoint(options, config, dtype)
     tokenizer = _tokenizer(options, code)
+    if not options.trust_remote_code:
+        untrusted.note_code(options.tokenizer or options.model_name, tokenizer)
     window = _window(config, tokenizer)
     with explained(options):
         if not getattr(config, "quantization_config", None):  # Its size does not follow from that.
@@ -76,6 +80,8 @@ def load(options: LoadOptions, task: Literal["generate", "embed"] = "generate") 
             logger.debug("memory plan of %s\n%s", options.model_name, plan)
             if not placement.spills:
                 plan.require_room(options)
+        index = find_file(options, untrusted.INDEX)
+        untrusted.refuse_files(options.model_name, index, not options.use_safetensors)
         with _quiet() if task == "embed" else nullcontext():
             model, report = architecture.from_pretrained(
                 folder,
@@ -184,6 +190,7 @@ def _window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int
     return next((bound for bound in bounds if bound and 0 < bound < 10**9), None)
 
 
+_TRUST = "Set trust_remote_code to true if you trust that repository"
 _SET_TOKEN = "set a token with access as " + " or ".join(TOKEN_VARIABLES)
 
 # By what the hub library raises, first match along the chain of causes.
@@ -196,6 +203,8 @@ _HINTS: dict[type[Exception], str] = {
     "in the cache. Connect, or set {option} to a local folder that holds it",
     hub.HFValidationError: "is missing: no such folder on this machine, and no hub id (owner/name). "
     "Check the spelling of {option}",
+    SafetensorError: "cannot be loaded: its weights are no safetensors, though they are named so (pickled, "
+    "or cut off): take a whole copy of it",
     MemoryError: "is too large for this machine's memory: set dtype to bfloat16, or take a smaller model",
     torch.OutOfMemoryError: "is too large for the GPU: set dtype to bfloat16, or device_map to auto",
 }
@@ -220,14 +229,14 @@ def explained(options: LoadOptions, option: str = "model_name") -> Iterator[None
                     raise LoadError(f"{name} {explanation}") from error
             cause = cause.__cause__ or cause.__context__
         reason = " ".join(str(error).split()) or type(error).__name__
+        if "trust_remote_code" in reason:
+            raise LoadError(f"{name} needs code of its own, which is not run. {_TRUST}") from error
         raise LoadError(f"{name} cannot be loaded: {reason}{_advice(reason, options)}") from error
 
 
 def _advice(reason: str, options: LoadOptions) -> str:
     if "safetensors" in reason and options.use_safetensors:
         return " - Pickled weights can run code: set use_safetensors to false if you trust them"
-    if "trust_remote_code" in reason:
-        return " - Set trust_remote_code to true if you trust the code of that repository"
     if "ttention" in reason and options.attn_implementation:
         return " - Leave attn_implementation out to take what this machine has"
     return ""

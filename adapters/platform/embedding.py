@@ -10,9 +10,11 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
+from adapters import predicting
 from adapters.failures import Failure, Unfinished, report
 from adapters.platform import remote
 from adapters.prompt_items import read
+from adapters.traces import is_trace, question
 from engine.errors import ConfigurationError, PromptError, Unsupported
 
 BATCH_SIZE = 128
@@ -42,14 +44,16 @@ def read_text(item: str, content: bytes) -> Text:
     """The text of an item: of a prompt item the last question of each conversation, a line each.
 
     Raises:
-        PromptError: neither a text nor a prompt item, one without text, or one with a prompt that cannot be
-            read.
+        PromptError: neither a text nor a prompt item nor a trace, one without text, or one with a prompt that
+            cannot be read.
     """
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise PromptError("its content is no UTF-8 text: embed text items and prompt items") from None
     prompts = _json(text)
+    if isinstance(prompts, dict) and is_trace(prompts):
+        return Text(item, _not_empty(question(prompts, item)), "query")
     if not isinstance(prompts, dict) or "prompts" not in prompts:
         return Text(item, _not_empty(text), "document")
     dialogues, errors = read({**prompts, "id": item}, "")
@@ -119,9 +123,13 @@ class Embedding:
         """
         configuration = dict(self.model_entity.configuration or {})
         stored = configuration.get("upload_features") if upload_features is None else upload_features
+        if stored is not None and not isinstance(stored, bool):
+            raise ConfigurationError(
+                f"upload_features is {stored!r}: set it to true or false, or leave it out"
+            )
         if stored is not False:
             self._check_vector_size()
-        size = batch_size or configuration.get("batch_size") or BATCH_SIZE
+        size = predicting.batch_size(batch_size, configuration, BATCH_SIZE)
         failures: list[Failure] = []
         vectors: list[Vector] = []
         with (
@@ -150,7 +158,7 @@ class Embedding:
         """Embeds the items of a dataset that a filter selects. Raises as `embed_items`."""
         # First: where no size is configured, the SDK makes a feature set for vectors of 256 numbers.
         self._check_vector_size()
-        size = batch_size or self.model_entity.configuration.get("batch_size") or BATCH_SIZE
+        size = predicting.batch_size(batch_size, self.model_entity.configuration, BATCH_SIZE)
         super().embed_dataset(dataset, filters, batch_size=size, progress=progress)  # type: ignore[misc]
 
     def _check_vector_size(self) -> None:
@@ -163,7 +171,7 @@ class Embedding:
         elif configured != size:
             raise ConfigurationError(
                 f"the vectors of model {name!r} have {size} numbers, and its configuration says "
-                f"embeddings_size {configured}: set it to {size}"
+                f"embeddings_size {configured!r}: set it to {size}"
             )
         if self.feature_set.size != size:
             raise ConfigurationError(
@@ -245,10 +253,13 @@ def _embed(adapter: Any, texts: list[str], kind: str) -> np.ndarray:
 
 
 def _json(text: str) -> Any:
+    """A text as JSON; None where it is none."""
     try:
         return json.loads(text)
-    except ValueError:
+    except json.JSONDecodeError:
         return None
+    except (ValueError, RecursionError) as error:  # A prompt item perhaps, but nobody can read it.
+        raise PromptError(f"its JSON cannot be read ({type(error).__name__}): {error}") from None
 
 
 def _not_empty(text: str) -> str:

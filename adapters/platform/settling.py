@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from adapters.failures import Failure
 from adapters.platform import remote
 from adapters.platform.remote import Record, Refused, RemoteError
-from adapters.platform.storing import Seen, Stored, answered, answers_of, digest, ids_of, mark_of, replaced
+from adapters.platform.storing import Seen, Stored, answered, answers_of, digest, ids_of, replaced
+from adapters.stored import mark_of
 
 logger = logging.getLogger(__name__)
 

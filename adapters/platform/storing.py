@@ -13,6 +13,7 @@ from typing import Any
 
 from adapters.platform import remote
 from adapters.platform.remote import Record, RemoteError
+from adapters.stored import is_by, mark_of, prompt_of, size_of, text_at
 
 # Annotations of one request.
 BATCH = 100
@@ -38,13 +39,13 @@ class Seen:
     @classmethod
     def of(cls, item: Record) -> "Seen":
         """Takes an item's record."""
-        size = item.get("metadata", {}).get("system", {}).get("size") or 0
-        return cls(item["id"], item["datasetId"], item.get("filename", ""), size, item.get("updatedAt", ""))
+        filename, updated_at = text_at(item, "filename") or "", text_at(item, "updatedAt") or ""
+        return cls(item["id"], item["datasetId"], filename, size_of(item), updated_at)
 
     @classmethod
     def of_entity(cls, item: Any) -> "Seen":
         """Takes the SDK's entity of an item."""
-        size = item.metadata.get("system", {}).get("size") or 0
+        size = size_of({"metadata": item.metadata})
         return cls(item.id, item.dataset_id, item.filename, size, item.updated_at or "")
 
 
@@ -86,9 +87,8 @@ def answers_of(dataset_id: str, item_ids: Sequence[str], model_name: str) -> dic
     found: dict[str, list[Record]] = defaultdict(list)
     for page in remote.pages(dataset_id, {"resource": "annotations", "filter": condition}):
         for annotation in page:
-            metadata = annotation.get("metadata", {})
-            names = [(metadata.get(part) or {}).get("model", {}).get("name") for part in ("user", "system")]
-            if model_name in names:  # In a filter, a * in the name stands for anything.
+            # In a filter, a * in the name stands for anything.
+            if is_by(annotation, model_name) and prompt_of(annotation) is not None:
                 found[annotation["itemId"]].append(annotation)
     return found
 
@@ -140,13 +140,7 @@ def answered(answers: Collection[Record]) -> set[str]:
 
 def key_of(annotation: Record) -> str:
     """The prompt that an annotation answers."""
-    return str((annotation.get("metadata", {}).get("system") or {}).get("promptId"))
-
-
-def mark_of(annotation: Record) -> Record:
-    """The mark of an answer; an empty one where another program stored it."""
-    mark = (annotation.get("metadata", {}).get("user") or {}).get("upload")
-    return mark if isinstance(mark, dict) else {}
+    return prompt_of(annotation) or ""
 
 
 def _marked(annotations: Sequence[Record], upload: str) -> list[Record]:

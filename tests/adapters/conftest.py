@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,27 @@ def upload(dataset: Any, tmp_path: Path) -> Callable[[str, Any], Any]:
 
 
 @pytest.fixture
+def elsewhere() -> Iterator[tuple[str, list[str]]]:
+    """The address of a server, and what it was asked."""
+    asked: list[str] = []
+
+    class Counting(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Counting)
+    threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that failed is sent again at once."""
     monkeypatch.setattr(remote, "PAUSE", 0.0)
@@ -110,6 +133,11 @@ def adapter(answering: Callable[..., ModelAdapter]) -> ModelAdapter:
 def changing(answering: Callable[..., ModelAdapter]) -> ModelAdapter:
     """A second adapter of the same model, whose answers differ."""
     return answering(lambda request: "old")
+
+
+def configured(folder: Path, **options: Any) -> dict:
+    """The configuration of a model in a folder."""
+    return {"module_name": "auto_causal_lm", "model_name": str(folder), "max_new_tokens": 8, **options}
 
 
 def asked(request: Request) -> str:

@@ -1,6 +1,8 @@
 """Context: what a search found goes along with the question, in a budget; what is left out is logged."""
 
 import logging
+import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -122,6 +124,34 @@ def test_metadata_that_names_nothing_is_no_context(value: Any):
 def test_a_question_names_so_many_items_at_most():
     item = {"prompts": {"1": prompt("Who?", *map(str, range(1000)))}}
     assert len(context.wanted(item, "mine")) == context.MAX_SOURCES
+
+
+def test_of_many_items_that_a_question_names_no_more_are_looked_at(monkeypatch: pytest.MonkeyPatch):
+    looked: list[str] = []
+    known = re.compile(context.ID.pattern)
+    monkeypatch.setattr(context, "ID", SimpleNamespace(fullmatch=lambda one: looked.append(one) or known))
+    item = {"prompts": {"1": prompt("Who?", *map(str, range(80_000)))}}
+    assert len(context.references(item)["1"]) == len(looked) == context.MAX_SOURCES
+
+
+def test_entries_that_name_no_item_are_counted_in_one_line(caplog):
+    item = {"prompts": {"1": prompt("Who?", *["a/b"] * 1000, "a")}}
+    assert context.wanted(item, "mine") == ["a"]
+    assert len(caplog.records) == 1
+    assert "prompt '1': 1000 entries of its context that name no item are left out" in caplog.text
+
+
+def test_a_text_that_is_empty_is_left_out(caplog):
+    sources = {"a": Source(" "), "b": Source("Dogs bark.")}
+    (ahead, _) = asked({"prompts": {"1": prompt("Who?", "a", "b")}}, sources)
+    assert ahead.text.endswith(f":\n{DOGS}\n")
+    assert "left out of its context: a" in caplog.text
+
+
+def test_an_item_that_is_larger_than_it_says_is_left_out(caplog):
+    large = b"x" * (context.MAX_BYTES + 1)
+    assert context.fetch(["a"], lambda one: {}, lambda one: large) == {}
+    assert "item a is left out" in caplog.text
 
 
 def test_each_item_is_fetched_once_and_one_that_fails_costs_no_other(caplog):

@@ -3,10 +3,7 @@
 import json
 import logging
 import re
-import threading
 import traceback
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +13,9 @@ import pytest
 from adapters.dataloop import ModelAdapter, PredictionError
 from adapters.failures import Failure
 from adapters.hugging import HuggingAdapter
-from adapters.platform import artifacts
 from engine.backends.local import LocalEngine
-from engine.errors import LoadError
 from tests import tiny
+from tests.adapters.conftest import configured
 from tests.tiny import byte_tokenizer, loaded, spelling_model
 
 SAID = "zebra-marker"  # In each prompt.
@@ -49,27 +45,6 @@ def adapter_of(template: str = tiny.CHAT_TEMPLATE) -> HuggingAdapter:
 
 
 # Links
-
-
-@pytest.fixture
-def elsewhere() -> Iterator[tuple[str, list[str]]]:
-    """The address of a server, and what it was asked."""
-    asked: list[str] = []
-
-    class Counting(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_response(404)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Counting)
-    threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
-    server.shutdown()
-    server.server_close()
 
 
 def linking(url: str) -> dict[str, dict]:
@@ -170,10 +145,6 @@ def test_a_templates_own_words_are_told():
     assert "refuses this conversation: roles must alternate" in failures[0].reason
 
 
-def configured(folder: Path, **options: Any) -> dict:
-    return {"module_name": "auto_causal_lm", "model_name": str(folder), "max_new_tokens": 8, **options}
-
-
 @pytest.fixture
 def run(model_entity, tiny_model: Path, upload, gateway, caplog, capfd) -> tuple[Any, list[str], str, str]:
     """A model's adapter after a run in which much fails: it, its answers, the error, and what was printed."""
@@ -228,58 +199,6 @@ def test_the_platforms_token_is_in_no_log_error_repr_or_configuration(run, caplo
     for one in told:
         assert token not in one
         assert token.rpartition(".")[2] not in one, "its signature alone is secret enough"
-
-
-# Artifacts
-
-
-def artifact(**fields: Any) -> Any:
-    """An artifact of a model, as the SDK has it before it is downloaded."""
-    return dtlpy.entities.Artifact.from_json(fields, client_api=dtlpy.client_api)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "/artifacts/models/mine/model.safetensors",
-        "/artifacts/models/mine/deeper/..model.safetensors",
-        "/artifacts/models/of..mine/a b.json",
-        "/elsewhere/model.safetensors",
-    ],
-)
-def test_an_artifact_within_its_folder_is_taken(name: str):
-    found = [artifact(type="item", itemId="5" * 24), artifact(type="local", localPath="/tmp")]
-    artifacts.check(found, {"5" * 24: name}.__getitem__)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "/artifacts/models/mine/../evil",
-        "/artifacts/models/mine/../../../../tmp/evil",
-        "/artifacts/models/mine/deeper/../../evil",
-        "/artifacts/models/mine/..",
-        "/artifacts/models/mine/..\\evil",
-    ],
-)
-def test_an_artifact_whose_name_leads_out_of_it_is_refused(name: str):
-    with pytest.raises(LoadError, match="leads out of the model's folder"):
-        artifacts.check([artifact(type="item", itemId="5" * 24)], {"5" * 24: name}.__getitem__)
-
-
-def test_an_artifact_of_another_host_is_refused():
-    link = artifact(type="link", url="http://169.254.169.254/x", filename="../../evil")
-    with pytest.raises(LoadError, match="link to another host"):
-        artifacts.check([link], {}.__getitem__)
-
-
-def test_a_model_with_such_an_artifact_is_not_loaded(model_entity, tiny_model: Path, elsewhere):
-    url, asked = elsewhere
-    entity = model_entity(configured(tiny_model))
-    entity.model_artifacts = [artifact(type="link", url=f"{url}/x", filename="../../evil")]
-    with pytest.raises(LoadError, match="link to another host"):
-        ModelAdapter(model_entity=entity)
-    assert asked == []
 
 
 # The document

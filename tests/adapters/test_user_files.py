@@ -9,8 +9,10 @@ import pytest
 import models
 from adapters.cli import main
 from adapters.dataloop import ModelAdapter, PredictionError
+from adapters.predicting import predict_each
 from engine.errors import Unsupported
 from tests import tiny
+from tests.adapters.conftest import answers_on, texts_on
 
 WRITTEN = Path(__file__).parent / "user_files" / "dialogpt-large.py"
 
@@ -81,6 +83,101 @@ def test_an_item_on_which_a_users_file_raises_costs_no_other(user_models, model_
     assert [failure.item for failure in raised.value.failures] == [bad.id]
     assert len(good.annotations.list()) == 2
     assert len(bad.annotations.list()) == 0
+
+
+ECHO = """
+import dtlpy as dl
+
+
+class HuggingAdapter:
+    def __init__(self, configuration):
+        self.form = configuration.get("form", "collections")
+
+    def predict(self, batch, **kwargs):
+        return [getattr(self, self.form)(item["prompts"]) for item in batch]
+
+    def collections(self, prompts):
+        found = dl.AnnotationCollection()
+        for key, prompt in prompts.items():
+            for question in prompt.values():
+                model = {"name": "echo", "confidence": 0.5}
+                found.add(dl.FreeText(text=question["value"]), prompt_id=key, model_info=model)
+        return found
+
+    def annotations(self, prompts):
+        return list(self.collections(prompts))
+
+    def labels(self, prompts):
+        found = dl.AnnotationCollection()
+        found.add(dl.Classification(label="good"), prompt_id="first")
+        return found
+
+    def prompts(self, prompts):
+        found = dl.AnnotationCollection()
+        found.add(dl.FreeText(text="Whose?"))
+        return found
+
+    def plain(self, prompts):
+        found = dl.AnnotationCollection()
+        found.add(dl.FreeText(text="No confidence."), prompt_id="first")
+        return found
+
+    def odd(self, prompts):
+        odd = {"texts": "x", "nothing": None, "numbers": [3]}
+        [key, *more] = prompts
+        return self.collections(prompts) if more else odd[key]
+"""
+
+
+@pytest.fixture
+def echo(user_models, model_entity):
+    """Makes an adapter of a file that returns the SDK's own collections, as upstream's do since 2024."""
+    (user_models / "echo.py").write_text(ECHO)
+    return lambda form: ModelAdapter(model_entity=model_entity({"module_name": "echo", "form": form}))
+
+
+@pytest.mark.parametrize("form", ["collections", "annotations"])
+def test_a_users_file_may_return_annotations_of_the_sdk(form, echo, upload, questions):
+    adapter = echo(form)
+    item = upload("questions.json", questions)
+    adapter.predict_items([item])
+    asked = [("first", "And again"), ("first", "Hello"), ("second", "Grüß Gott")]
+    assert texts_on(item) == asked
+    for annotation in answers_on(item):
+        assert annotation["metadata"]["user"]["annotation_type"] == "prediction"
+        for place in ("user", "system"):
+            model = {"name": "tiny", "model_id": adapter.model_entity.id, "confidence": 0.5}
+            assert annotation["metadata"][place]["model"] == model
+    adapter.predict_items([item])
+    assert texts_on(item) == asked, "the new in place of the old"
+    [collected] = adapter.predict([adapter.prepare_item_func(item)])
+    assert [annotation.coordinates for annotation in collected] == ["Hello", "And again", "Grüß Gott"]
+
+
+def test_an_annotation_without_a_confidence_is_stored_without_one(echo, upload, questions):
+    item = upload("questions.json", questions)
+    echo("plain").predict_items([item])
+    assert texts_on(item) == [("first", "No confidence.")]
+    assert "confidence" not in answers_on(item)[0]["metadata"]["user"]["model"]
+
+
+@pytest.mark.parametrize(
+    ("form", "says"), [("labels", "no text: return dl.FreeText"), ("prompts", "give it as prompt_id")]
+)
+def test_an_annotation_that_is_no_answer_is_listed(form, says, echo, upload, questions):
+    item = upload("questions.json", questions)
+    with pytest.raises(PredictionError, match=says):
+        echo(form).predict_items([item])
+    assert answers_on(item) == []
+
+
+def test_what_is_no_annotation_costs_no_other_item_its_answers(user_models, questions):
+    (user_models / "echo.py").write_text(ECHO)
+    adapter = models.load("echo", {"form": "odd"})
+    batch = [{"prompts": {key: {}}} for key in ("texts", "nothing", "numbers")]
+    answers, failures = predict_each(adapter, [*batch, questions], "echo")
+    assert [len(found) for found in answers] == [0, 0, 0, 3]
+    assert [failure.position for failure in failures] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

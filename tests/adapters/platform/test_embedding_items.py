@@ -1,5 +1,6 @@
 """Embedding on the platform, with the real SDK against a local platform over HTTP."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,29 @@ def test_no_text_is_logged_above_debug(adapter, upload, messages, caplog):
 
 def test_a_text_item_of_json_is_a_text():
     assert read_text("1", b'\xef\xbb\xbf{"a": 1}') == Text("1", '{"a": 1}', "document")
+
+
+def test_a_trace_is_a_query_of_its_last_question():
+    messages = [("user", "Hi"), ("assistant", "Hello"), ("user", "And again"), ("assistant", "Well")]
+    trace = {"metadata": {"dltype": "llm_trace"}}
+    trace["messages"] = [{"role": role, "content": content} for role, content in messages]
+    assert read_text("1", json.dumps(trace).encode()) == Text("1", "And again", "query")
+    with pytest.raises(PromptError, match="it has no text"):
+        read_text("1", json.dumps({**trace, "messages": []}).encode())
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 100_000 + "]" * 100_000])
+def test_a_prompt_item_that_nobody_can_read_is_not_embedded_as_a_text(value: str):
+    content = f'{{"prompts": {{"1": {{"1": {{"value": "Hi"}}}}}}, "x": {value}}}'
+    with pytest.raises(PromptError, match="its JSON cannot be read"):
+        read_text("1", content.encode())
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": "2"}, {"batch_size": -1}, {"upload_features": "false"}])
+def test_a_setting_that_cannot_be_is_named(adapter, upload, wrong: dict):
+    [(key, value)] = wrong.items()
+    with pytest.raises(ConfigurationError, match=f"{key} is {value!r}: set it to"):
+        adapter(**wrong).embed_items([upload("text.txt", b"A cat.")])
 
 
 def test_an_image_alone_is_no_query():

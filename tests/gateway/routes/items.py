@@ -35,12 +35,16 @@ def _shebang(content: bytes) -> Record | None:
     return None
 
 
+def _mimetype(item: Record) -> str:
+    return mimetypes.guess_type(item["name"])[0] or "application/octet-stream"
+
+
 def _write(request: web.Request, item: Record, content: bytes) -> None:
     """Make `content` the bytes of the item and let its system metadata say so."""
     request.app[STORE].blob(item).write_bytes(content)
     system = item["metadata"].setdefault("system", {})
     system.pop("shebang", None)
-    mimetype = mimetypes.guess_type(item["name"])[0] or "application/octet-stream"
+    mimetype = _mimetype(item)
     system.update(size=len(content), mimetype=mimetype, originalname=item["name"])
     if mimetype == "application/json" and (shebang := _shebang(content)) is not None:
         system["shebang"] = shebang
@@ -91,7 +95,7 @@ async def stream(request: web.Request) -> web.Response:
     content = request.app[STORE].blob(item).read_bytes()
     start = re.match(r"bytes=(\d+)-$", request.headers.get("Range", ""))
     body = content[int(start[1]) :] if start else content
-    return web.Response(body=body, content_type=item["metadata"]["system"]["mimetype"])
+    return web.Response(body=body, content_type=_mimetype(item))  # Its metadata may say anything by now.
 
 
 @routes.patch("/items/{id}")
