@@ -178,7 +178,7 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
             filters = dl.Filters(custom_filter=filters) if filters else dl.Filters()
         query = filters.prepare()
         items = (
-            Seen.of(item)
+            Seen.of(item, dataset.id)
             for page in remote.pages(dataset.id, query)
             for item in page
             if item.get("type") in ("file", "db_row")
