@@ -20,8 +20,10 @@ from adapters.platform.remote import Record
 from adapters.platform.reporting import Report
 from adapters.platform.storing import Seen
 from adapters.platform.streaming import Drafts
+from adapters.platform.uploads import judge
 from adapters.predicting import predict_batches, predict_each, takes_one_by_one
 from adapters.prompt_items import has_messages
+from adapters.stored import is_by
 from engine.configuration import override
 from engine.errors import ConfigurationError, Unsupported
 from engine.options import AdapterOptions
@@ -84,7 +86,7 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
         self.adapter.save(local_path)
 
     def prepare_item_func(self, item: dl.Item) -> dict[str, Any] | Failure:
-        """The item's JSON with its id, file name and (for messages) its annotations.
+        """The item's JSON with its id, file name and (for messages) this model's answers.
 
         What cannot be read is returned, not raised: it costs no other item its answer.
         """
@@ -95,7 +97,9 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
                 return prompts
             prepared = {**prompts, "id": item.id, "filename": item.filename}
             if has_messages(prompts):
-                prepared["annotations"] = [annotation.to_json() for annotation in item.annotations.list()]
+                annotations = (annotation.to_json() for annotation in item.annotations.list())
+                mine = [one for one in annotations if is_by(one, self.model_entity.name)]
+                prepared["annotations"] = judge(mine).standing
         except Exception as error:
             return Failure(0, item.id, None, f"it could not be read ({type(error).__name__}: {error})")
         return prepared

@@ -14,7 +14,8 @@ from adapters.platform import settling, storing
 from adapters.platform.reading import AnswersOf, prepare, unanswered
 from adapters.platform.remote import Record, RemoteError
 from adapters.platform.storing import Seen, Stored
-from adapters.platform.uploads import judge, key_of
+from adapters.platform.uploads import judge
+from adapters.stored import prompt_of
 
 # Requests at a time, of those that read and of those that write.
 CONNECTIONS = 16
@@ -127,9 +128,11 @@ class Flow:
         # Half a conversation would replace a whole one that an earlier run has stored under its key.
         left = {failure.key for failure in failures}
         if self._resume:
-            left |= judge(seen.answers).standing.keys()
+            left |= judge(seen.answers).answered
         self._fail(Failure(0, seen.id, failure.key, failure.reason) for failure in failures)
-        self._writers.submit(self._store, seen, [answer for answer in answers if key_of(answer) not in left])
+        self._writers.submit(
+            self._store, seen, [answer for answer in answers if prompt_of(answer) not in left]
+        )
 
     def _feed(self, items: Iterator[Any]) -> None:
         """Looks at items and has them read, as long as there is room for more."""

@@ -54,7 +54,7 @@ def prepare(seen: Seen, answers: Future[AnswersOf], model_name: str) -> dict[str
     seen.digest = digest(content)
     prepared = {**prompts, "id": seen.id, "filename": seen.filename}
     if has_messages(prompts):
-        prepared["annotations"] = [one for found in judge(seen.answers).standing.values() for one in found]
+        prepared["annotations"] = judge(seen.answers).standing
     return prepared
 
 
@@ -67,11 +67,11 @@ def _answers(seen: Seen, answers: Future[AnswersOf], model_name: str) -> list[Re
 
 
 def unanswered(item: dict[str, Any], answers: list[Record], model_name: str) -> dict[str, Any] | None:
-    """The item with the prompts that have no standing answer; None where all have one.
+    """The item with the prompts that have no answer that stands; None where all have one.
 
     Messages, and a trace, are one conversation: all of them stay while one is open.
     """
-    there = judge(answers).standing.keys()
+    there = judge(answers).answered
     if not there:
         return item
     try:

@@ -193,12 +193,14 @@ def remove(dataset_id: str, annotation_ids: Sequence[str]) -> None:
     """Removes annotations by their ids.
 
     Raises:
-        RemoteError: as `ask`.
+        RemoteError: as `ask`; or they are still there.
     """
     for start in range(0, len(annotation_ids), PAGE):
         ids = list(annotation_ids[start : start + PAGE])
-        body = {"resource": "annotations", "filter": {"$and": [{"id": {"$in": ids}}]}, "delete": True}
-        ask("POST", f"/datasets/{dataset_id}/query", body, read=_done)
+        named: Record = {"resource": "annotations", "filter": {"$and": [{"id": {"$in": ids}}]}}
+        said = ask("POST", f"/datasets/{dataset_id}/query", {**named, "delete": True}, read=_if_any)
+        if said is None and any(pages(dataset_id, named)):
+            raise RemoteError("the platform said nothing, and they are still there")
 
 
 def _record(response: BaseHTTPResponse) -> Record:
@@ -233,9 +235,8 @@ def _count(response: BaseHTTPResponse) -> int:
     return total
 
 
-def _done(response: BaseHTTPResponse) -> None:
-    if response.data:  # What it says is not documented, nor that it says anything.
-        response.json()
+def _if_any(response: BaseHTTPResponse) -> Any:
+    return response.json() if response.data else None
 
 
 class _Login:

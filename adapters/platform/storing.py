@@ -12,7 +12,8 @@ from typing import Any
 
 from adapters.platform import remote, uploads
 from adapters.platform.remote import Record, RemoteError
-from adapters.platform.uploads import UNMARKED, Upload, at
+from adapters.platform.uploads import UNMARKED, Upload
+from adapters.stored import is_by, prompt_of, size_of, text_at
 
 # Annotations of one request.
 BATCH = 100
@@ -38,13 +39,14 @@ class Seen:
     @classmethod
     def of(cls, item: Record, dataset_id: str) -> "Seen":
         """Takes the record of an item of a dataset."""
-        name, updated = str(item.get("filename") or ""), str(item.get("updatedAt") or "")
-        return cls(item["id"], dataset_id, name, _size(item.get("metadata")), updated)
+        filename, updated_at = text_at(item, "filename") or "", text_at(item, "updatedAt") or ""
+        return cls(item["id"], dataset_id, filename, size_of(item), updated_at)
 
     @classmethod
     def of_entity(cls, item: Any) -> "Seen":
         """Takes the SDK's entity of an item."""
-        return cls(item.id, item.dataset_id, item.filename, _size(item.metadata), item.updated_at or "")
+        size = size_of({"metadata": item.metadata})
+        return cls(item.id, item.dataset_id, item.filename, size, item.updated_at or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,29 +87,21 @@ def answers_of(dataset_id: str, item_ids: Sequence[str], model_name: str) -> dic
     found: dict[str, list[Record]] = defaultdict(list)
     for page in remote.pages(dataset_id, {"resource": "annotations", "filter": condition}):
         for annotation in page:
-            if is_of(annotation, model_name):  # In a filter, a * in the name stands for anything.
+            if is_by(annotation, model_name):  # In a filter, a * in the name stands for anything.
                 found[str(annotation.get("itemId"))].append(annotation)
     return found
-
-
-def is_of(annotation: Record, model_name: str) -> bool:
-    """Whether an annotation says that a model has made it."""
-    return model_name in [at(annotation, "metadata", part, "model", "name") for part in ("user", "system")]
 
 
 def store(seen: Seen, annotations: Sequence[Record]) -> Stored:
     """Sends an item's answers; what went wrong is noted, and found out by `settle`."""
     upload = uploads.following(seen.answers)
     marked = uploads.marked(annotations, upload)
-    stored = Stored(seen, upload, frozenset(str(uploads.key_of(one)) for one in annotations))
+    stored = Stored(
+        seen, upload, frozenset(key for one in annotations if (key := prompt_of(one)) is not None)
+    )
     try:
         for start in range(0, len(marked), BATCH):
             stored.annotations.extend(remote.annotate(seen.id, marked[start : start + BATCH]))
     except RemoteError as error:
         return replace(stored, error=str(error))
     return stored
-
-
-def _size(metadata: Any) -> int:
-    size = at(metadata, "system", "size")
-    return size if isinstance(size, int) else 0

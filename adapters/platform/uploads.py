@@ -12,11 +12,12 @@ each run has seen of the others, and half of one that is just arriving by no run
 import secrets
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from adapters.platform.remote import Record
+from adapters.stored import mark_of, prompt_of
 
 
 class Upload(NamedTuple):
@@ -45,9 +46,14 @@ class Judged:
     surplus: list[str]
 
     @property
-    def standing(self) -> dict[str, list[Record]]:
-        """The whole answers that no later upload was to replace."""
-        return {key: answers for key, answers in self.whole.items() if key not in self.broken}
+    def answered(self) -> set[str]:
+        """The prompts with a whole answer that no later upload was to replace."""
+        return self.whole.keys() - self.broken
+
+    @property
+    def standing(self) -> list[Record]:
+        """Their answers, prompt by prompt."""
+        return [one for key, answers in self.whole.items() if key not in self.broken for one in answers]
 
     def upload_at(self, key: str) -> Upload:
         """The last whole upload to a prompt; one before any of ours where there is none."""
@@ -60,9 +66,9 @@ def judge(answers: Collection[Record]) -> Judged:
     judged = Judged({}, set(), [])
     uploads: dict[str, dict[Upload, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for one in sorted(answers, key=lambda one: str(one["id"])):
-        if _mark(one).get("draft"):
+        if mark_of(one).get("draft"):
             judged.surplus.append(one["id"])
-        elif (key := key_of(one)) is not None:
+        elif (key := prompt_of(one)) is not None:
             uploads[key][upload_of(one)].append(one)
     for key, parts in uploads.items():
         whole = max((upload for upload in parts if _is_whole(upload, parts[upload])), default=None)
@@ -71,7 +77,7 @@ def judge(answers: Collection[Record]) -> Judged:
         judged.whole[key] = _each_once(whole, parts[whole])
         if whole != max(parts):
             judged.broken.add(key)
-        there = ids_of(judged.whole[key])
+        there = set(ids_of(judged.whole[key]))
         below = [one for upload in parts if upload <= whole for one in ids_of(parts[upload])]
         judged.surplus.extend(one for one in below if one not in there)
     return judged
@@ -86,10 +92,10 @@ def following(answers: Collection[Record]) -> Upload:
 
 def marked(annotations: Sequence[Record], upload: Upload) -> list[Record]:
     """Annotations as those of an upload."""
-    counts, numbers = Counter(map(key_of, annotations)), Counter[str | None]()
+    counts, numbers = Counter(map(prompt_of, annotations)), Counter[str | None]()
     found = []
     for annotation in annotations:
-        key = key_of(annotation)
+        key = prompt_of(annotation)
         mark = {**upload._asdict(), "number": numbers[key], "of": counts[key]}
         found.append(_with(annotation, mark))
         numbers[key] += 1
@@ -102,16 +108,11 @@ def as_draft(annotation: Record) -> Record:
     return _with(annotation, {"id": secrets.token_hex(16), "number": 0, "of": 2, "draft": True})
 
 
-def key_of(annotation: Record) -> str | None:
-    """The prompt that an annotation answers."""
-    key = at(annotation, "metadata", "system", "promptId")
-    return None if key is None else str(key)
-
-
 def upload_of(annotation: Record) -> Upload:
     """The upload that an answer belongs to."""
-    mark = _mark(annotation)
-    return Upload(mark["order"], mark["id"]) if mark else UNMARKED
+    mark = mark_of(annotation)
+    order = mark.get("order")  # Without one: stored before there were orders.
+    return Upload(order if type(order) is int and order > 0 else 0, mark["id"]) if mark else UNMARKED
 
 
 def ids_of(annotations: Collection[Record]) -> list[str]:
@@ -119,39 +120,22 @@ def ids_of(annotations: Collection[Record]) -> list[str]:
     return [annotation["id"] for annotation in annotations]
 
 
-def at(value: Any, *path: str) -> Any:
-    """What lies at a path of keys in JSON, or None."""
-    for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
-
-
 def _with(annotation: Record, mark: Record) -> Record:
     metadata = annotation["metadata"]
     return {**annotation, "metadata": {**metadata, "user": {**metadata.get("user", {}), "upload": mark}}}
-
-
-def _mark(annotation: Record) -> Record:
-    """The mark of an answer, with its order; an empty one where there is none of ours."""
-    mark = at(annotation, "metadata", "user", "upload")
-    kinds = {"id": str, "number": int, "of": int}
-    if not all(isinstance(at(mark, name), kind) for name, kind in kinds.items()):
-        return {}
-    order = mark.get("order")  # Without one: stored before there were orders.
-    return {**mark, "order": order if isinstance(order, int) and order > 0 else 0}
 
 
 def _is_whole(upload: Upload, parts: Sequence[Record]) -> bool:
     """Whether each answer of an upload to a prompt is there."""
     if upload == UNMARKED:
         return True
-    of = _mark(parts[0])["of"]
-    return 0 < of == len({number for part in parts if 0 <= (number := _mark(part)["number"]) < of})
+    of = mark_of(parts[0])["of"]
+    return 0 < of == len({number for part in parts if 0 <= (number := mark_of(part)["number"]) < of})
 
 
 def _each_once(upload: Upload, parts: Sequence[Record]) -> list[Record]:
     """The answers of a whole upload to a prompt, in their order; of copies the last by id."""
     if upload == UNMARKED:  # They are in the order of their ids: nothing else is known of them.
         return list(parts)
-    numbered = {_mark(part)["number"]: part for part in parts}
+    numbered = {mark_of(part)["number"]: part for part in parts}
     return [numbered[number] for number in sorted(numbered)]
