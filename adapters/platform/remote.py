@@ -169,12 +169,12 @@ def pages(dataset_id: str, query: Record) -> Iterator[list[Record]]:
         body = {**query, "sort": {"id": "ascending"}, "page": 0, "pageSize": PAGE}
         body["filter"] = {**conditions, "$and": [*conditions.get("$and", []), *after]}
         items, more = ask("POST", f"/datasets/{dataset_id}/query", body, read=_page)
+        if items and items[-1]["id"] == last:
+            raise RemoteError("the platform lists the same page again and again")
         if items:
             yield items
         if not more:
             return
-        if items[-1]["id"] == last:
-            raise RemoteError("the platform lists the same page again and again")
         last = items[-1]["id"]
 
 
@@ -198,9 +198,13 @@ def remove(dataset_id: str, annotation_ids: Sequence[str]) -> None:
     for start in range(0, len(annotation_ids), PAGE):
         ids = list(annotation_ids[start : start + PAGE])
         named: Record = {"resource": "annotations", "filter": {"$and": [{"id": {"$in": ids}}]}}
-        said = ask("POST", f"/datasets/{dataset_id}/query", {**named, "delete": True}, read=_if_any)
-        if said is None and any(pages(dataset_id, named)):
-            raise RemoteError("the platform said nothing, and they are still there")
+        for _ in range(TRIES):
+            said = ask("POST", f"/datasets/{dataset_id}/query", {**named, "delete": True}, read=_if_any)
+            # What the platform says to this is not documented, nor that it says anything.
+            if isinstance(said, dict) or not any(pages(dataset_id, named)):
+                break
+        else:
+            raise RemoteError("they are still there, however often they are removed")
 
 
 def _record(response: BaseHTTPResponse) -> Record:

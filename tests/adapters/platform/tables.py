@@ -1,4 +1,4 @@
-"""The requests of a run, answered from the local platform's tables without HTTP: thousands a second, in any order."""
+"""The requests of a run, answered from the local platform's tables, without HTTP."""
 
 import json
 from collections.abc import Callable

@@ -1,14 +1,11 @@
-"""Whoever looks last decides alike: two runs at once, killed at any request, then resumed; and no clock is asked."""
+"""Whoever looks last decides alike: runs at once, killed at any request, then resumed; no clock is asked."""
 
 import contextlib
 import itertools
 import random
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextvars import ContextVar, copy_context
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -23,6 +20,7 @@ from adapters.dataloop import ModelAdapter
 from adapters.hugging import HuggingAdapter
 from adapters.platform import flow, remote, settling, storing, streaming, uploads
 from tests.adapters.platform.tables import Tables
+from tests.adapters.platform.turns import RUN, Inheriting, Inline, Run
 from tests.fakes import FakeEngine
 from tests.gateway import store
 
@@ -35,113 +33,14 @@ QUESTIONS = {
 }
 
 
-class Killed(BaseException):
-    """The process has ended; nothing of it takes place any more."""
-
-
-class Inline:
-    """An executor whose calls take place where they are submitted: a run makes one request at a time."""
-
-    def __init__(self, workers: int) -> None:
-        pass
-
-    def __enter__(self) -> "Inline":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def submit(self, function: Callable, *arguments: Any) -> Future:
-        future: Future = Future()
-        try:
-            future.set_result(function(*arguments))
-        except BaseException as error:
-            future.set_exception(error)
-        return future
-
-    def shutdown(self, **_: object) -> None:
-        pass
-
-
-class Inheriting(threading.Thread):
-    """A thread that belongs to the run that has started it."""
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self._of_its_run = copy_context()
-
-    def run(self) -> None:
-        with contextlib.suppress(Killed):
-            self._of_its_run.run(super().run)
-
-
-RUN: ContextVar["Run"] = ContextVar("RUN")
-
-
-@dataclass
-class Run:
-    """A run whose requests take place one by one, when they are let.
-
-    Attributes:
-        resume, stream: its options.
-        dies: the number of the request at which it is killed, and whether that has taken effect.
-    """
-
-    resume: bool
-    stream: bool
-    dies: tuple[int, bool] | None
-    killed: bool = False
-    made: int = 0
-    error: BaseException | None = None
-    thread: threading.Thread = field(init=False)
-    arrived: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-    let: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-
-    def start(self, work: Callable[[], None]) -> None:
-        def body() -> None:
-            RUN.set(self)
-            try:
-                work()
-            except BaseException as error:
-                self.error = error
-            self.made = -1
-            self.arrived.release()
-
-        self.thread = threading.Thread(target=body, daemon=True)
-        self.thread.start()
-        self.arrived.acquire()
-
-    @property
-    def ended(self) -> bool:
-        return self.made < 0
-
-    def go_on(self) -> None:
-        """Lets its next request take place, and waits for the one after."""
-        self.let.release()
-        self.arrived.acquire()
-
-    def request(self, ask: Callable[[], Any]) -> Any:
-        if self.killed:
-            raise Killed
-        self.arrived.release()
-        self.let.acquire()
-        if self.dies == (self.made, False):
-            self.killed = True
-            raise Killed
-        answer = ask()
-        if self.dies == (self.made, True):
-            self.killed = True
-            raise Killed
-        self.made += 1
-        return answer
-
-
 def adapter(text: str) -> ModelAdapter:
     hugging = HuggingAdapter({"model_name": "tiny", "stream_interval": 0.0})
     hugging._engine = FakeEngine(lambda request: text)
     adapter = ModelAdapter()
     adapter.adapter = hugging
-    adapter._model_entity = dl.Model.from_json({"id": "1", "name": "tiny", "configuration": {}}, dl.client_api)
+    adapter._model_entity = dl.Model.from_json(
+        {"id": "1", "name": "tiny", "configuration": {}}, dl.client_api
+    )
     return adapter
 
 
@@ -198,9 +97,11 @@ def answer(tables: Tables, text: str, **options: Any) -> None:
 
 
 def interleave(tables: Tables, runs: list[Run], turns: Iterator[int]) -> None:
-    """Lets the runs make their requests in these turns; no prompt may lose its last whole answer on the way."""
+    """Lets runs make their requests in these turns; no prompt may lose its last whole answer on the way."""
     for number, run in enumerate(runs):
-        run.start(lambda text=f"run {number}", run=run: answer(tables, text, resume=run.resume, stream=run.stream))
+        run.start(
+            lambda text=f"run {number}", run=run: answer(tables, text, resume=run.resume, stream=run.stream)
+        )
     there = whole(tables)
     while alive := [run for run in runs if not run.ended]:
         alive[next(turns) % len(alive)].go_on()
