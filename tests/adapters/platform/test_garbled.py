@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from urllib3 import Timeout
 
 from adapters.dataloop import PredictionError
 from adapters.platform import remote
@@ -134,3 +135,15 @@ def test_a_token_that_is_always_refused_is_a_plain_error(adapter, upload, questi
         adapter.predict_items([item])
     assert listed(raised) == [item.id]
     assert fault.seen == 2
+
+
+@pytest.mark.parametrize("name", ["look before", "content"])
+def test_a_body_shorter_than_it_says_is_asked_for_again(
+    adapter, upload, questions, gateway, monkeypatch, name
+):
+    monkeypatch.setattr(remote, "TIMEOUT", Timeout(connect=10, read=0.2))
+    item = upload("questions.json", questions)
+    longer = {"Content-Length": "100000"}
+    gateway.fail(**REQUESTS[name], when="after", status=200, garble=lambda body: body, headers=longer)
+    adapter.predict_items([item])
+    assert texts_on(item) == ANSWERS
