@@ -20,6 +20,7 @@ from adapters.platform.remote import Record
 from adapters.platform.reporting import Report
 from adapters.platform.storing import Seen, answers_of
 from adapters.platform.streaming import Drafts
+from adapters.platform.uploads import judge
 from adapters.predicting import predict_batches, predict_each, takes_one_by_one
 from adapters.prompt_items import has_messages
 from engine.configuration import override
@@ -97,7 +98,7 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
             if has_messages(prompts):
                 # Nor its annotations, which have to have the shape that it expects.
                 found = answers_of(item.dataset_id, [item.id], self.model_entity.name)
-                prepared["annotations"] = found.get(item.id, [])
+                prepared["annotations"] = judge(found.get(item.id, [])).standing
         except Exception as error:
             return Failure(0, item.id, None, f"it could not be read ({type(error).__name__}: {error})")
         return prepared
@@ -180,7 +181,7 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
             filters = dl.Filters(custom_filter=filters) if filters else dl.Filters()
         query = filters.prepare()
         items = (
-            Seen.of(item)
+            Seen.of(item, dataset.id)
             for page in remote.pages(dataset.id, query)
             for item in page
             if item.get("type") in ("file", "db_row")

@@ -97,14 +97,17 @@ def prompt_item(number: int) -> dict[str, Any]:
 
 
 @contextmanager
-def platform(latency: float = 0.0, faults: float = 0.0) -> Iterator[None]:
+def platform(latency: float = 0.0, faults: float = 0.0, clock: float = 0.0) -> Iterator[None]:
     """A local platform in a process of its own, with the SDK logged in to it.
 
     Args:
         latency: seconds that each request waits.
         faults: the share of requests that fail.
+        clock: seconds by which each of its dates may be off.
     """
-    command = [sys.executable, "-m", "tests.gateway", f"--latency={latency}", f"--faults={faults}"]
+    dials = {"latency": latency, "faults": faults, "clock": clock}
+    options = [f"--{name}={value}" for name, value in dials.items()]
+    command = [sys.executable, "-m", "tests.gateway", *options]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         assert process.stdout is not None
         process.stdout.readline()

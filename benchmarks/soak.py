@@ -1,11 +1,13 @@
 """`python -m benchmarks.soak`: a long run over a platform that fails now and then, and its memory.
 
-The model is a stand-in that answers at once: what is measured is the way of the items.
+Then runs over a few items, two at once, each killed at a random moment, and one that resumes them. The model
+is a stand-in that answers at once: what is measured is the way of the items.
 """
 
 import argparse
 import json
 import os
+import random
 import tempfile
 import threading
 import time
@@ -22,6 +24,8 @@ ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs" / "memory.svg"
 # Seconds between two looks at the memory.
 INTERVAL = 0.25
+# More are no other case.
+KILLED_ITEMS = 2000
 
 
 @dataclass(slots=True)
@@ -80,6 +84,40 @@ def run(items: int, faults: float) -> tuple[Memory, int]:
                 listed = {failure.item for failure in error.failures}
         check(dataset, listed, items)
     return memory, len(listed)
+
+
+def killed(items: int, kills: int, seed: int = 0) -> int:
+    """Kills so many runs over the same items, two at once, on a platform whose clock is up to 2 s off.
+
+    Returns:
+        How many items had not one whole answer to each question before a last run resumed.
+
+    Raises:
+        AssertionError: an item has not afterwards.
+    """
+    from benchmarks import killing, platform
+
+    with platform.platform(latency=0.01, clock=2.0):
+        dataset = uploaded(items)
+        killing.run(dataset.id, kills, longest=0.5 + items / 200, chance=random.Random(seed))
+        left = len(torn(dataset))
+        killing.adapter("resumed").predict_dataset(dataset, resume=True)
+        still = torn(dataset)
+    assert not still, f"{len(still)} items have not one whole answer to each question: {sorted(still)[:5]}"
+    return left
+
+
+def torn(dataset: "dl.Dataset") -> set[str]:
+    """Items that have not just the two answers of one upload."""
+    found: dict[str, list[tuple[str, int]]] = {item["id"]: [] for item in everything(dataset, "items")}
+    for annotation in everything(dataset, "annotations"):
+        mark = annotation["metadata"]["user"]["upload"]
+        found[annotation["itemId"]].append((mark["id"], mark["number"]))
+    return {
+        item
+        for item, parts in found.items()
+        if sorted(number for _, number in parts) != [0, 1] or len({upload for upload, _ in parts}) != 1
+    }
 
 
 def uploaded(items: int) -> "dl.Dataset":
@@ -166,16 +204,21 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description="A long run with faults.")
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--faults", type=float, default=0.01, help="share of the requests that fail")
+    parser.add_argument("--kills", type=int, default=20, help="runs that are killed, of those two at once")
     arguments = parser.parse_args(words)
     with tempfile.TemporaryDirectory() as folder:
         # Read at import.
         os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": folder, "DATALOOP_PATH": folder}
         memory, listed = run(arguments.items, arguments.faults)
+        few = min(arguments.items, KILLED_ITEMS)
+        left = killed(few, arguments.kills)
     seconds, last = memory.megabytes[-1]
     title = f"{arguments.items:,} items, {arguments.faults:.0%} of the requests fail: memory of the process"
     print(f"{arguments.items - listed} items answered once, {listed} listed, in {seconds:.0f} s")
     half = memory.megabytes[len(memory.megabytes) // 2][1]
     print(f"memory: {half:.0f} MB half-way, {last:.0f} MB at the end")
+    print(f"{few} items, {arguments.kills} runs killed, two at once: {left} items had not each answer once;")
+    print("after another run had resumed them, all had")
     if arguments.items >= 20_000:
         PICTURE.write_text(picture(memory, title))
         print(f"drawn in {PICTURE.relative_to(ROOT)}")

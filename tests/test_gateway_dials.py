@@ -8,11 +8,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from tests.gateway import Gateway
+from tests.gateway import Gateway, store
 
 
 def ask(gateway, path, token=None, method="GET"):
@@ -126,6 +127,21 @@ def test_headers_of_a_failure(gateway):
         urllib.request.urlopen(gateway.url)
     assert caught.value.code == 401  # an unknown user cannot trip a fault
     assert ask(gateway, "/projects")[0] == 429
+
+
+@pytest.mark.parametrize(("when", "body"), [("before", b"<>"), ("after", b"<{}>")])
+def test_a_garbled_answer(gateway, dataset, when, body):
+    gateway.fail("DELETE", when=when, status=200, garble=lambda answer: b"<" + answer + b">")
+    request = urllib.request.Request(f"{gateway.url}/datasets/{dataset.id}", method="DELETE")
+    request.add_header("Authorization", f"Bearer {gateway.token()}")
+    with urllib.request.urlopen(request) as response:
+        assert (response.status, response.read()) == (200, body)
+
+
+def test_a_clock_that_is_off(monkeypatch):
+    monkeypatch.setattr(store, "unsteady", 1000.0)
+    dates = [datetime.fromisoformat(store.now()) for _ in range(20)]
+    assert dates != sorted(dates)
 
 
 def test_a_stopped_gateway_leaves_nothing_behind():

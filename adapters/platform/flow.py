@@ -14,7 +14,8 @@ from adapters.platform import settling, storing
 from adapters.platform.reading import AnswersOf, prepare, unanswered
 from adapters.platform.remote import Record, RemoteError
 from adapters.platform.storing import Seen, Stored
-from adapters.platform.streaming import discard
+from adapters.platform.uploads import judge
+from adapters.stored import prompt_of
 
 # Requests at a time, of those that read and of those that write.
 CONNECTIONS = 16
@@ -115,7 +116,7 @@ class Flow:
             if isinstance(prepared, Failure):
                 self._end(seen, [prepared])
             elif prepared is None:
-                self._writers.submit(self._leave, seen)
+                self._writers.submit(self._store, seen, [])
             else:
                 self._open[position] = seen
                 position += 1
@@ -127,15 +128,11 @@ class Flow:
         # Half a conversation would replace a whole one that an earlier run has stored under its key.
         left = {failure.key for failure in failures}
         if self._resume:
-            left |= storing.answered(seen.answers)
-        kept = [answer for answer in answers if storing.key_of(answer) not in left]
-        failed = [Failure(0, seen.id, failure.key, failure.reason) for failure in failures]
-        if kept:
-            self._fail(failed)
-            self._writers.submit(self._store, seen, kept)
-        else:
-            self._writers.submit(self._discard, seen)
-            self._end(seen, failed)
+            left |= judge(seen.answers).answered
+        self._fail(Failure(0, seen.id, failure.key, failure.reason) for failure in failures)
+        self._writers.submit(
+            self._store, seen, [answer for answer in answers if prompt_of(answer) not in left]
+        )
 
     def _feed(self, items: Iterator[Any]) -> None:
         """Looks at items and has them read, as long as there is room for more."""
@@ -195,29 +192,20 @@ class Flow:
         """The item at a position, while it is being answered."""
         return self._open[position]
 
-    def _discard(self, seen: Seen) -> None:
-        """Removes what grew and has come to nothing."""
-        discard(self._drafts(seen.id))
-
     def _store(self, seen: Seen, answers: Answers) -> None:
-        """Sends an item's answers, and settles those of many items together."""
+        """Sends an item's answers, if it has any; what is then on it is settled together with many others."""
+        stored = Stored(seen)
         drafts = self._drafts(seen.id)
         try:
-            stored = replace(storing.store(seen, self._annotate(answers)), drafts=drafts)
+            if answers:
+                stored = storing.store(seen, self._annotate(answers))
         except Exception as error:
-            discard(drafts)
             reason = f"its answers could not be stored ({type(error).__name__}: {error})"
-            self._end(seen, [Failure(0, seen.id, None, reason)])
-            return
+            self._fail([Failure(0, seen.id, None, reason)])
         self._room.release()
-        self._to_settle(stored)
-
-    def _leave(self, seen: Seen) -> None:
-        """An item that has all its answers; a run that was killed may have left too many there."""
-        keys = storing.answered(seen.answers)
-        self._room.release()
-        if storing.replaced(seen.answers, keys):
-            self._to_settle(Stored(seen, "", frozenset(keys)))
+        # Nothing may have been sent, and yet a run that was killed have left something there.
+        if stored.keys or drafts or judge(seen.answers).surplus:
+            self._to_settle(replace(stored, drafts=drafts))
         else:
             self._ended(seen.id, [])
 

@@ -7,7 +7,8 @@ from typing import Any
 from adapters.failures import Failure
 from adapters.platform import remote
 from adapters.platform.remote import Record, RemoteError
-from adapters.platform.storing import Seen, answered, answers_of, digest, whole
+from adapters.platform.storing import Seen, answers_of, digest
+from adapters.platform.uploads import judge
 from adapters.prompt_items import has_messages, read
 from adapters.traces import is_trace
 from engine.errors import PromptError
@@ -40,7 +41,7 @@ def prepare(seen: Seen, answers: Future[AnswersOf], model_name: str) -> dict[str
         reason = f"it has {seen.size / 2**20:.0f} MB, a prompt item has at most {MAX_BYTES >> 20}"
         return Failure(0, seen.id, None, reason)
     try:
-        content = remote.content(seen.id)
+        content = remote.sized_content(seen.id, seen.size)
     except RemoteError as error:
         return Failure(0, seen.id, None, f"it could not be downloaded ({error}): look at it and run again")
     prompts = parsed(seen.id, content)
@@ -53,7 +54,7 @@ def prepare(seen: Seen, answers: Future[AnswersOf], model_name: str) -> dict[str
     seen.digest = digest(content)
     prepared = {**prompts, "id": seen.id, "filename": seen.filename}
     if has_messages(prompts):
-        prepared["annotations"] = whole(seen.answers)
+        prepared["annotations"] = judge(seen.answers).standing
     return prepared
 
 
@@ -66,11 +67,11 @@ def _answers(seen: Seen, answers: Future[AnswersOf], model_name: str) -> list[Re
 
 
 def unanswered(item: dict[str, Any], answers: list[Record], model_name: str) -> dict[str, Any] | None:
-    """The item with the prompts that have no complete answer yet; None where all have one.
+    """The item with the prompts that have no answer that stands; None where all have one.
 
     Messages, and a trace, are one conversation: all of them stay while one is open.
     """
-    there = answered(answers)
+    there = judge(answers).answered
     if not there:
         return item
     try:

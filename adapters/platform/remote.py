@@ -10,7 +10,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -47,9 +47,17 @@ class Refused(RemoteError):
 
 
 def ask(
-    method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
-) -> BaseHTTPResponse:
+    method: str,
+    path: str,
+    body: Any = None,
+    headers: Mapping[str, str] | None = None,
+    read: Callable[[BaseHTTPResponse], Any] = lambda response: response,
+) -> Any:
     """The platform's answer to a request, sent again with growing pauses where that can help.
+
+    Args:
+        read: makes of a response what is returned. One on which it raises a ValueError is no answer of the
+            platform: a proxy's page, or half of what was sent.
 
     Raises:
         Refused: it is refused for good.
@@ -59,8 +67,10 @@ def ask(
     pool = _pool(base, dl.client_api.verify)
     data = None if body is None else json.dumps(body).encode()
     reason = ""
+    renewed = False
     for attempt in range(TRIES):
-        sent = {**_JSON, **(headers or {}), **_login.headers()}
+        login = _login.headers()
+        sent = {**_JSON, **(headers or {}), **login}
         pause = PAUSE * 2**attempt * random.uniform(0.5, 1)  # noqa: S311
         try:
             response = pool.request(
@@ -70,9 +80,18 @@ def ask(
             reason = f"no answer: {type(error).__name__}"
         else:
             if response.status < 300:
-                return response
-            reason = f"{response.status}: {_message(response)}"
-            if response.status < 500 and response.status not in (408, 429):
+                try:
+                    return read(response)
+                except (ValueError, RecursionError) as error:
+                    reason = f"{response.status}, but its body cannot be read ({type(error).__name__})"
+            else:
+                reason = f"{response.status}: {_message(response)}"
+            if response.status == 401:
+                if renewed:
+                    raise RemoteError(f"{reason}: log in again")
+                renewed = True
+                _login.renew(login)
+            elif 300 <= response.status < 500 and response.status not in (408, 429):
                 raise Refused(reason)
             pause = max(pause, _asked_pause(response))
         if attempt + 1 < TRIES:
@@ -86,7 +105,7 @@ def record(item_id: str) -> Record:
     Raises:
         RemoteError: as `ask`.
     """
-    found: Record = ask("GET", f"/items/{item_id}").json()
+    found: Record = ask("GET", f"/items/{item_id}", read=_record)
     return found
 
 
@@ -96,7 +115,43 @@ def content(item_id: str) -> bytes:
     Raises:
         RemoteError: as `ask`.
     """
-    return ask("GET", f"/items/{item_id}/stream", headers={"x-dl-sanitize": "0"}).data
+    found: bytes = ask("GET", f"/items/{item_id}/stream", headers={"x-dl-sanitize": "0"}).data
+    return found
+
+
+def sized_content(item_id: str, size: int) -> bytes:
+    """The bytes of an item that is said to have so many; 0 where that is not known.
+
+    Others are a proxy's page, or a part, or the item has changed: they are asked for until the same come
+    twice.
+
+    Raises:
+        RemoteError: as `ask`; or they are others each time.
+    """
+    before = None
+    for _ in range(TRIES):
+        found = content(item_id)
+        if not size or len(found) == size or found == before:
+            return found
+        before = found
+    raise RemoteError(f"it should have {size} bytes, and has others each time")
+
+
+def annotate(item_id: str, annotations: Sequence[Record]) -> list[Record]:
+    """Stores annotations on an item, and returns them as the platform has them.
+
+    Raises:
+        RemoteError: as `ask`; some of them may be there, or all of them twice.
+    """
+
+    def stored(response: BaseHTTPResponse) -> list[Record]:
+        found = _records(response.json())
+        if len(found) != len(annotations):
+            raise ValueError("other annotations than were sent")
+        return found
+
+    found: list[Record] = ask("POST", f"/items/{item_id}/annotations", list(annotations), read=stored)
+    return found
 
 
 def pages(dataset_id: str, query: Record) -> Iterator[list[Record]]:
@@ -106,19 +161,22 @@ def pages(dataset_id: str, query: Record) -> Iterator[list[Record]]:
     the records meanwhile shifts none of the others.
 
     Raises:
-        RemoteError: as `ask`.
+        RemoteError: as `ask`; or the pages do not go on.
     """
     conditions = query.get("filter") or {}
-    last: list[Record] = []
+    last: str | None = None
     while True:
+        after = [] if last is None else [{"id": {"$gt": last}}]
         body = {**query, "sort": {"id": "ascending"}, "page": 0, "pageSize": PAGE}
-        body["filter"] = {**conditions, "$and": [*conditions.get("$and", []), *last]}
-        found = ask("POST", f"/datasets/{dataset_id}/query", body).json()
-        if found["items"]:
-            yield found["items"]
-        if not found["hasNextPage"]:
+        body["filter"] = {**conditions, "$and": [*conditions.get("$and", []), *after]}
+        items, more = ask("POST", f"/datasets/{dataset_id}/query", body, read=_page)
+        if items and items[-1]["id"] == last:
+            raise RemoteError("the platform lists the same page again and again")
+        if items:
+            yield items
+        if not more:
             return
-        last = [{"id": {"$gt": found["items"][-1]["id"]}}]
+        last = items[-1]["id"]
 
 
 def count(dataset_id: str, query: Record) -> int:
@@ -128,19 +186,62 @@ def count(dataset_id: str, query: Record) -> int:
         RemoteError: as `ask`.
     """
     body = {**query, "page": 0, "pageSize": 0}
-    return int(ask("POST", f"/datasets/{dataset_id}/query", body).json()["totalItemsCount"])
+    found: int = ask("POST", f"/datasets/{dataset_id}/query", body, read=_count)
+    return found
 
 
 def remove(dataset_id: str, annotation_ids: Sequence[str]) -> None:
     """Removes annotations by their ids.
 
     Raises:
-        RemoteError: as `ask`.
+        RemoteError: as `ask`; or they are still there.
     """
     for start in range(0, len(annotation_ids), PAGE):
         ids = list(annotation_ids[start : start + PAGE])
-        body = {"resource": "annotations", "filter": {"$and": [{"id": {"$in": ids}}]}, "delete": True}
-        ask("POST", f"/datasets/{dataset_id}/query", body)
+        named: Record = {"resource": "annotations", "filter": {"$and": [{"id": {"$in": ids}}]}}
+        for _ in range(TRIES):
+            said = ask("POST", f"/datasets/{dataset_id}/query", {**named, "delete": True}, read=_if_any)
+            # What the platform says to this is not documented, nor that it says anything.
+            if isinstance(said, dict) or not any(pages(dataset_id, named)):
+                break
+        else:
+            raise RemoteError("they are still there, however often they are removed")
+
+
+def _record(response: BaseHTTPResponse) -> Record:
+    return _records([response.json()])[0]
+
+
+def _records(found: Any) -> list[Record]:
+    if not isinstance(found, list):
+        raise ValueError("no list")
+    if not all(isinstance(one, dict) and isinstance(one.get("id"), str) for one in found):
+        raise ValueError("something without an id")
+    return found
+
+
+def _page(response: BaseHTTPResponse) -> tuple[list[Record], bool]:
+    """The records of a page, and whether there are more."""
+    page = response.json()
+    more = page.get("hasNextPage") if isinstance(page, dict) else None
+    if not isinstance(more, bool):
+        raise ValueError("no page")
+    items = _records(page.get("items"))
+    if more and not items:
+        raise ValueError("an empty page before others")
+    return items, more
+
+
+def _count(response: BaseHTTPResponse) -> int:
+    page = response.json()
+    total = page.get("totalItemsCount") if isinstance(page, dict) else None
+    if not isinstance(total, int):
+        raise ValueError("no count")
+    return total
+
+
+def _if_any(response: BaseHTTPResponse) -> Any:
+    return response.json() if response.data else None
 
 
 class _Login:
@@ -161,7 +262,16 @@ class _Login:
                 if dl.client_api.token_expired():
                     raise RemoteError("the token has expired and cannot be renewed: log in again")
                 self._next = time.monotonic() + TOKEN_CHECK
-            return {**dl.client_api.default_headers, **dl.client_api.auth}
+            return self._headers()
+
+    def renew(self, refused: Mapping[str, str]) -> None:
+        """Has the token renewed, if it can be and is still the one that was refused."""
+        with self._lock:
+            if self._headers() == refused:
+                dl.client_api.renew_token_method()
+
+    def _headers(self) -> dict[str, str]:
+        return {**dl.client_api.default_headers, **dl.client_api.auth}
 
 
 _login = _Login()

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from adapters.failures import Failure
 from adapters.platform import remote
 from adapters.platform.remote import Record, Refused, RemoteError
-from adapters.platform.storing import Seen, Stored, answered, answers_of, digest, ids_of, replaced
-from adapters.stored import mark_of
+from adapters.platform.storing import Seen, Stored, answers_of, digest
+from adapters.platform.uploads import ids_of, judge, upload_of
 
 logger = logging.getLogger(__name__)
 
@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 def settle(sent: Sequence[Stored], model_name: str) -> list[list[Record] | Failure]:
     """Looks at items after their answers were sent, and removes what is too much.
 
-    Of each answered prompt the newest complete upload stays, once. Where the answers did not arrive whole, or
-    the item is another one by now, they are taken back, and those before them stay.
+    Of each prompt the last whole upload stays, once, whoever has sent it. Where the answers did not arrive
+    whole, or the item is another one by now, they are taken back, and those before them stay.
 
     Returns:
         For each the answers that are there now, or why there are none.
@@ -87,7 +87,9 @@ def look(dataset_id: str, item_ids: Sequence[str]) -> dict[str, Seen]:
         RemoteError: they could not be listed.
     """
     query = {"resource": "items", "filter": {"$and": [{"id": {"$in": list(item_ids)}}]}}
-    return {item["id"]: Seen.of(item) for page in remote.pages(dataset_id, query) for item in page}
+    return {
+        item["id"]: Seen.of(item, dataset_id) for page in remote.pages(dataset_id, query) for item in page
+    }
 
 
 def _settled(
@@ -97,17 +99,20 @@ def _settled(
     seen = stored.seen
     # The list may lag behind what was stored.
     answers = list({one["id"]: one for one in [*stored.annotations, *listed]}.values())
-    mine = [one for one in answers if mark_of(one).get("id") == stored.upload]
+    mine = _of(stored, answers)
     try:
         changed = _changed(seen, items)
     except RemoteError as error:
         return Failure(0, seen.id, None, f"it could not be looked at again: {error}"), ids_of(mine)
     if changed:
         return Failure(0, seen.id, None, changed), ids_of(mine)
-    if stored.error is not None and answered(mine) != stored.keys:
-        return Failure(0, seen.id, None, f"its answers could not be stored: {stored.error}"), ids_of(mine)
-    surplus = replaced(answers, stored.keys)
-    return [one for one in mine if one["id"] not in surplus], surplus
+    judged = judge(answers)
+    # Another run's that come after them are as good.
+    missing = [key for key in stored.keys if judged.upload_at(key) < stored.upload]
+    if missing:
+        reason = stored.error or "the platform has not all of them"
+        return Failure(0, seen.id, None, f"its answers could not be stored: {reason}"), ids_of(mine)
+    return [one for one in mine if one["id"] not in judged.surplus], judged.surplus
 
 
 def _changed(seen: Seen, items: dict[str, Seen]) -> str | None:
@@ -116,17 +121,24 @@ def _changed(seen: Seen, items: dict[str, Seen]) -> str | None:
     if now is None:
         return "it was deleted while it was answered"
     # Of an item with the same date nothing has changed; of another date perhaps no more than its folder.
-    if now.updated_at == seen.updated_at or digest(remote.content(seen.id)) == seen.digest:
+    if (now.updated_at, now.size) == (seen.updated_at, seen.size):
+        return None
+    if digest(remote.sized_content(seen.id, now.size)) == seen.digest:
         return None
     return "it was changed while it was answered: run again"
 
 
 def _twice(stored: Stored, left: Collection[str], listed: Collection[Record], reason: str) -> Failure | None:
     """What is wrong where a copy of these very answers could not be removed."""
-    if not any(one["id"] in left and mark_of(one).get("id") == stored.upload for one in listed):
+    if not any(one["id"] in left for one in _of(stored, listed)):
         return None
     text = f"some of its answers are stored twice, and could not be removed ({reason}): run again"
     return Failure(0, stored.seen.id, None, text)
+
+
+def _of(stored: Stored, answers: Collection[Record]) -> list[Record]:
+    """Those that were sent, of all answers on the item."""
+    return [one for one in answers if stored.keys and upload_of(one) == stored.upload]
 
 
 def _unseen(stored: Stored) -> tuple[list[Record] | Failure, list[str]]:

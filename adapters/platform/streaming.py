@@ -1,22 +1,20 @@
 """Answers on the platform while they grow: a draft for each, which its whole answer stands in for.
 
-A draft is marked as a part of an upload that is never whole: it is no answer to anybody who looks, and goes
-when the item is settled, or with the next run.
+A draft is marked as such: it is no answer to anybody who looks, and goes when any run settles its item.
 """
 
 import logging
 import threading
-import uuid
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
 
 from adapters.platform import remote
 from adapters.platform.remote import Record, RemoteError
 from adapters.platform.storing import Seen
+from adapters.platform.uploads import as_draft
 
 logger = logging.getLogger(__name__)
 
@@ -94,8 +92,7 @@ class Drafts:
     def _send(self, draft: _Draft, text: str) -> None:
         try:
             if draft.id is None:
-                path = f"/items/{draft.item_id}/annotations"
-                [stored] = remote.ask("POST", path, [_marked(self._record(draft.key, text))]).json()
+                [stored] = remote.annotate(draft.item_id, [as_draft(self._record(draft.key, text))])
                 draft.id = stored["id"]
             else:
                 remote.ask("PUT", f"/annotations/{draft.id}", {"coordinates": text})
@@ -110,9 +107,3 @@ def discard(annotation_ids: list[str]) -> None:
             remote.ask("DELETE", f"/annotations/{annotation_id}")
         except RemoteError as error:
             logger.warning("the draft %s could not be removed; the next run does: %s", annotation_id, error)
-
-
-def _marked(annotation: Record) -> Record:
-    metadata: dict[str, Any] = annotation["metadata"]
-    mark = {"id": uuid.uuid4().hex, "number": 0, "of": 2}  # The second part never comes.
-    return {**annotation, "metadata": {**metadata, "user": {**metadata["user"], "upload": mark}}}

@@ -1,4 +1,4 @@
-"""Run the gateway by hand: `python -m tests.gateway [--port N] [--latency SECONDS] [--faults SHARE]`."""
+"""Run the gateway by hand: `python -m tests.gateway --help` says how."""
 
 import argparse
 import contextlib
@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.gateway import Gateway
+from tests.gateway import Gateway, store
 
 
 def main() -> None:
@@ -18,7 +18,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="port on loopback (default: a free one)")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds that each request waits")
     parser.add_argument("--faults", type=float, default=0.0, help="share of requests for items that fail")
+    parser.add_argument("--clock", type=float, default=0.0, help="seconds that each date may be off")
     options = parser.parse_args()
+    store.unsteady = options.clock
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
         contextlib.suppress(KeyboardInterrupt),

@@ -3,7 +3,7 @@
 import json
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,7 @@ class Fault:
     body: re.Pattern[str] = re.compile("")
     chance: random.Random | None = None
     share: float = 1.0
+    garble: Callable[[bytes], bytes] | None = None
     seen: int = 0
 
     def strikes(self, method: str, path: str, body: Any) -> bool:

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self
@@ -100,6 +100,7 @@ class Gateway:
         headers: Mapping[str, str] | None = None,
         body: str = "",
         share: float = 1.0,
+        garble: Callable[[bytes], bytes] | None = None,
     ) -> Fault:
         """Make requests fail on purpose.
 
@@ -114,6 +115,8 @@ class Gateway:
             headers: Of the answer, `Retry-After` for example.
             body: A regular expression searched for in the JSON of the request.
             share: How many of those fail, at random but the same in each run.
+            garble: Makes another body of the one it would be answered, which else would be the failure's; it
+                is answered 200 where `status` says so.
         """
         if when not in ("before", "after"):
             raise ValueError(f"when must be 'before' or 'after', not {when!r}")
@@ -130,6 +133,7 @@ class Gateway:
             re.compile(body),
             chance,
             share,
+            garble,
         )
         self._faults.append(fault)
         return fault
@@ -180,7 +184,10 @@ class Gateway:
             fault = next((f for f in self._faults if f.strikes(request.method, path, log.json)), None)
             if fault is None or fault.when == "after":
                 response = await self._answer(request, handler, log)
-            if fault is not None:
+            if fault is not None and fault.garble is not None:
+                body = response.body if fault.when == "after" else b""
+                response = web.Response(body=fault.garble(body), status=fault.status, headers=fault.headers)
+            elif fault is not None:
                 response = web.json_response(
                     {"message": f"Failed on purpose {fault.when} it took effect"},
                     status=fault.status,

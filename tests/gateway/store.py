@@ -2,10 +2,11 @@
 
 import itertools
 import posixpath
+import random
 import secrets
 import time
 from collections import defaultdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ TABLES = {
     "feature_sets": "Feature set",
     "features": "Feature vector",
 }
+
+# Seconds by which each date may be too early or too late.
+unsteady = 0.0
 
 _process = secrets.token_hex(5)
 _counter = itertools.count()
@@ -46,7 +50,8 @@ def new_id() -> str:
 
 def now() -> str:
     """The current time as the platform writes it: UTC, milliseconds, Z."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    moment = datetime.now(UTC) + timedelta(seconds=random.uniform(-unsteady, unsteady))
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def merge(target: Record, changes: Record) -> Record:

@@ -1,9 +1,11 @@
 """Many items: read, answered and stored at the same time, with few requests and few items on their way."""
 
+import gc
 import json
 import math
 import threading
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +13,11 @@ import pytest
 from adapters.dataloop import ModelAdapter, PredictionError
 from adapters.platform import flow, remote, reporting
 from adapters.platform.flow import Flow
+from adapters.platform.storing import Seen
 from engine.errors import ConfigurationError
 from engine.types import Answer
 from tests.adapters.conftest import ANSWERS, answers_on, asked, texts_on
+from tests.adapters.platform.listing import Listing
 
 
 def of_items(gateway) -> Counter:
@@ -134,6 +138,26 @@ def test_few_items_are_on_their_way_however_many_there_are(
     answering(asked).predict_dataset(dataset)
     assert [texts_on(item) for item in items] == [ANSWERS] * 12
     assert most <= 3
+
+
+def test_what_is_kept_of_a_dataset_does_not_grow_with_it(answering, monkeypatch):
+    """Of 100,000 items a run holds no more than of 3,000: looked at every 500 answers."""
+    listing, alive = Listing(3000), []
+
+    def reply(request):
+        adapter.adapter.engine.batches.clear()
+        if listing.stored // 500 >= len(alive):
+            alive.append(sum(isinstance(one, Seen) for one in gc.get_objects()))
+        return "hi"
+
+    adapter = answering(reply)
+    monkeypatch.setattr(remote, "ask", listing.ask)
+    adapter.predict_dataset(SimpleNamespace(id="1"))
+    assert listing.stored == 3000
+    assert len(alive) == 6
+    # On their way, in the chunk that was just listed, and waiting to be looked at again.
+    assert max(alive) <= flow.ON_THEIR_WAY + flow.TOGETHER + flow.CONNECTIONS * flow.TOGETHER
+    assert alive[-1] <= 2 * max(alive[:3])
 
 
 def test_a_dataset_is_listed_as_it_is_answered(answering, upload, questions, dataset, gateway, monkeypatch):
