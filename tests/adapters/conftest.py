@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import models
 from adapters.dataloop import ModelAdapter, PredictionError
 from adapters.hugging import HuggingAdapter
 from adapters.platform import remote
@@ -74,6 +75,15 @@ def upload(dataset: Any, tmp_path: Path) -> Callable[[str, Any], Any]:
         return dataset.items.upload(local_path=str(path), overwrite=True, raise_on_error=True)
 
     return make
+
+
+@pytest.fixture
+def user_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A models folder of the user's own."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    monkeypatch.setattr(models, "FOLDER", folder)
+    return folder
 
 
 @pytest.fixture
