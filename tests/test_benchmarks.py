@@ -39,7 +39,7 @@ SIZES = {
 
 @pytest.fixture(scope="module", autouse=True)
 def roughly() -> Iterator[None]:
-    """Measures the machine with small matrices: where bfloat16 is emulated, 25 seconds each time are saved."""
+    """The machine is measured with small matrices: where bfloat16 is emulated, large ones take 25 seconds."""
     with mock.patch.object(machine, "measure", partial(machine.measure, matrix=64, numbers=2**16)):
         yield
 
