@@ -7,25 +7,39 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import models
+from adapters.output import Output, Signals, Stop, aside, say
 from engine.errors import AdapterError, ConfigurationError
-
-# Enough conversations to fill a batch; few enough that progress shows.
-FILES_AT_ONCE = 64
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit code: 0, 1 when something has no answer, 2 for wrong usage."""
-    options = _parser().parse_args(arguments)
+    """Runs a command.
+
+    Returns:
+        The exit code: 0, 1 when something has no answer, 2 for wrong usage; where it was ended, 128 and the
+        signal's number, as a shell has it: SIGINT, SIGTERM, or SIGPIPE when nobody reads the output any more.
+    """
     try:
-        return options.run(options)
+        output = Output(sys.stdout)
+        try:
+            options = _parser().parse_args(arguments)
+        finally:
+            output.write("")  # The help: else it is written when Python ends, and fails there.
+        with aside():
+            return options.run(options, output)
+    except Stop as stop:
+        if stop.reason:
+            say(f"error: {stop.reason}")
+        return stop.code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except AdapterError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return 2
 
 
@@ -42,69 +56,66 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="an option of the model's configuration; the value is JSON, or else text",
     )
-    predict.add_argument("--json", action="store_true", help="print one JSON document")
+    form = predict.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON document")
+    form.add_argument(
+        "--jsonl", action="store_true", help="print a line of JSON for each question, as the answers come"
+    )
     predict.set_defaults(run=_predict)
     listing = commands.add_parser("models", help="list the models")
     listing.set_defaults(run=_list_models)
     return parser
 
 
-def _list_models(_: argparse.Namespace) -> int:
-    print("\n".join(models.names()))
+def _list_models(_: argparse.Namespace, output: Output) -> int:
+    output.write("\n".join(models.names()) + "\n")
     return 0
 
 
-def _predict(options: argparse.Namespace) -> int:
+def _predict(options: argparse.Namespace, output: Output) -> int:
     from tqdm import tqdm
 
-    from adapters.predicting import predict_each
+    from adapters.files import answer_files
+    from adapters.forms import Asked, Document, Lines, Table
 
     configuration = dict(map(_assignment, options.set))
-    reasons: list[str] = []
-    items = [_read(file, reasons) for file in options.files]
-    answers: list[list[dict[str, Any]] | None] = [None] * len(items)
-    readable = [i for i, item in enumerate(items) if item is not None]
     name = models.stem(options.model)
-    if readable:
-        adapter = models.load(name, configuration)
-        chunks = [readable[start : start + FILES_AT_ONCE] for start in range(0, len(readable), FILES_AT_ONCE)]
-        with tqdm(total=len(readable), unit="item", disable=None) as progress:
-            for chunk in chunks:
-                found, failures = predict_each(adapter, [items[i] for i in chunk], name)
-                for i, item_answers in zip(chunk, found, strict=True):
-                    answers[i] = item_answers
-                for failure in failures:
-                    i = chunk[failure.position]
-                    answers[i] = answers[i] or None
-                    reasons.append(str(failure))
-                progress.update(len(chunk))
-    # A character that the output cannot hold is escaped, as JSON and people read it.
-    sys.stdout.reconfigure(errors="backslashreplace")
-    if options.json:
-        print(json.dumps(answers, ensure_ascii=False, indent=2))
-    else:
-        _print_table(options.files, items, answers, name)
+    form = (Lines if options.jsonl else Document if options.json else Table)(output, name)
+    ended, total = 0, len(options.files)
+    reasons: list[str] = []
+
+    def told(asked: Asked) -> None:
+        nonlocal ended
+        with signals.held(), tqdm.external_write_mode(sys.stderr):
+            ended += 1
+            reasons.extend(map(str, asked.failures))
+            try:
+                form.take(asked)
+            except Exception as error:  # A model file of the user's own may answer anything.
+                reasons.append(f"{asked.file}: its answers cannot be shown ({error!r})")
+            progress.update()
+
+    code = 0
+    with Signals() as signals, tqdm(total=total, unit="item", disable=None) as progress:
+        try:
+            answer_files(options.files, lambda: models.load(name, configuration), name, told)
+        except Stop as stop:
+            if not stop.writable:
+                raise
+            code = stop.code
+            reasons.append(f"interrupted: {ended} of {total} files are done")
+        except AdapterError as error:
+            if not ended:
+                raise
+            code = 2
+            reasons.append(str(error))
+        except SystemExit as error:
+            reasons.append(f"models/{name}.py ended the run ({error!r}): {ended} of {total} files are done")
+        signals.hold()
+        form.end()
     for reason in reasons:
-        print(f"error: {reason}", file=sys.stderr)
-    return 1 if reasons else 0
-
-
-def _print_table(
-    files: Sequence[str],
-    items: Sequence[dict[str, Any] | None],
-    answers: Sequence[list[dict[str, Any]] | None],
-    model_name: str,
-) -> None:
-    from adapters.table import drawn, rows
-
-    table = [
-        row
-        for file, item, found in zip(files, items, answers, strict=True)
-        if item is not None
-        for row in rows(Path(file).name, item, found or [], model_name)
-    ]
-    if table:
-        print(drawn(table))
+        say(f"error: {reason}")
+    return code or (1 if reasons else 0)
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -115,18 +126,3 @@ def _assignment(text: str) -> tuple[str, Any]:
         return key, json.loads(value)
     except ValueError:
         return key, value
-
-
-def _read(file: str, reasons: list[str]) -> dict[str, Any] | None:
-    """A file's JSON under its name; None with a reason where there is none."""
-    try:
-        item = json.loads(Path(file).read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        reasons.append(f"{file}: cannot be read ({error.strerror})")
-    except (ValueError, RecursionError) as error:
-        reasons.append(f"{file}: is no JSON ({error})")
-    else:
-        if isinstance(item, dict):
-            return {**item, "filename": file}
-        reasons.append(f"{file}: is no prompt item: a JSON object with 'prompts' is needed")
-    return None

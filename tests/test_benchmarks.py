@@ -3,6 +3,9 @@
 import json
 import math
 import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -34,8 +37,15 @@ SIZES = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def roughly() -> Iterator[None]:
+    """The machine is measured with small matrices: where bfloat16 is emulated, large ones take 25 seconds."""
+    with mock.patch.object(machine, "measure", partial(machine.measure, matrix=64, numbers=2**16)):
+        yield
+
+
 @pytest.fixture(scope="module")
-def documents() -> list[report.Document]:
+def documents(roughly: None) -> list[report.Document]:
     return [
         report.document(benchmark.__name__.split(".")[1], benchmark.run(size, HERE), HERE, quick=True)
         for benchmark, size in SIZES.items()
@@ -75,6 +85,15 @@ def test_the_page_keeps_its_text_and_shows_every_goal(documents):
         assert f"| `{name}`" in written
         assert peer in written
         assert goal in written
+
+
+def test_the_command_prints_a_table(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(adapter, "QUICK", SIZES[adapter])
+    with mock.patch.dict(os.environ):  # The command changes it for the rest of its process.
+        command.main(["adapter", "--quick"])
+    assert "adapter.overhead" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == [], "the user's home is left alone"
 
 
 def test_json_is_the_last_thing_printed(monkeypatch: pytest.MonkeyPatch, capsys):

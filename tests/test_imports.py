@@ -1,6 +1,8 @@
 """The three rings: imports go inward only, and heavy packages stay in their files."""
 
 import ast
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ RINGS = {
 }
 # The command line and the platform reach a model by its name, through the registry.
 BY_NAME = {"adapters/cli.py", "adapters/dataloop.py", "adapters/manifest.py"}
+COMMAND = "python -m adapters predict examples/items/capitals.json"
 DTLPY = {"adapters/dataloop.py", "adapters/annotations.py", "adapters/platform/remote.py"}
 
 
@@ -61,9 +64,21 @@ def test_listing_and_help_import_nothing_heavy(arguments: list[str]):
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
 
 
-def test_the_engine_runs_without_dtlpy():
+def test_the_command_line_answers_without_dtlpy(tmp_path: Path):
+    # The engine and all it needs are imported on the way; the README has this command.
+    words = shlex.split(COMMAND.removeprefix("python -m "))
     code = (
-        "import sys; sys.modules['dtlpy'] = None\n"
-        "import engine.backends.local, engine.dialogues, engine.loading, adapters.hugging\n"
+        "import sys, runpy; sys.modules['dtlpy'] = None\n"
+        f"sys.argv = {words!r}\n"
+        "runpy.run_module('adapters', run_name='__main__')\n"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | {"HOME": str(tmp_path)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "Tokyo" in done.stdout
+    assert list(tmp_path.iterdir()) == [], "the user's home is left alone"

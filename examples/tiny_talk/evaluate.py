@@ -8,6 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import torch
 from dialogues import DO_NOT_KNOW, SKILLS, Message, held_out_dialogues
 from tqdm import tqdm
 
@@ -85,7 +86,7 @@ def last_answers(model: HuggingAdapter, dialogues: list[list[Message]]) -> list[
         )
         for number, dialogue in enumerate(dialogues)
     ]
-    return [answers[-1] for answers in converse(model.engine, played, model.options)]
+    return [answers[-1] for answers in converse(model.engine, played, model.configuration.generation)]
 
 
 def _message(said: Message) -> engine.types.Message:
@@ -99,9 +100,12 @@ def is_right(skill: str, text: str, expected: str) -> bool:
 
 def card(model: HuggingAdapter, rows: list[str], refused: float) -> str:
     """The text of the model card."""
-    config = model.engine.loaded.model.config
+    loaded = model.engine.loaded.model
+    config = loaded.config
+    with torch.device("meta"):  # The engine has laid the loaded model's weights out: they are not its own.
+        parameters = type(loaded)(config).num_parameters()
     return CARD.format(
-        parameters=model.engine.loaded.model.num_parameters(),
+        parameters=parameters,
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
         heads=config.num_attention_heads,

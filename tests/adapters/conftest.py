@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import models
 from adapters.dataloop import ModelAdapter, PredictionError
 from adapters.hugging import HuggingAdapter
 from adapters.platform import remote
@@ -97,6 +98,15 @@ def elsewhere() -> Iterator[tuple[str, list[str]]]:
     yield f"http://127.0.0.1:{server.server_port}", asked
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def user_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A models folder of the user's own."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    monkeypatch.setattr(models, "FOLDER", folder)
+    return folder
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 
 from adapters.dataloop import ModelAdapter, PredictionError
 from engine.errors import ConfigurationError
+from tests.servers.misbehaving import Server
 
 
 @pytest.fixture
@@ -256,10 +257,13 @@ def test_a_dataset_is_answered_as_its_items_are(adapter, upload, questions, mess
 def test_an_execution_that_fails_on_an_item_names_it_on_the_platform(project, dataset, upload, questions):
     from creation import package_creation
 
-    package_creation(project, models=["tiny_talk"])
-    project.models.get(model_name="tiny-talk").deploy()
     good, bad = upload("good.json", questions), upload("bad.json", b"{")
-    execution = project.models.get(model_name="tiny-talk").predict(dataset_id=dataset.id).wait()
+    package_creation(project, models=["inference_endpoint"])
+    model = project.models.get(model_name="inference-endpoint")
+    with Server() as server:  # So that the service's process need not load a model, which takes seconds.
+        model.configuration |= {"base_url": server.url, "model_name": "served"}
+        model.update().deploy()
+        execution = project.models.get(model_name=model.name).predict(dataset_id=dataset.id).wait()
     assert execution.latest_status["status"] == "failed"
     assert f"{bad.id}: it could not be read" in execution.latest_status["message"]
     assert "2 of 2 items" in [status.get("message") for status in execution.status]

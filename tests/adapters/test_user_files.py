@@ -18,15 +18,6 @@ WRITTEN = Path(__file__).parent / "user_files" / "dialogpt-large.py"
 
 
 @pytest.fixture
-def user_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A models folder of the user's own."""
-    folder = tmp_path / "models"
-    folder.mkdir()
-    monkeypatch.setattr(models, "FOLDER", folder)
-    return folder
-
-
-@pytest.fixture
 def dialogpt(in_hub_cache, tmp_path: Path) -> None:
     """A tiny GPT-2 under DialoGPT's hub id."""
     in_hub_cache("microsoft/DialoGPT-large", tiny.save(tmp_path / "dialogpt", "gpt2", chat_template=None))

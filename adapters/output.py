@@ -1,0 +1,145 @@
+"""Standard output whatever it is, and a run that ends whole when it is interrupted."""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any, Self
+
+from engine.errors import ConfigurationError
+
+# Line ends to Python's `splitlines` and to JavaScript, though not to JSON: they would cut a line of JSONL.
+LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
+
+# The exit code of what nobody reads any more, as a shell has it: 128 and the number of SIGPIPE.
+UNREAD = 141
+
+
+class Stop(KeyboardInterrupt):
+    """The run ends here. No `Exception`, so that nothing takes it for the failure of an item.
+
+    Attributes:
+        code: the exit code: 128 and the signal's number, as a shell has it; 1 where nothing can be written.
+        reason: what to tell the user; empty where there is nothing to say.
+        writable: whether there still is an output.
+    """
+
+    def __init__(self, code: int, reason: str = "", writable: bool = True) -> None:
+        super().__init__(reason)
+        self.code, self.reason, self.writable = code, reason, writable
+
+
+class Output:
+    """A text stream of any encoding: a terminal's, a file's, a notebook's, a `StringIO`."""
+
+    def __init__(self, stream: Any) -> None:
+        """Takes `sys.stdout` as it is now.
+
+        Raises:
+            ConfigurationError: there is none, or it is closed.
+        """
+        if stream is None or getattr(stream, "closed", False):
+            raise ConfigurationError("there is no standard output to write to: redirect it to a file")
+        self._stream = stream
+        self._encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def holds(self, text: str) -> bool:
+        """Whether its encoding has every character of a text."""
+        return self.escaped(text) == text
+
+    def escaped(self, text: str) -> str:
+        """The text for people, characters that it cannot hold as escapes."""
+        return text.encode(self._encoding, "backslashreplace").decode(self._encoding)
+
+    def json(self, value: Any, indent: int | None = None) -> str:
+        """The value as JSON that arrives as it was: readable where the encoding allows it, else escaped."""
+        text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+        if not self.holds(text):
+            text = json.dumps(value, indent=indent, default=str)
+        return text.translate(LINE_ENDS)
+
+    def write(self, text: str) -> None:
+        """Writes a text at once.
+
+        Raises:
+            Stop: whoever reads it has left (with the code of SIGPIPE), or nothing can be written.
+        """
+        try:
+            self._stream.write(text)
+            getattr(self._stream, "flush", lambda: None)()
+        except BrokenPipeError:
+            raise self._lost(UNREAD, "") from None
+        except (OSError, ValueError) as error:
+            raise self._lost(1, f"the output cannot be written ({error})") from None
+
+    def _lost(self, code: int, reason: str) -> Stop:
+        # What is still in the buffer would be written again, with a traceback, when Python ends.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+        return Stop(code, reason, writable=False)
+
+
+class Signals:
+    """While it is entered, SIGINT and SIGTERM raise `Stop`: at once, or after what `held` encloses."""
+
+    def __init__(self) -> None:
+        self._held = False
+        self._came: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                # A shell lets what runs in its background ignore Ctrl-C.
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before or signal.SIG_DFL)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """What runs in it is not interrupted.
+
+        Raises:
+            Stop: afterwards, when a signal has come; also an earlier one, if somebody's code caught it.
+        """
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self._came is not None:
+            raise Stop(self._came)
+
+    def hold(self) -> None:
+        """From here on nothing is interrupted."""
+        self._held = True
+
+    def _take(self, number: int, _: object) -> None:
+        self._came = 128 + number
+        if not self._held:
+            raise Stop(self._came)
+
+
+@contextlib.contextmanager
+def aside() -> Iterator[None]:
+    """What a model file or a library prints goes to standard error, or nowhere where there is none."""
+    with contextlib.ExitStack() as stack:
+        error = sys.stderr
+        if error is None or getattr(error, "closed", False):
+            error = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stderr(error))
+        stack.enter_context(contextlib.redirect_stdout(error))
+        yield
+
+
+def say(text: str) -> None:
+    """A line on standard error, where there is one: `print` would take standard output instead."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(text + "\n")
