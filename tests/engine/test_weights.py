@@ -3,6 +3,7 @@
 import logging
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
@@ -78,7 +79,7 @@ def test_an_output_layer_that_is_the_embedding_is_packed_beside_it():
 def test_an_output_layer_stays_the_embedding_where_the_memory_is_short(monkeypatch):
     model = tiny.random_model("llama", tie_word_embeddings=True)
     available = model.lm_head.weight.nbytes
-    monkeypatch.setattr(weights.psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
     before = logits(model)
     lay_out(model)
     assert model.lm_head.weight is model.model.embed_tokens.weight
@@ -169,7 +170,7 @@ def test_half_precision_takes_less_than_float32_would(no_instructions, monkeypat
     growth = 2 * (rest + model.model.embed_tokens.weight.numel())
     for available, fits in ((growth / 0.8 - 10, False), (growth / 0.8 + 10, True)):
         monkeypatch.setattr(
-            weights.psutil, "virtual_memory", lambda available=available: SimpleNamespace(available=available)
+            psutil, "virtual_memory", lambda available=available: SimpleNamespace(available=available)
         )
         lay_out(model)
         assert (model.dtype == torch.float32) is fits
@@ -180,7 +181,7 @@ def test_half_precision_stays_where_the_memory_is_short(no_instructions, monkeyp
     model = tiny.random_model("llama").bfloat16()
     monkeypatch.setattr(weights, "keeps_half", lambda: keeps_half)
     available = 2 * model.num_parameters() if not keeps_half else 100
-    monkeypatch.setattr(weights.psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
     before = logits(model)
     lay_out(model)
     assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
