@@ -35,13 +35,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 def _left_in_groups() -> Iterator[int]:
     """What each control group that this process is in, inner and outer ones, has left of its limit."""
     for line in _lines("proc/self/cgroup"):
-        number, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        number, controllers, path = [*line.split(":", 2), "", ""][:3]
         version = 1 if "memory" in controllers.split(",") else 2 if number == "0" else None
         if version is None:
             continue
         mount, limit_file, usage_file, prefix = _GROUPS[version]
         group = PurePosixPath(path.lstrip("/"))
-        # Of a container, only the last may be there: its own groups are its root, whatever their path outside.
+        # In a container only the last may be there: its own group is the root, whatever the path outside.
         for folder in (f"{mount}/{group}", *(f"{mount}/{outer}" for outer in group.parents)):
             limit, usage = ("".join(_lines(f"{folder}/{file}")) for file in (limit_file, usage_file))
             if limit.isdigit() and usage.isdigit():  # Without a limit, version 2 says "max".

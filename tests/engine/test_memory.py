@@ -126,7 +126,7 @@ def test_without_a_limit_of_a_group_accelerate_decides_and_limits_that_are_given
         (MemoryError(), True),
         (torch.OutOfMemoryError("CUDA out of memory."), True),
         (
-            RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+            RuntimeError("alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
             True,
         ),
         (RuntimeError("CUDA error: out of memory"), True),
