@@ -2,8 +2,9 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from huggingface_hub import errors as hub
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
-from engine import quantization
+from engine import checkpoint, quantization
 from engine.environment import TOKEN_VARIABLES, hub_token
 from engine.errors import AdapterError, ConfigurationError, LoadError
 from engine.kernels import HALF, keeps_half, multiplies
@@ -64,6 +65,8 @@ def load(options: LoadOptions, task: Literal["generate", "embed"] = "generate") 
     with explained(options):
         config = transformers.AutoConfig.from_pretrained(folder, **source, **code)
         architecture = _architecture(options, config, task)
+        if task == "generate":
+            checkpoint.require_writer(options.model_name, config)
         dtype = _dtype(options, config, placement)
         quantized = quantization.for_checkpoint(options, config, dtype)
     tokenizer = _tokenizer(options, code)
@@ -76,7 +79,7 @@ def load(options: LoadOptions, task: Literal["generate", "embed"] = "generate") 
             logger.debug("memory plan of %s\n%s", options.model_name, plan)
             if not placement.spills:
                 plan.require_room(options)
-        with _quiet() if task == "embed" else nullcontext():
+        with _unreported(options.model_name):
             model, report = architecture.from_pretrained(
                 folder,
                 config=config,
@@ -88,11 +91,11 @@ def load(options: LoadOptions, task: Literal["generate", "embed"] = "generate") 
                 quantization_config=quantized,
                 use_safetensors=True if options.use_safetensors else None,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # They are refused below, by name.
                 **source,
                 **code,
             )
-        if task == "embed":
-            _check_complete(options, report["missing_keys"])
+        checkpoint.require_whole(options.model_name, model, report, task)
     return Loaded(model.eval(), tokenizer, window, options)
 
 
@@ -144,24 +147,35 @@ def _architecture(options: LoadOptions, config: PretrainedConfig, task: str) -> 
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    # A head or a decoder that is left aside is reported by transformers as if it were a fault.
-    level = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
+def _unreported(name: str) -> Iterator[None]:
+    """Without transformers' table of what is missing or strange: what matters of it is an error of ours."""
+    reports, table = logging.getLogger("transformers.modeling_utils"), _Table()
+    reports.addFilter(table)
     try:
         yield
-    finally:
-        transformers.logging.set_verbosity(level)
-
-
-def _check_complete(options: LoadOptions, missing: set[str]) -> None:
-    # transformers fills what is missing with random numbers. A pooler is a head that embedding does not use.
-    needed = sorted(name for name in missing if "pooler" not in name.split("."))
-    if needed:
+    except RuntimeError as error:
+        if "conversion of the weights" not in str(error):
+            raise
+        parts = re.findall(r"^(.+?) +\| \S*CONVERSION", table.text, re.MULTILINE)
         raise LoadError(
-            f"{options.model_name} has no weights for {', '.join(needed[:3])}{' …' if needed[3:] else ''} "
-            f"({len(needed)} in all): take a model whose checkpoint is complete"
-        )
+            f"{name} has not all weights of what is put together as it loads ({', '.join(parts[:3]) or 'experts'}): "
+            "take a model whose checkpoint is complete"
+        ) from error
+    finally:
+        reports.removeFilter(table)
+
+
+class _Table(logging.Filter):
+    """Keeps it from the log."""
+
+    text = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = str(record.msg)
+        if "LOAD REPORT" not in message:
+            return True
+        self.text = message
+        return False
 
 
 def _dtype(options: LoadOptions, config: PretrainedConfig, placement: Placement) -> torch.dtype:
