@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from engine.choosing import MAX_ROWS, Decoding, Row, choose
-from engine.errors import MODEL_ERRORS, GenerationError
+from engine.errors import GenerationError
 from engine.packing import alone, switch
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Batched:
         try:
             self._generate(batch)
             return
-        except MODEL_ERRORS as error:
+        except (RuntimeError, ValueError, IndexError, MemoryError) as error:
             reason = f"{type(error).__name__}: {error}"
         for decoding in batch:
             decoding.restart()

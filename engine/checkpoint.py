@@ -1,4 +1,4 @@
-"""Whether a checkpoint is that of the model it was loaded into; transformers fills what is missing at random."""
+"""Whether a checkpoint is that of the model it was loaded into; what is missing would be random numbers."""
 
 import logging
 import re
@@ -11,7 +11,7 @@ from engine.errors import LoadError
 
 logger = logging.getLogger(__name__)
 
-# How the names of classes end that write no text, though all their weights but the head are those of one that does.
+# How names of classes end that write no text, but share all weights except the head with one that does.
 _OTHER_HEADS = (
     "ForSequenceClassification",
     "ForTokenClassification",
@@ -36,8 +36,8 @@ def require_writer(name: str, config: PretrainedConfig) -> None:
     others = [known for known in declared if known.endswith(_OTHER_HEADS)]
     if others == declared and others and not getattr(config, "is_decoder", False):
         raise LoadError(
-            f"{name} is a {others[0]} by its configuration and has no weights to go on with a text (an output "
-            "layer, as lm_head.weight): take a …ForCausalLM or …ForConditionalGeneration"
+            f"{name} is a {others[0]} by its configuration and has no weights to go on with a text (an "
+            "output layer, as lm_head.weight): take a …ForCausalLM or …ForConditionalGeneration"
         )
 
 
@@ -67,8 +67,8 @@ def require_whole(name: str, model: PreTrainedModel, report: Mapping[str, Any], 
     unexpected = sorted(report["unexpected_keys"])
     if strange := list(_of_another(model, unexpected)) if not getattr(model, "is_quantized", False) else []:
         raise LoadError(
-            f"{name} has weights that its config.json leaves out ({_listed(strange)}), and without them it is "
-            "another model: take config.json and weights of the same model"
+            f"{name} has weights that its config.json leaves out ({_listed(strange)}), and without them it "
+            "is another model: take config.json and weights of the same model"
         )
     if task == "generate":
         if heads := [key for key in unexpected if key.split(".")[0] in _CLASSIFIERS]:
@@ -106,9 +106,9 @@ def _of_another(model: PreTrainedModel, unexpected: Iterable[str]) -> Iterator[s
     guesses = bool(getattr(model.config.get_text_config(), "num_nextn_predict_layers", None))
     for key in unexpected:
         parts = key.split(".")
-        if _pattern(key) in patterns and not guesses:
-            yield key
-        elif any(".".join(parts[:end]) in leaves for end in range(1, len(parts))):
+        if (_pattern(key) in patterns and not guesses) or any(
+            ".".join(parts[:end]) in leaves for end in range(1, len(parts))
+        ):
             yield key
 
 

@@ -23,7 +23,3 @@ class GenerationError(AdapterError):
 
 class Unsupported(AdapterError):
     """Something this model or backend cannot do."""
-
-
-# What a forward pass raises where it fails on what it is given, or for want of memory (an `OSError` of mmap).
-MODEL_ERRORS = (RuntimeError, ValueError, IndexError, MemoryError, OSError)

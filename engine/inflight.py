@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from engine.choosing import MAX_ROWS, Decoding, Row, choose
-from engine.errors import MODEL_ERRORS, GenerationError
+from engine.errors import GenerationError
 from engine.memory import free_memory, is_out_of_memory
 from engine.packing import logits
 from engine.slots import BLOCK, Slots
@@ -79,7 +79,7 @@ class InFlight:
             segments = list(self._segments())
             finished = [segment for segment in segments if segment.end == len(self._row(segment).tokens)]
             results = self._run(segments, finished)
-        except MODEL_ERRORS as error:
+        except (RuntimeError, ValueError, IndexError, MemoryError) as error:
             return self._retreat(error)
         for segment in segments:
             self.held[segment.slot] = self._row(segment).tokens[: segment.end]

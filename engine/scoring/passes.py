@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from engine import packing
-from engine.errors import MODEL_ERRORS, GenerationError
+from engine.errors import GenerationError
 from engine.progress import line
 from engine.scoring.readers import EncoderDecoder, Packed, Padded, Reader, Row
 
@@ -119,7 +119,7 @@ def _read_or_halve(reader: Reader, rows: list[Row], take: Take[Result]) -> list[
     try:
         with torch.inference_mode():
             return [*take(rows, *reader.logits(rows))]
-    except MODEL_ERRORS as error:
+    except (RuntimeError, ValueError, IndexError, MemoryError) as error:
         reason = f"{type(error).__name__}: {error}"
     if len(rows) == 1:
         return [GenerationError(f"the model failed on this prompt: {reason}")]
