@@ -80,6 +80,7 @@ def require_whole(name: str, model: PreTrainedModel, report: Mapping[str, Any], 
 def _needed(model: PreTrainedModel, missing: Collection[str], task: str) -> Iterator[str]:
     buffers = dict(model.named_buffers(remove_duplicate=False))
     kept = {_pattern(key) for key in model.state_dict() if key not in missing}
+    modules = dict(model.named_modules())
     for key in missing:
         path = key.rpartition(".")[0]
         if task == "embed" and "pooler" in path.split("."):  # A head that embedding does not use.
@@ -90,7 +91,7 @@ def _needed(model: PreTrainedModel, missing: Collection[str], task: str) -> Iter
             # One that all layers lack and that holds more than zeros follows from the configuration.
             if _pattern(key) in kept or len(buffers[key].unique()) == 1:
                 yield key
-        elif "Sinusoidal" not in type(model.get_submodule(path)).__name__:  # These do, too.
+        elif "Sinusoidal" not in type(modules.get(path)).__name__:  # These do, too.
             yield key
 
 
