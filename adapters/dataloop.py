@@ -1,5 +1,6 @@
 """The platform's side: the adapter class that Dataloop's runner loads and calls."""
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -24,9 +25,11 @@ from adapters.platform.uploads import judge
 from adapters.predicting import predict_batches, predict_each, takes_one_by_one
 from adapters.prompt_items import has_messages
 from engine.configuration import override
-from engine.errors import ConfigurationError, Unsupported
+from engine.errors import AdapterError, ConfigurationError, Unsupported
 from engine.options import AdapterOptions
 from engine.types import Answer, Usage
+
+logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 32
 # Options of a run, for a user's own model file too.
@@ -50,8 +53,15 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
             ConfigurationError: as `load`.
         """
         model = model_entity or self.model_entity
-        artifacts.check(model.model_artifacts, remote.record)
-        super().load_from_model(model_entity, *args, **kwargs)
+        try:
+            artifacts.check(model.model_artifacts, remote.record)
+            super().load_from_model(model_entity, *args, **kwargs)
+        except AdapterError as error:
+            # Before the traceback that the platform's runner prints, which ends with it.
+            logger.error("model %r cannot be loaded: %s", model.name, error)
+            if logger.isEnabledFor(logging.DEBUG):
+                raise
+            raise error.with_traceback(None) from None
 
     def load(self, local_path: str, **kwargs: Any) -> None:
         """Builds the model from one snapshot of the configuration; weights in `local_path` win over the hub.

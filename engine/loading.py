@@ -2,22 +2,21 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 import transformers
-from huggingface_hub import errors as hub
-from safetensors import SafetensorError
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import cached_file
 
-from engine import machine, quantization, untrusted
-from engine.environment import TOKEN_VARIABLES, hub_token
-from engine.errors import AdapterError, ConfigurationError, LoadError
+from engine import checkpoint, files, lora, machine, quantization, untrusted
+from engine.environment import hub_token
+from engine.errors import ConfigurationError, LoadError
+from engine.explaining import explained
+from engine.files import find_file
 from engine.kernels import HALF
 from engine.options import LoadOptions
 from engine.placement import Placement, attention, place
@@ -57,18 +56,51 @@ def load(options: LoadOptions, task: Literal["generate", "embed"] = "generate") 
         ConfigurationError: options that contradict each other or the checkpoint, or that this machine cannot
             follow; where the machine is the reason, nothing has been downloaded or read.
     """
-    source, folder = _source(options), _folder(options)
+    files.folder(options)
     placement = place(options)
-    implementation = attention(options, placement.device)
-    quantization.config(options)  # What it refuses is refused before anything is read.
+    attention(options, placement.device)  # What it refuses, and the next, is refused before anything is read.
+    quantization.config(options)
+    with explained(options):
+        adapter = lora.find(options, task)
+        if adapter is None:
+            return _load(options, task, placement)
+        base = lora.base(options, adapter)
+        own = (
+            _tokenizer(options, files.source(options))
+            if find_file(options, "tokenizer_config.json")
+            else None
+        )
+    try:
+        loaded = _load(base, task, placement, own)
+    except LoadError as error:
+        if base is options:
+            raise
+        raise LoadError(
+            f"{options.model_name} is an adapter, and its base model (base_model_name_or_path in "
+            f"{lora.CONFIG}) cannot be had: {error}"
+        ) from None
+    with explained(options):
+        return replace(loaded, model=lora.merged(loaded.model, options, task).eval(), options=options)
+
+
+def _load(
+    options: LoadOptions, task: str, placement: Placement, tokenizer: PreTrainedTokenizerBase | None = None
+) -> Loaded:
+    """As `load`, without an adapter beside the weights, and with another tokenizer where there is one."""
+    folder, source = files.folder(options), files.source(options)
     code = {"trust_remote_code": options.trust_remote_code}
     with explained(options):
+        source["subfolder"] = files.subfolder(options)
         config = transformers.AutoConfig.from_pretrained(folder, **source, **code)
+        # Else passed over.
+        files.read_json(options, os.path.join(source["subfolder"], "generation_config.json"))
         untrusted.drop_kernels(options.model_name, config)
         architecture = _architecture(options, config, task)
+        if task == "generate":
+            checkpoint.require_writer(options.model_name, config)
         dtype = _dtype(options, config, placement)
         quantized = quantization.for_checkpoint(options, config, dtype)
-    tokenizer = _tokenizer(options, code)
+    tokenizer = tokenizer or _tokenizer(options, source)
     if not options.trust_remote_code:
         untrusted.note_code(options.tokenizer or options.model_name, tokenizer)
     window = _window(config, tokenizer)
@@ -80,57 +112,37 @@ def load(options: LoadOptions, task: Literal["generate", "embed"] = "generate") 
             logger.debug("memory plan of %s\n%s", options.model_name, plan)
             if not placement.spills:
                 plan.require_room(options)
-        index = find_file(options, untrusted.INDEX)
+        index = find_file(options, os.path.join(source["subfolder"], untrusted.INDEX))
         untrusted.refuse_files(options.model_name, index, not options.use_safetensors)
-        with _quiet() if task == "embed" else nullcontext():
+        with _unreported(options.model_name):
             model, report = architecture.from_pretrained(
                 folder,
                 config=config,
                 dtype=dtype,
                 device_map=placement.device_map,
-                max_memory=options.max_memory and dict(options.max_memory),  # It is changed there.
+                max_memory=placement.max_memory and dict(placement.max_memory),  # It is changed there.
                 offload_folder=options.offload_folder,
-                attn_implementation=implementation,
+                attn_implementation=attention(options, placement.device),
                 quantization_config=quantized,
                 use_safetensors=True if options.use_safetensors else None,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # They are refused below, by name.
+                adapter_kwargs={
+                    "subfolder": "no-adapter"
+                },  # Where peft is installed, it would not be merged.
                 **source,
                 **code,
             )
-        if task == "embed":
-            _check_complete(options, report["missing_keys"])
+        checkpoint.require_whole(options.model_name, model, report, task)
         quantization.settle(model)
     return Loaded(model.eval(), tokenizer, window, options)
 
 
-def find_file(options: LoadOptions, name: str) -> Path | None:
-    """Where a file of the model's folder or repository is on this machine; None where there is none."""
-    found = cached_file(
-        _folder(options),
-        name,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        **_source(options),
-    )
-    return None if found is None else Path(found)
-
-
-def _folder(options: LoadOptions) -> str:
-    """Where the weights are: a folder or a hub id."""
-    if options.local_path is not None and not Path(options.local_path).is_dir():
-        raise ConfigurationError(f"local_path {options.local_path!r} is no folder on this machine")
-    return options.local_path or options.model_name
-
-
-def _source(options: LoadOptions) -> dict[str, Any]:
-    # A folder has no revisions, and the one given is of `model_name`.
-    return {"revision": None if options.local_path else options.revision, "token": hub_token()}
-
-
-def _tokenizer(options: LoadOptions, code: dict[str, Any]) -> PreTrainedTokenizerBase:
+def _tokenizer(options: LoadOptions, source: dict[str, Any]) -> PreTrainedTokenizerBase:
+    code = {"trust_remote_code": options.trust_remote_code}
     if options.tokenizer is None:
         with explained(options):
-            return transformers.AutoTokenizer.from_pretrained(_folder(options), **_source(options), **code)
+            return transformers.AutoTokenizer.from_pretrained(files.folder(options), **source, **code)
     with explained(options, "tokenizer"):
         return transformers.AutoTokenizer.from_pretrained(options.tokenizer, token=hub_token(), **code)
 
@@ -151,24 +163,35 @@ def _architecture(options: LoadOptions, config: PretrainedConfig, task: str) -> 
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    # A head or a decoder that is left aside is reported by transformers as if it were a fault.
-    level = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
+def _unreported(name: str) -> Iterator[None]:
+    """Without transformers' table of what is missing or strange: what matters of it is an error of ours."""
+    reports, table = logging.getLogger("transformers.modeling_utils"), _Table()
+    reports.addFilter(table)
     try:
         yield
-    finally:
-        transformers.logging.set_verbosity(level)
-
-
-def _check_complete(options: LoadOptions, missing: set[str]) -> None:
-    # transformers fills what is missing with random numbers. A pooler is a head that embedding does not use.
-    needed = sorted(name for name in missing if "pooler" not in name.split("."))
-    if needed:
+    except RuntimeError as error:
+        if "conversion of the weights" not in str(error):
+            raise
+        parts = re.findall(r"^(.+?) +\| \S*CONVERSION", table.text, re.MULTILINE)
         raise LoadError(
-            f"{options.model_name} has no weights for {', '.join(needed[:3])}{' …' if needed[3:] else ''} "
-            f"({len(needed)} in all): take a model whose checkpoint is complete"
-        )
+            f"{name} has not all weights of what is put together ({', '.join(parts[:3]) or 'experts'}): "
+            "take a model whose checkpoint is complete"
+        ) from error
+    finally:
+        reports.removeFilter(table)
+
+
+class _Table(logging.Filter):
+    """Keeps it from the log."""
+
+    text = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = str(record.msg)
+        if "LOAD REPORT" not in message:
+            return True
+        self.text = message
+        return False
 
 
 def _dtype(options: LoadOptions, config: PretrainedConfig, placement: Placement) -> torch.dtype:
@@ -188,55 +211,3 @@ def _window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int
     # T5 has relative positions and names its bound, if at all, in the tokenizer; "none" is 10**30 there.
     bounds = (getattr(text, "max_position_embeddings", None), tokenizer.model_max_length)
     return next((bound for bound in bounds if bound and 0 < bound < 10**9), None)
-
-
-_TRUST = "Set trust_remote_code to true if you trust that repository"
-_SET_TOKEN = "set a token with access as " + " or ".join(TOKEN_VARIABLES)
-
-# By what the hub library raises, first match along the chain of causes.
-_HINTS: dict[type[Exception], str] = {
-    hub.GatedRepoError: f"is gated: accept its terms on its page on the hub, then {_SET_TOKEN}",
-    hub.RevisionNotFoundError: "has no revision {revision!r}: set revision to a branch, tag or commit of it",
-    hub.RepositoryNotFoundError: "is missing: there is no such repository on the hub, or it is private. "
-    f"Check the spelling of {{option}}, or {_SET_TOKEN}",
-    hub.LocalEntryNotFoundError: "cannot be downloaded: offline, or the hub cannot be reached, and it is not "
-    "in the cache. Connect, or set {option} to a local folder that holds it",
-    hub.HFValidationError: "is missing: no such folder on this machine, and no hub id (owner/name). "
-    "Check the spelling of {option}",
-    SafetensorError: "cannot be loaded: its weights are no safetensors, though they are named so (pickled, "
-    "or cut off): take a whole copy of it",
-    MemoryError: "is too large for this machine's memory: set dtype to bfloat16, or take a smaller model",
-    torch.OutOfMemoryError: "is too large for the GPU: set dtype to bfloat16, or device_map to auto",
-}
-
-
-@contextmanager
-def explained(options: LoadOptions, option: str = "model_name") -> Iterator[None]:
-    """Makes any error but our own a `LoadError` that names what was loaded, by the option that names it."""
-    name = getattr(options, option)
-    if option == "model_name" and options.local_path:
-        name += f" ({options.local_path})"
-    try:
-        yield
-    except AdapterError:
-        raise
-    except Exception as error:  # Loading runs much code that is not ours, and some of it the model's.
-        cause: BaseException | None = error
-        while cause:
-            for kind, hint in _HINTS.items():
-                if isinstance(cause, kind):
-                    explanation = hint.format(revision=options.revision, option=option)
-                    raise LoadError(f"{name} {explanation}") from error
-            cause = cause.__cause__ or cause.__context__
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if "trust_remote_code" in reason:
-            raise LoadError(f"{name} needs code of its own, which is not run. {_TRUST}") from error
-        raise LoadError(f"{name} cannot be loaded: {reason}{_advice(reason, options)}") from error
-
-
-def _advice(reason: str, options: LoadOptions) -> str:
-    if "safetensors" in reason and options.use_safetensors:
-        return " - Pickled weights can run code: set use_safetensors to false if you trust them"
-    if "ttention" in reason and options.attn_implementation:
-        return " - Leave attn_implementation out to take what this machine has"
-    return ""

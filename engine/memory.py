@@ -1,16 +1,57 @@
 """How much memory is free, and what it looks like when there is none."""
 
+import errno
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
 import psutil
 import torch
 
+ROOT = Path("/")
+# Where the control groups of a version are, and in which files: the limit, the usage, what of it is cache.
+_GROUPS = {
+    1: ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    2: ("sys/fs/cgroup", "memory.max", "memory.current", ""),
+}
+_NO_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "ALLOC_FAILED")
+
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device."""
+    """Bytes that are free on a device; of the machine's memory, no more than this process may take."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+    return min([psutil.virtual_memory().available, *_left_in_groups()])
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on a GPU or a CPU."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
+    if isinstance(error, OSError):  # Of mmap, say.
+        return error.errno == errno.ENOMEM
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        words in str(error) for words in _NO_MEMORY
+    )
+
+
+def _left_in_groups() -> Iterator[int]:
+    """What each control group that this process is in, inner and outer ones, has left of its limit."""
+    for line in _lines("proc/self/cgroup"):
+        number, controllers, path = [*line.split(":", 2), "", ""][:3]
+        version = 1 if "memory" in controllers.split(",") else 2 if number == "0" else None
+        if version is None:
+            continue
+        mount, limit_file, usage_file, prefix = _GROUPS[version]
+        group = PurePosixPath(path.lstrip("/"))
+        # In a container only the last may be there: its own group is the root, whatever the path outside.
+        for folder in (f"{mount}/{group}", *(f"{mount}/{outer}" for outer in group.parents)):
+            limit, usage = ("".join(_lines(f"{folder}/{file}")) for file in (limit_file, usage_file))
+            if limit.isdigit() and usage.isdigit():  # Without a limit, version 2 says "max".
+                counts = dict(line.partition(" ")[::2] for line in _lines(f"{folder}/memory.stat"))
+                cached = sum(int(counts.get(f"{prefix}{kind}_file", 0)) for kind in ("inactive", "active"))
+                yield max(0, int(limit) - max(0, int(usage) - cached))
+
+
+def _lines(file: str) -> list[str]:
+    try:
+        return (ROOT / file).read_text().splitlines()
+    except OSError:
+        return []

@@ -27,12 +27,14 @@ class Placement:
         device: what computes.
         free: free bytes on the devices that take weights, by their names.
         spills: whether weights that find no room there go to the disk.
+        max_memory: what `from_pretrained` may take of each device; None leaves that to accelerate.
     """
 
     device_map: Any
     device: torch.device
     free: Mapping[str, int]
     spills: bool
+    max_memory: Mapping[int | str, int | str] | None = None
 
 
 def place(options: LoadOptions) -> Placement:
@@ -49,15 +51,16 @@ def place(options: LoadOptions) -> Placement:
         if key != "disk":
             find_device(key, "max_memory")
     if isinstance(chosen, str) and chosen in STRATEGIES:
-        return Placement(chosen, find_device(options.device), free_everywhere(options.max_memory), True)
+        device, free = find_device(options.device), free_everywhere(options.max_memory)
+        return Placement(chosen, device, free, True, options.max_memory or _limits())
     if isinstance(chosen, dict):
         names = dict.fromkeys(name for name in chosen.values() if name != "disk")
         devices = [find_device(name, "device_map") for name in names]
         first = next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
         free = {str(device): free_memory(device) for device in devices}
-        return Placement(chosen, first, free, "disk" in chosen.values())
+        return Placement(chosen, first, free, "disk" in chosen.values(), options.max_memory)
     device = find_device(options.device) if chosen is None else find_device(chosen, "device_map")
-    return Placement({"": device}, device, {str(device): free_memory(device)}, False)
+    return Placement({"": device}, device, {str(device): free_memory(device)}, False, options.max_memory)
 
 
 def find_device(name: str | int, option: str = "device") -> torch.device:
@@ -85,10 +88,24 @@ def free_everywhere(limits: dict[int | str, int | str] | None = None) -> dict[st
         ConfigurationError: a limit that is no size.
     """
     try:
-        sizes = get_max_memory(dict(limits) if limits else None)
+        sizes = get_max_memory(dict(limits)) if limits else _sizes()
     except ValueError as error:
         raise ConfigurationError(f"option 'max_memory': {error}: write a size as \"20GiB\"") from None
     return {str(torch.device(key) if isinstance(key, int) else key): size for key, size in sizes.items()}
+
+
+def _sizes() -> dict[int | str, int]:
+    """As accelerate has them, but of the machine's memory what this process may take."""
+    sizes = get_max_memory()
+    return sizes | {"cpu": free_memory(torch.device("cpu"))} if "cpu" in sizes else sizes
+
+
+def _limits() -> dict[int | str, int | str] | None:
+    """What to spread over the devices where this process may not take all of the machine's memory."""
+    sizes = _sizes()
+    if sizes.get("cpu") == get_max_memory().get("cpu"):
+        return None
+    return {key: int(0.9 * size) for key, size in sizes.items()}  # As transformers does with its own.
 
 
 def attention(options: LoadOptions, device: torch.device) -> str | None:

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import psutil
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -16,6 +15,7 @@ from engine import machine, trial
 from engine.batched import continued
 from engine.joining import Matrix, Product, observe, siblings
 from engine.kernels import HALF
+from engine.memory import free_memory
 from engine.progress import line
 
 logger = logging.getLogger(__name__)
@@ -154,4 +154,4 @@ def _growth(model: PreTrainedModel, packed: Collection[nn.Parameter]) -> int:
 
 
 def _affordable(extra: int) -> bool:
-    return extra <= 0.8 * psutil.virtual_memory().available
+    return extra <= 0.8 * free_memory(torch.device("cpu"))

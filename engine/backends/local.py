@@ -1,6 +1,7 @@
 """The engine that runs transformers on this machine."""
 
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from functools import cached_property
 from itertools import chain, repeat
@@ -46,6 +47,7 @@ class LocalEngine:
         self.tokenizer = loaded.tokenizer
         self.prompter = Prompter(loaded.tokenizer, loaded.model.config, loaded.window)
         self._dtypes = lay_out(loaded.model)
+        self._process = os.getpid()
 
     def generate(self, requests: Sequence[Request], follow: Follow | None = None) -> list[Answer]:
         """An answer for each request, in their order; one that fails carries its error and costs no other.
@@ -107,6 +109,7 @@ class LocalEngine:
     def _run(
         self, requests: Iterable[Request | None], follow: Follow | None, in_pieces: bool
     ) -> Iterator[Chunk]:
+        self._check_process()
         run = _Run(self, follow, in_pieces)
         coming = chain(requests, repeat(_END))
         asked = 0
@@ -133,12 +136,14 @@ class LocalEngine:
 
         See `engine.scoring.score`.
         """
+        self._check_process()
         if isinstance(prompt, str | Request):
             return scoring.score(self.loaded, self.prompter, [prompt], [candidates])[0]
         return scoring.score(self.loaded, self.prompter, prompt, candidates)
 
     def next_logits(self, prompts: Sequence[Request | str]) -> np.ndarray:
         """The logits after each prompt, float32 (prompts, vocabulary). See `engine.scoring.next_logits`."""
+        self._check_process()
         return scoring.next_logits(self.loaded, self.prompter, prompts)
 
     def embed(
@@ -148,6 +153,7 @@ class LocalEngine:
         kind: str | None = None,
     ) -> np.ndarray:
         """A vector for each text, float32 (texts, dim). See `engine.embedding.Embedder.embed`."""
+        self._check_process()
         return self._embedder.embed(texts, options, kind)
 
     def tokens(
@@ -160,6 +166,7 @@ class LocalEngine:
         self, texts: Sequence[str], layer: int = -1, reduction: Literal["mean", "sum"] | None = "mean"
     ) -> np.ndarray | list[np.ndarray]:
         """What a layer makes of each text. See `engine.embedding.Embedder.hidden_states`."""
+        self._check_process()
         return self._embedder.hidden_states(texts, layer, reduction)
 
     @cached_property  # It tries the model, and reads its folder.
@@ -171,6 +178,7 @@ class LocalEngine:
 
         Of a bfloat16 model that was computed in float32, weights below 8e-6 are rounded to multiples of 6e-8.
         """
+        self._check_process()
         with alone(self.loaded.model):
             restore(self.loaded.model, self._dtypes)
             try:
@@ -178,6 +186,14 @@ class LocalEngine:
                 self.tokenizer.save_pretrained(folder)
             finally:
                 lay_out(self.loaded.model)
+
+    def _check_process(self) -> None:
+        # The threads that compute are not copied by a fork, and would be waited for without end.
+        if os.getpid() != self._process:
+            raise Unsupported(
+                f"the model was loaded in process {self._process}, and a forked one cannot run it: load it "
+                'in the process that answers, which multiprocessing has to start by "spawn"'
+            )
 
     def rows(self) -> Generation:
         """A run of rows by this model, none in it yet.

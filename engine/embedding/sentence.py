@@ -1,6 +1,5 @@
 """What a sentence-transformers folder says about its vectors, read from its files."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,8 @@ from torch.nn import functional
 
 from engine.embedding.pooling import POOLINGS
 from engine.errors import LoadError, Unsupported
-from engine.loading import explained, find_file
+from engine.explaining import explained
+from engine.files import find_file, read_json
 from engine.options import LoadOptions
 
 _NAMES = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -60,7 +60,7 @@ def read(options: LoadOptions) -> SentenceSettings:
         LoadError: a file that cannot be read, or weights of a module that are pickled.
     """
     with explained(options):
-        modules = _json(options, "modules.json")
+        modules = read_json(options, "modules.json")
         return SentenceSettings() if modules is None else _settings(options, modules)
 
 
@@ -70,7 +70,7 @@ def _settings(options: LoadOptions, found: list[dict[str, str]]) -> SentenceSett
     for module in found:
         package, _, kind = module["type"].rpartition(".")
         path = f"{module['path']}/".lstrip("/")
-        config = _json(options, f"{path}config.json") or {}
+        config = read_json(options, f"{path}config.json") or {}
         if package.split(".")[0] != "sentence_transformers":
             kind = ""  # Code of somebody else's under a name that we know.
         if kind == "Transformer":
@@ -84,7 +84,7 @@ def _settings(options: LoadOptions, found: list[dict[str, str]]) -> SentenceSett
             modules.append(functional.normalize)
         elif kind != "Dropout":
             raise _unsupported(options, f"its module {module['type']}")
-    own = _json(options, "config_sentence_transformers.json") or {}
+    own = read_json(options, "config_sentence_transformers.json") or {}
     return SentenceSettings(
         modules=tuple(modules),
         prompts={name: prompt or "" for name, prompt in own.get("prompts", {}).items()},
@@ -95,7 +95,7 @@ def _settings(options: LoadOptions, found: list[dict[str, str]]) -> SentenceSett
 
 
 def _transformer(options: LoadOptions, path: str) -> dict[str, Any]:
-    files = (_json(options, f"{path}sentence_{name}_config.json") for name in _NAMES)
+    files = (read_json(options, f"{path}sentence_{name}_config.json") for name in _NAMES)
     config: dict[str, Any] = next(filter(None, files), {})
     inputs = config.get("modality_config", {"text": _PLAIN})
     if config.get("transformer_task", "feature-extraction") != "feature-extraction":
@@ -149,11 +149,6 @@ def _check(options: LoadOptions, kind: str, config: Mapping[str, Any]) -> None:
     for key in ("module_input_name", "module_output_name"):
         if config.get(key) not in (None, "sentence_embedding"):
             raise _unsupported(options, f"{key} {config[key]!r} of its {kind} module")
-
-
-def _json(options: LoadOptions, name: str) -> Any:
-    file = find_file(options, name)
-    return None if file is None else json.loads(file.read_text(encoding="utf-8"))
 
 
 def _unsupported(options: LoadOptions, what: str) -> Unsupported:

@@ -1,5 +1,7 @@
 """The platform's side, with the real SDK against a local platform over HTTP."""
 
+import logging
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,8 @@ import dtlpy
 import pytest
 
 from adapters.dataloop import ModelAdapter, PredictionError
-from engine.errors import ConfigurationError
+from engine.errors import ConfigurationError, LoadError
+from tests import tiny
 from tests.servers.misbehaving import Server
 
 
@@ -268,3 +271,22 @@ def test_an_execution_that_fails_on_an_item_names_it_on_the_platform(project, da
     assert f"{bad.id}: it could not be read" in execution.latest_status["message"]
     assert "2 of 2 items" in [status.get("message") for status in execution.status]
     assert len(answers_on(good)) == 3
+
+
+def test_what_to_do_about_a_failed_load_comes_before_its_one_traceback(model_entity, tmp_path, caplog):
+    tiny.save(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"cut")
+    configuration = {"module_name": "models.auto_causal_lm", "model_name": str(tmp_path)}
+    entity = model_entity(configuration)
+    with pytest.raises(LoadError) as raised:
+        ModelAdapter(model_entity=entity)
+    sentence = f"{tmp_path} cannot be loaded: its model.safetensors is damaged"
+    logged = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert logged == [f"model {entity.name!r} cannot be loaded: {raised.value}"]
+    assert sentence in logged[0]
+    printed = "".join(traceback.format_exception(raised.value))
+    assert printed.count("Traceback") == 1
+    assert "safetensors_rust" not in printed
+    with caplog.at_level(logging.DEBUG), pytest.raises(LoadError):
+        ModelAdapter(model_entity=entity)
+    assert "SafetensorError" in caplog.text

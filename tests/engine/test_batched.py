@@ -1,5 +1,6 @@
 """In batches, for models whose rows cannot come and go: who runs with whom, and what a failure costs."""
 
+import errno
 import logging
 
 import pytest
@@ -152,7 +153,15 @@ def test_how_a_checkpoint_draws_and_penalises_is_no_rule():
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("broken"), torch.OutOfMemoryError("no memory"), IndexError("far"), MemoryError()]
+    "error",
+    [
+        RuntimeError("broken"),
+        torch.OutOfMemoryError("no memory"),
+        IndexError("far"),
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+    ids=repr,
 )
 @pytest.mark.parametrize("architecture", ["gpt2", "t5"])
 def test_a_batch_too_large_is_halved_until_it_runs(

@@ -1,5 +1,6 @@
 """In flight, where things go wrong: what fails costs itself, and what was finished stays."""
 
+import errno
 import logging
 from collections.abc import Callable, Sequence
 
@@ -28,6 +29,7 @@ from tests.engine.rows import (
 
 POISON = BYTES + 200
 NO_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+NO_PAGES = OSError(errno.ENOMEM, "Cannot allocate memory")
 
 
 def clean(length: int, salt: int) -> list[int]:
@@ -65,7 +67,9 @@ def reads(token: int) -> Callable[[dict], bool]:
 
 
 @pytest.mark.parametrize(
-    "error", [NO_MEMORY, MemoryError(), RuntimeError("can't allocate memory: you tried")]
+    "error",
+    [NO_MEMORY, MemoryError(), NO_PAGES, RuntimeError("can't allocate memory: you tried")],
+    ids=repr,
 )
 @pytest.mark.parametrize("fit", [1, 2, 5])
 def test_out_of_memory_halves_the_rows_and_changes_no_answer(llama, error: Exception, fit: int):
@@ -125,12 +129,15 @@ def test_a_row_without_memory_alone_has_an_error_with_the_plan_of_it(llama):
         assert word in str(lost.error)
 
 
-def test_slots_that_cannot_grow_cost_no_live_row_its_answer(llama, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("error", [NO_MEMORY, NO_PAGES], ids=repr)
+def test_slots_that_cannot_grow_cost_no_live_row_its_answer(
+    llama, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
     resize = Slots.resize
 
     def limited(slots: Slots, rows: int, tokens: int, held: Sequence[int] = ()) -> None:
         if tokens > 64:
-            raise NO_MEMORY
+            raise error
         resize(slots, rows, tokens, held)
 
     monkeypatch.setattr(Slots, "resize", limited)

@@ -15,7 +15,8 @@ import transformers
 from engine.configuration import split
 from engine.environment import model_name_from_environment
 from engine.errors import ConfigurationError, LoadError
-from engine.loading import find_file, load
+from engine.files import find_file
+from engine.loading import load
 from engine.options import LoadOptions
 from engine.placement import attention
 from tests import tiny

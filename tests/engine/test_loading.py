@@ -38,11 +38,11 @@ def test_a_folder_that_is_not_there_is_named(name: str):
     ("name", "says"),
     [
         ("pickled", "set use_safetensors to false if you trust"),
-        ("no-weights", "set use_safetensors to false if you trust"),
+        ("no-weights", r"it has no weights \(model\.safetensors\): download it again"),
         ("foreign", "Set trust_remote_code to true if you trust"),
         ("huge", "is too large: its weights take [0-9.]+ GiB in float32"),
-        ("no-tokenizer", "cannot be loaded: .*tokenizer"),
-        ("corrupt", "cannot be loaded: "),
+        ("no-tokenizer", r"it has no tokenizer \(tokenizer\.json\): copy it there, or set tokenizer"),
+        ("corrupt", r"its model\.safetensors is damaged or cut short \(.*\): download it again"),
     ],
 )
 def test_a_folder_that_cannot_be_loaded_says_why(load_folder: Callable, folders: dict, name: str, says: str):

@@ -2,6 +2,8 @@
 
 import logging
 import math
+import multiprocessing
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -342,3 +344,36 @@ def test_no_prompt_and_no_answer_is_logged_above_debug(engine: LocalEngine, capl
     assert (answer.error is None, refused.error is None) == (True, False)
     assert "secret" not in caplog.text
     assert answer.text not in caplog.text
+
+
+def test_a_forked_child_is_refused_at_once():
+    engine = tiny.engine()
+    engine.embed(["text"])
+    calls = {
+        "generate": lambda: engine.generate([ask("hi")]),
+        "stream": lambda: next(iter(engine.stream([ask("hi")]))),
+        "score": lambda: engine.score("hi", ["a"]),
+        "next_logits": lambda: engine.next_logits(["hi"]),
+        "embed": lambda: engine.embed(["text"]),
+        "hidden_states": lambda: engine.hidden_states(["text"]),
+        "save": lambda: engine.save("/no/such"),
+    }
+
+    def answer(say) -> None:
+        for name, call in calls.items():
+            try:
+                call()
+            except Exception as error:
+                say.send((name, type(error).__name__, str(error)))
+
+    context = multiprocessing.get_context("fork")
+    hear, say = context.Pipe(duplex=False)
+    child = context.Process(target=answer, args=[say])
+    child.start()
+    for name in calls:
+        assert hear.poll(60), f"{name} hangs"
+        called, kind, text = hear.recv()
+        assert (called, kind) == (name, "Unsupported")
+        assert f"loaded in process {os.getpid()}" in text
+        assert "spawn" in text
+    child.join()

@@ -117,7 +117,7 @@ def test_a_conversation_drops_its_oldest_turns_so_that_the_candidates_fit(llama:
     assert whole.candidates[0].logprobs != pytest.approx(recent.candidates[0].logprobs, abs=1e-2)
 
 
-@pytest.fixture(params=[torch.OutOfMemoryError, MemoryError])
+@pytest.fixture(params=[torch.OutOfMemoryError, MemoryError, OSError])
 def small_memory(llama: Loaded, request: pytest.FixtureRequest) -> Iterator[str]:
     """A model that fails as soon as it reads more than 80 tokens at a time; the error's name."""
 

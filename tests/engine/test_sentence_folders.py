@@ -191,3 +191,21 @@ def test_a_modules_pickled_weights_are_read_when_asked_for(changed: Callable):
         of_folder(folder)
     options = LoadOptions(model_name=str(folder), device="cpu", use_safetensors=False)
     close(Embedder(load(options, task="embed")).embed(TEXTS), vectors)
+
+
+@pytest.mark.parametrize("name", ["bert", "llama"])
+def test_an_old_folder_has_its_transformer_in_a_folder_of_its_own(changed: Callable, name: str):
+    folder = changed(name)
+    whole = of_folder(folder)
+    expected = whole.embed(TEXTS)
+    modules = json.loads((folder / "modules.json").read_text())
+    inner = folder / "0_Transformer"
+    inner.mkdir()
+    kept = ("modules.json", "config_sentence_transformers.json")
+    for file in [path for path in folder.iterdir() if path.is_file() and path.name not in kept]:
+        file.rename(inner / file.name)
+    modules[0] |= {"path": "0_Transformer", "type": "sentence_transformers.models.Transformer"}
+    (folder / "modules.json").write_text(json.dumps(modules))
+    old = of_folder(folder)
+    close(old.embed(TEXTS), expected)
+    assert old.settings == whole.settings

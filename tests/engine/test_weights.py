@@ -4,10 +4,10 @@ import logging
 from collections.abc import Callable
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
-from engine import weights
 from engine.backends.local import LocalEngine
 from engine.kernels import HALF
 from engine.loading import load
@@ -81,7 +81,7 @@ def test_an_output_layer_that_is_the_embedding_is_packed_beside_it():
 def test_an_output_layer_stays_the_embedding_where_the_memory_is_short(monkeypatch):
     model = tiny.random_model("llama", tie_word_embeddings=True)
     available = model.lm_head.weight.nbytes
-    monkeypatch.setattr(weights.psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
     before = logits(model)
     lay_out(model)
     assert model.lm_head.weight is model.model.embed_tokens.weight
@@ -173,7 +173,7 @@ def test_half_precision_takes_less_than_float32_would(cpu: Callable, monkeypatch
     growth = 2 * (rest + model.model.embed_tokens.weight.numel())
     for available, fits in ((growth / 0.8 - 10, False), (growth / 0.8 + 10, True)):
         monkeypatch.setattr(
-            weights.psutil, "virtual_memory", lambda available=available: SimpleNamespace(available=available)
+            psutil, "virtual_memory", lambda available=available: SimpleNamespace(available=available)
         )
         lay_out(model)
         assert (model.dtype == torch.float32) is fits
@@ -184,7 +184,7 @@ def test_half_precision_stays_where_the_memory_is_short(cpu: Callable, monkeypat
     cpu(multiplies=(), keeps_half=keeps_half)
     model = tiny.random_model("llama").bfloat16()
     available = 2 * model.num_parameters() if not keeps_half else 100
-    monkeypatch.setattr(weights.psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
     before = logits(model)
     lay_out(model)
     assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
