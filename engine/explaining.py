@@ -124,7 +124,7 @@ def _json_fault(file: Path) -> str | None:
             if opened.read(len(_LFS)) == _LFS:
                 return _pointer(file)
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"its {file.name} is no JSON ({error}): {_AGAIN}"
     if file.name == "config.json" and not isinstance(content, dict):
         return f"its config.json is no JSON object: {_AGAIN}"

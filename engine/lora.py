@@ -93,7 +93,7 @@ def merged(model: PreTrainedModel, options: LoadOptions, task: str) -> PreTraine
         warnings.simplefilter("ignore")  # Of embeddings that are not saved again here, and the like.
         try:
             adapted = peft.PeftModel(model, config)
-            result = peft.set_peft_model_state_dict(adapted, weights)
+            result: Any = peft.set_peft_model_state_dict(adapted, weights)
         except (RuntimeError, ValueError) as error:  # Other shapes, or no such layers.
             raise LoadError(
                 f"{name} is an adapter for another base model: {' '.join(str(error).split())}"

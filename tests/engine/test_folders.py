@@ -133,7 +133,7 @@ CASES: dict[str, tuple[str, Break, str]] = {
     "index is a list": ("four", write(INDEX, "[]"), f"its {INDEX} does not say what is where"),
     "index without metadata": (
         "four",
-        write(INDEX, '{"weight_map": {"a": "b"}}'),
+        write(INDEX, '{"weight_map": {"a": "b.safetensors"}}'),
         "does not say what is where",
     ),
     "a pickled shard lost": (
