@@ -61,6 +61,7 @@ class HuggingAdapter(Calls):
 
         Raises:
             LoadError: gated, missing, offline, unsafe or too large; the text says what to do.
+            Unsupported: a model that transformers itself cannot generate with.
         """
         options = self.configuration.load
         if options is None:
@@ -73,7 +74,10 @@ class HuggingAdapter(Calls):
 
         if local_path is not None and _has_weights(Path(local_path)):
             options = options.model_copy(update={"local_path": str(local_path)})
-        self._engine = LocalEngine(load(options, self.task))
+        engine = LocalEngine(load(options, self.task))
+        if self.task == "generate":
+            engine.rows()  # A model that cannot be run is refused now, not at the first question.
+        self._engine = engine
         return self
 
     def save(self, local_path: str | Path) -> None:

@@ -6,7 +6,8 @@ Encoder-decoder models, and those that keep a state instead of keys. A batch end
 import copy
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -177,7 +178,7 @@ def _generate(
         input_ids[i, place] = torch.tensor(prompt)
         mask[i, place] = 1
     view.forward = chooser.watch(view.forward)
-    with alone(view):
+    with alone(view), _forgetting(view):
         view.generate(  # type: ignore[operator]
             input_ids=input_ids.to(view.device),
             attention_mask=mask.to(view.device),
@@ -185,6 +186,26 @@ def _generate(
             logits_processor=LogitsProcessorList([chooser]),
             stopping_criteria=stopping,
         )
+
+
+@contextmanager
+def _forgetting(model: PreTrainedModel) -> Iterator[None]:
+    """What modules keep of the sequences that they read is gone afterwards.
+
+    RecurrentGemma keeps its state so, and would go on from it with a prompt of one token.
+    """
+    empty = [
+        (vars(module), name)
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if value is None
+    ]
+    try:
+        yield
+    finally:
+        for fields, name in empty:
+            if isinstance(fields[name], torch.Tensor):
+                fields[name] = None
 
 
 def has_rules(model: PreTrainedModel, eos: frozenset[int]) -> bool:
