@@ -6,8 +6,7 @@ Encoder-decoder models, and those that keep a state instead of keys. A batch end
 import copy
 import functools
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -178,7 +177,8 @@ def _generate(
         input_ids[i, place] = torch.tensor(prompt)
         mask[i, place] = 1
     view.forward = chooser.watch(view.forward)
-    with alone(view), _forgetting(view):
+    with alone(view):
+        _forget(view)
         view.generate(  # type: ignore[operator]
             input_ids=input_ids.to(view.device),
             attention_mask=mask.to(view.device),
@@ -188,24 +188,15 @@ def _generate(
         )
 
 
-@contextmanager
-def _forgetting(model: PreTrainedModel) -> Iterator[None]:
-    """What modules keep of the sequences that they read is gone afterwards.
+def _forget(model: PreTrainedModel) -> None:
+    """Clears what modules keep of the sequence that they read last.
 
     RecurrentGemma keeps its state so, and would go on from it with a prompt of one token.
     """
-    empty = [
-        (vars(module), name)
-        for module in model.modules()
-        for name, value in vars(module).items()
-        if value is None
-    ]
-    try:
-        yield
-    finally:
-        for fields, name in empty:
-            if isinstance(fields[name], torch.Tensor):
-                fields[name] = None
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if name.endswith(("_state", "_states")) and isinstance(value, torch.Tensor):
+                setattr(module, name, None)
 
 
 def has_rules(model: PreTrainedModel, eos: frozenset[int]) -> bool:

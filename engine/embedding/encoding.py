@@ -54,7 +54,7 @@ class Encoder:
         longest = min(filter(None, (self.window, packing.switch(self.model))), default=None)
         examples = [tokens[:longest] for tokens in examples]
         with torch.inference_mode(), trial.narrowed(self.model):
-            alone = [self._states("single", [tokens], -1)[0] for tokens in examples]
+            alone = self._alone(examples)
             self.way: Way = next(
                 (way for way in self._ways() if self._is_right(way, examples, alone)), "single"
             )
@@ -126,11 +126,22 @@ class Encoder:
             return ["packed", "padded", "level"]
         return ["level"] if trial.selects_keys(self.model) else ["padded", "level"]
 
+    def _alone(self, examples: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        try:
+            return [self._states("single", [tokens], -1)[0] for tokens in examples]
+        except Unsupported:
+            raise
+        except Exception as error:  # A model's code is its author's.
+            name, reason = type(self.model).__name__, f"{type(error).__name__}: {error}"
+            raise Unsupported(
+                f"{name} gives no hidden states of a text: it fails by itself ({reason})"
+            ) from None
+
     def _is_right(self, way: Way, examples: Sequence[Sequence[int]], alone: Sequence[torch.Tensor]) -> bool:
         if way == "level":
             length = min(map(len, examples))
             examples = [tokens[:length] for tokens in examples]
-            alone = [self._states("single", [tokens], -1)[0] for tokens in examples]
+            alone = self._alone(examples)
         try:
             return trial.same(self._states(way, examples, -1), alone)
         except Exception as error:  # A model that cannot says so in many ways.
