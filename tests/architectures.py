@@ -73,7 +73,7 @@ _START = "decoder_start_token_id"
 
 _LINEAR = {"layer_types": ["linear_attention", "full_attention"]}
 _SLIDING = {"layer_types": ["sliding_attention", "full_attention"]}
-_TWICE = {"num_hidden_layers": 4, "num_kv_shared_layers": 2}
+_SHARING = {"num_hidden_layers": 4, "num_kv_shared_layers": 2}
 _CONV = {"layer_types": ["conv", "full_attention"]}
 _HYBRID = {"layers_block_type": ["linear_attention", "hybrid"], "num_hidden_layers": 4}
 _ROUTED = {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2}
@@ -84,6 +84,7 @@ _CHANGES: dict[str, dict] = {
     "big_bird": {"attention_type": "original_full"},
     "bigbird_pegasus": {"block_size": 4, "num_random_blocks": 1},
     "blt": {"encoder_hash_byte_group_vocab": 64},
+    "cohere2_moe": {"mlp_layer_types": ["dense", "sparse"]},
     "cohere_compass_text": _SLIDING
     | {
         "rope_parameters": {
@@ -92,12 +93,14 @@ _CHANGES: dict[str, dict] = {
         }
     },
     "dbrx": {"attn_config": {"rope_theta": 10000.0, "clip_qkv": 8.0}},
-    "deepseek_v2": {"topk_group": 1, "num_experts_per_tok": 2, "first_k_dense_replace": 1},
-    "dots3_note_audio_encoder": {
-        "adapter_input_size": 32,
-        "adapter_out_dim": 32,
-        "downsample_hidden_size": 8,
+    "deepseek_v2": {"num_experts_per_tok": 2, "first_k_dense_replace": 1},
+    "deepseek_v4": {
+        "compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 8},
+        "layer_types": ["sliding_attention", "heavily_compressed_attention", "compressed_sparse_attention"],
     },
+    "doge": {"is_moe": True},
+    "dots1": _ROUTED | _SLIDING,
+    "dots3_note_audio_encoder": {"adapter_input_size": 32, "adapter_out_dim": 32},
     "dots3_note_text": {
         f"swa_{name}": size
         for name, size in {
@@ -110,23 +113,40 @@ _CHANGES: dict[str, dict] = {
             "v_head_dim": 8,
         }.items()
     },
-    "dots3_note_vision_encoder": {
-        "adapter_in_dim": 32,
-        "adapter_out_dim": 32,
-        "mlp_layer_types": ["dense", "sparse"],
-    },
+    "dots3_note_vision_encoder": {"adapter_in_dim": 32, "adapter_out_dim": 32},
+    "encoder-decoder": {"decoder": {"is_decoder": True, "add_cross_attention": True}},
+    "gemma3n_text": _SHARING,
+    "gemma4_text": _SHARING
+    | {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 16},
+    "gemma4_unified_text": _SHARING,
     "got_ocr2": {"vision_config": {"image_size": 32, "output_channels": 8}},
-    "granite_speech_encoder": {"hidden_dim": 32, "dim_head": 8},
-    "granite_speech_plus_encoder": {"hidden_dim": 32, "dim_head": 8},
-    "nemo_speechlm": {"word_timestamp_config": {"vocab_size": VOCABULARY, "blank_token_id": EOS}},
-    "nemotron3_diarization": {"head_config": {"audio_hidden_size": 32}},
-    "phi4_multimodal_audio": {
-        "num_blocks": 1,
-        "ext_pw_out_channel": 32,
-        "depthwise_separable_out_channel": 32,
-        "nemo_conv_channels": 32,
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "granite_speech_encoder": {"hidden_dim": 32},
+    "granite_speech_plus_encoder": {"hidden_dim": 32},
+    "granitemoehybrid": _LINEAR,
+    "hunyuan_v1_dense": {"head_dim": 8},
+    "hunyuan_v1_moe": {"head_dim": 8},
+    "jamba": {"num_hidden_layers": 3, "attn_layer_period": 2, "attn_layer_offset": 1},
+    "laguna": _SLIDING,
+    "lfm2": _CONV,
+    "lfm2_moe": _CONV,
+    "llama4_text": {"moe_layers": [1]},
+    "mamba2": {"head_dim": 16},
+    "mellum": _SLIDING,
+    "minimax": _LINEAR,
+    "minimax_m3_vl_text": {
+        "layer_types": ["minimax_m3_sparse", "full_attention"],
+        "mlp_layer_types": ["dense", "sparse"],
+        "index_topk_blocks": 2,
     },
-    "qwen3_asr_encoder": {"downsample_hidden_size": 8, "output_dim": 32},
+    "ministral": _SLIDING | {"head_dim": 8},
+    "mllama_text_model": {"cross_attention_layers": [1], "num_hidden_layers": 3},
+    "nemo_speechlm": {"word_timestamp_config": {"vocab_size": VOCABULARY, "blank_token_id": EOS}},
+    "nemotron": {"num_key_value_heads": 2},
+    "nemotron3_diarization": {"head_config": {"audio_hidden_size": 32}},
+    "nllb-moe": {"encoder_sparse_step": 2, "decoder_sparse_step": 2},
+    "phi4_multimodal_audio": {"num_blocks": 1, "ext_pw_out_channel": 32, "nemo_conv_channels": 32},
+    "qwen3_asr_encoder": {"downsample_hidden_size": 8},
     "qwen4_exp_text": {
         "indexer_n_heads": 2,
         "indexer_kv_heads": 1,
@@ -134,72 +154,34 @@ _CHANGES: dict[str, dict] = {
         "indexer_budget": WINDOW,
         "indexer_compress_ratio": 4,
         "ple_layer_ids": [1],
-        "ple_embed_dim": 16,
         "heads_per_ngram": 2,
         "ngram_vocab_size_base": 64,
-        "make_ngram_vocab_size_divisible_by": 8,
-        "split_ngram_parts": 2,
     },
-    "llama4_text": {"moe_layers": [1]},
-    "minimax": {"layer_types": ["linear_attention", "full_attention"]},
-    "minimax_m3_vl_text": {
-        "layer_types": ["minimax_m3_sparse", "full_attention"],
-        "mlp_layer_types": ["dense", "sparse"],
-        "index_topk_blocks": 2,
-    },
-    "mllama_text_model": {"cross_attention_layers": [1], "num_hidden_layers": 3},
-    "nllb-moe": {"encoder_sparse_step": 2, "decoder_sparse_step": 2},
-    "smollm3": _SLIDING,
-    "vibevoice_acoustic_tokenizer_encoder": {"num_filters": 2, "depths": [1, 1], "downsampling_ratios": [2]},
-    "dots1": _ROUTED | _SLIDING,
-    "encoder-decoder": {"decoder": {"is_decoder": True, "add_cross_attention": True}},
-    "deepseek_v4": {"compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 8}},
-    "gemma3n_text": _TWICE,
-    "gemma4_text": _TWICE
-    | {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 16},
-    "gemma4_unified_text": _TWICE,
-    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
-    "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"]},
-    "hunyuan_v1_dense": {"head_dim": 8},
-    "hunyuan_v1_moe": {"head_dim": 8},
-    "jamba": {
-        "num_hidden_layers": 3,
-        "attn_layer_period": 2,
-        "attn_layer_offset": 1,
-        "use_mamba_kernels": False,
-    },
-    "laguna": _SLIDING,
-    "lfm2": _CONV,
-    "lfm2_moe": _CONV,
-    "mamba2": {"num_heads": 4, "head_dim": 16},
-    "mellum": _SLIDING,
-    "ministral": {"head_dim": 8},
-    "nemotron": {"num_key_value_heads": 2},
     "recurrent_gemma": {"num_hidden_layers": 3, "num_key_value_heads": 1},
     "reformer": {
-        "is_decoder": True,
         "axial_pos_shape": [16, 32],
         "axial_pos_embds_dim": [16, 16],
         "attn_layers": ["local", "lsh"],
         "num_buckets": 4,
+        "hash_seed": 0,
     },
     "roc_bert": {"pronunciation_vocab_size": 16, "shape_vocab_size": 16, "shape_embed_dim": 16},
+    "smollm3": _SLIDING,
     "switch_transformers": {"num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1},
-    "xlstm": {"hidden_size": 64, "embedding_dim": 64, "qk_dim_factor": 1.0},
+    "vibevoice_acoustic_tokenizer_encoder": {"num_filters": 2, "downsampling_ratios": [2]},
+    "xlstm": {"hidden_size": 64, "qk_dim_factor": 1.0},
     "xmod": {"default_language": "en_XX"},
     "zamba": _HYBRID,
-    "zamba2": _HYBRID | {"adapter_rank": 4},
-    "zaya": {"num_experts_per_tok": 1},
+    "zamba2": _HYBRID,
+    "zaya": {"num_experts_per_tok": 1, "layer_types": ["hybrid", "hybrid_sliding"]},
 }
 
 # No tiny model can be made of these, or none that answers a text: why.
 LEFT_OUT: dict[str, str] = {
     "gemma3n": "the package timm is needed",
-    "gemma4_assistant": "drafts for another model, out of its states",
-    "gemma4_unified_assistant": "drafts for another model, out of its states",
+    "gemma4_assistant": "drafts for another model, from its states",
     "musicgen": "writes audio, no text",
     "musicgen_melody": "writes audio, no text",
-    "voxtral_realtime": "answers audio alone",
 }
 
 

@@ -50,8 +50,9 @@ class Row:
     why: str = ""
 
     def how(self) -> tuple[str, ...]:
-        """All but the reason, which quotes what other packages say."""
-        return self.class_name, self.answers, self.scores, self.vectors
+        """All but the reasons, which quote other packages' words."""
+        cells = (self.class_name, self.answers, self.scores, self.vectors)
+        return tuple(NO if cell.startswith(NO) else cell for cell in cells)
 
     def __str__(self) -> str:
         return f"| {' | '.join(' '.join(cell.replace('|', '/').split()) for cell in astuple(self))} |"
@@ -85,6 +86,8 @@ def _way(find: Callable[[], str]) -> str:
         return find()
     except AdapterError as error:
         return f"{NO}{error}"
+    except Exception as error:  # A fault, which a test shows.
+        return f"fails: {type(error).__name__}"
 
 
 def _scoring(engine: LocalEngine) -> str:

@@ -1,6 +1,9 @@
 """What transformers itself makes of a model, one text at a time: the other side of a comparison."""
 
+import copy
+import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -13,25 +16,25 @@ class Reference:
     """A model that nobody has laid out anew."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.model = model
+        self._model = model
         settings = model.generation_config
         start = settings.decoder_start_token_id
         self._start = settings.bos_token_id if start is None else start
         self._generated: dict[tuple[int, ...], tuple[list[int], torch.Tensor]] = {}
 
-    @torch.inference_mode()
     def logits(self, prompt: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
         """(tokens, vocabulary) what the model gives before each token, from one pass over all of them."""
-        if self.model.config.is_encoder_decoder:
+        if self._model.config.is_encoder_decoder:
             read = torch.tensor([[self._start, *tokens[:-1]]])
-            return self.model(input_ids=torch.tensor([prompt]), decoder_input_ids=read).logits[0]
-        return self.model(input_ids=torch.tensor([[*prompt, *tokens[:-1]]])).logits[0, len(prompt) - 1 :]
+            return _pass(self._model, prompt, decoder_input_ids=read).logits[0]
+        return _pass(self._model, [*prompt, *tokens[:-1]]).logits[0, len(prompt) - 1 :]
 
     def generated(self, prompt: tuple[int, ...], count: int) -> tuple[list[int], torch.Tensor]:
         """So many tokens by `generate`, and the logits (tokens, vocabulary) that it took them by."""
         if prompt not in self._generated:
             ids = torch.tensor([prompt])
-            output = self.model.generate(
+            # A model may keep what it has read (RecurrentGemma), so that no other run begins where it began.
+            output = copy.deepcopy(self._model).generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=count,
@@ -42,12 +45,11 @@ class Reference:
             self._generated[prompt] = output.sequences[0, -count:].tolist(), torch.cat(output.logits)
         return self._generated[prompt]
 
-    @torch.inference_mode()
     def states(self, ids: Sequence[int]) -> torch.Tensor:
         """(tokens, dim) the last hidden states: of a decoder, or of the encoder where there is one."""
-        model = self.model
-        base = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
-        return base(input_ids=torch.tensor([ids])).last_hidden_state[0]
+        whole = self._model
+        base = whole.get_encoder() if whole.config.is_encoder_decoder else whole.base_model
+        return _pass(whole.model if base is whole else base, ids).last_hidden_state[0]
 
     def fault(self, prompt: tuple[int, ...], tokens: Sequence[int], logprobs: Sequence[float]) -> str:
         """What is wrong with a greedy answer; "" where nothing is.
@@ -61,6 +63,12 @@ class Reference:
         expected, logits = self.generated(prompt, len(tokens))
         by_generate = _fault(logits, tokens, logprobs)
         return by_generate and f"by one pass {by_pass}; by generate {by_generate}, which gives {expected}"
+
+
+@torch.inference_mode()
+def _pass(model: PreTrainedModel, ids: Sequence[int], **inputs: torch.Tensor) -> Any:
+    caches = "use_cache" in inspect.signature(model.forward).parameters
+    return model(input_ids=torch.tensor([ids]), **inputs, **({"use_cache": False} if caches else {}))
 
 
 def _fault(logits: torch.Tensor, tokens: Sequence[int], logprobs: Sequence[float]) -> str:

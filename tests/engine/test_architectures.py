@@ -21,10 +21,8 @@ from tests.engine.rows import prompt
 
 NAMES = [name for name in architectures.names() if name not in architectures.LEFT_OUT]
 PROMPTS = [tuple(prompt(length, salt=length)) for length in (1, 2, 5, 17, 40, 80)]
-OPTIONS = GenerationOptions(max_new_tokens=6)
+OPTIONS = GenerationOptions(max_new_tokens=5)
 TEXTS = ["Hi", "The capital of France is a city that lies on the Seine, and", "abc " * 12]
-
-
 WRITTEN = architecture_table.written()
 
 
