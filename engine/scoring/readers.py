@@ -212,7 +212,9 @@ class EncoderDecoder:
             of = torch.tensor([number[row.source] for row in rows], device=tokens.device)
             # The encoder's own kind of output: some decoders read more of it (NLLB-MoE).
             read.last_hidden_state = read.last_hidden_state[of]
+            # The tokens, too: without them FSMT masks nothing.
             logits = self.model(
+                input_ids=tokens[of],
                 encoder_outputs=read,
                 attention_mask=mask[of],
                 decoder_input_ids=_padded([row.tokens for row in rows], self.model.device)[0],

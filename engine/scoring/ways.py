@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from engine import packing, trial
+from engine.errors import Unsupported
 from engine.scoring.readers import EncoderDecoder, Packed, Padded, Reader, Row
 
 logger = logging.getLogger(__name__)
@@ -26,26 +27,35 @@ def way(model: PreTrainedModel) -> tuple[Reader, bool]:
 
 
 def _fastest(model: PreTrainedModel) -> tuple[_Kind, bool]:
-    """The first way in which the rows of a trial have the logits that each has in a pass of its own."""
+    """The first way in which the rows of a trial have the logits that the model gives for each alone.
+
+    Raises:
+        Unsupported: there is none.
+    """
     plain: _Kind = EncoderDecoder if model.config.is_encoder_decoder else Padded
-    kinds: list[_Kind] = [Packed, plain] if packing.packs(model) else [plain]
+    ways: list[tuple[_Kind, bool]] = [(plain, True), (plain, False)]
+    if packing.packs(model):
+        ways.insert(0, (Packed, True))
     if trial.selects_keys(model):
-        return plain, False
+        ways = [(plain, False)]
     rows = _rows(model)
+    name = type(model).__name__
     with trial.narrowed(model), torch.inference_mode():
         try:
-            alone = [_asked(plain(model), [row])[0] for row in rows]
+            alone = [_alone(model, row) for row in rows]
         except Exception as error:  # A model's code is its author's.
-            logger.info("candidates are scored one by one, for a trial failed: %s", error)
-            return plain, False
-        for kind in kinds:
+            reason = f"{type(error).__name__}: {error}"
+            raise Unsupported(f"{name} cannot score: it fails by itself ({reason})") from None
+        for kind, together in ways:
             try:
-                if trial.same(_asked(kind(model), rows), alone):
-                    return kind, True
-                logger.info("candidates are not scored %s: a trial gave other numbers", kind.__name__.lower())
+                found = _asked(kind(model), rows, together)
             except Exception as error:
-                logger.info("candidates are not scored %s: a trial failed: %s", kind.__name__.lower(), error)
-    return plain, False
+                logger.debug("a trial of scoring failed", exc_info=error)
+            else:
+                if trial.same(found, alone):
+                    logger.info("%s scores %s, together: %s", name, kind.__name__.lower(), together)
+                    return kind, together
+    raise Unsupported(f"{name} cannot score: a trial gave other logits than the model alone")
 
 
 def _rows(model: PreTrainedModel) -> list[Row]:
@@ -63,8 +73,19 @@ def _rows(model: PreTrainedModel) -> list[Row]:
     return rows
 
 
-def _asked(reader: Reader, rows: Sequence[Row]) -> list[torch.Tensor]:
+def _alone(model: PreTrainedModel, row: Row) -> torch.Tensor:
+    """(targets, vocabulary): the logits of a row in a pass of its own."""
+    tokens = torch.tensor([row.tokens], device=model.device)
+    if row.source:
+        source = torch.tensor([row.source], device=model.device)
+        return model(input_ids=source, decoder_input_ids=tokens, use_cache=False).logits[0, list(row.places)]
+    return model(input_ids=tokens, use_cache=False).logits[0, list(row.places)]
+
+
+def _asked(reader: Reader, rows: Sequence[Row], together: bool) -> list[torch.Tensor]:
     """(targets, vocabulary) for each row, in the order in which they are given."""
+    if not together:
+        return [_asked(reader, [row], True)[0] for row in rows]
     order = sorted(range(len(rows)), key=lambda i: reader.order(rows[i]))
     logits, places = reader.logits([rows[i] for i in order])
     found = dict(zip(order, places, strict=True))
