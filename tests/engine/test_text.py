@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from engine.text import Decoder, Pieces, StopStrings, held_back
+from engine.text import Decoder, Pieces, Ending, held_back
 from tests import tiny
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -125,7 +125,7 @@ def test_bytes_that_never_make_a_character_are_not_waited_for_without_end():
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(tokens=sequences(*spelled, *broken, *special), stops=stops)
 def test_a_stop_string_is_found_with_the_token_that_completes_it(tokens: list[int], stops: list[str]):
-    ended = StopStrings(BYTE, stops)
+    ended = Ending(BYTE, stops)
     found = next((count for count, token in enumerate(tokens, 1) if ended(token)), None)
     texts = (whole(BYTE, tokens[:count], special=True) for count in range(1, len(tokens) + 1))
     first = next((count for count, text in enumerate(texts, 1) if any(stop in text for stop in stops)), None)
@@ -133,7 +133,7 @@ def test_a_stop_string_is_found_with_the_token_that_completes_it(tokens: list[in
 
 
 def test_a_stop_string_may_be_spelled_by_a_special_token():
-    ended = StopStrings(BYTE, ["a<s>"])
+    ended = Ending(BYTE, ["a<s>"])
     assert [ended(token) for token in [*bytes_of("ba"), tiny.BOS]] == [False, False, True]
 
 
