@@ -62,13 +62,13 @@ class Escaping:
         )
 
     def _mark(self, text: str, template: str) -> str:
-        """The text with a mark before each control token that it spells."""
-        controls = self.controls(template)
+        """The text, as it can be encoded, with a mark before each control token that it spells."""
+        controls, text = self.controls(template), encodable(text)
         marked = self.names.sub(lambda found: MARK * (found[0] in controls) + found[0], text)
         if marked == text and self._normalize:
             # Such tokens are looked for in the text as it is normalized, in small letters, say.
             hidden = [self._normalize(name) for name in self._normalized if name in controls]
-            if hidden and _one_of(hidden).search(self._normalize(encodable(text))):
+            if hidden and _one_of(hidden).search(self._normalize(text)):
                 return MARK + text
         return marked
 

@@ -169,9 +169,11 @@ class Prompter:
 
     def _written(self, chat: Chat, options: GenerationOptions) -> tuple[str, list[int]]:
         template, _ = self._template(options.chat_template)
-        text = self.writer.write(chat, template.text, options.system_prompt)
+        operators = {"role": "system", "content": options.system_prompt} in chat
+        trusted = options.system_prompt if operators else None
+        text = self.writer.write(chat, template.text, trusted)
         ids = self._bare(text)
-        self.writer.check(ids, chat, template.text, options.system_prompt)
+        self.writer.check(ids, chat, template.text, trusted)
         return text, self._framed(ids, options)
 
     def _template(self, given: str | None) -> tuple[Template, bool]:
@@ -211,7 +213,7 @@ def readable(messages: Sequence[Message], mark: Callable[[str], str]) -> Chat:
         logger.warning("this model reads text only: images are left out")
     if not messages or messages[-1].role == "system" or not messages[-1].text.strip():
         raise PromptError("the turn asks nothing in words, and this model reads text only: add a question")
-    return [{"role": str(message.role), "content": mark(encodable(message.text))} for message in messages]
+    return [{"role": str(message.role), "content": mark(message.text)} for message in messages]
 
 
 def _turn_starts(chat: Chat) -> list[int]:

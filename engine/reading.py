@@ -33,6 +33,7 @@ class Sections:
         self._encode = encode
         self._backend = backend
         self._names = names
+        self._parts = lru_cache(_REMEMBERED)(self._are_parts)
         self._read = lru_cache(_REMEMBERED)(lambda text: tuple(encode(text)))
 
     def __call__(self, text: str) -> list[int]:
@@ -60,7 +61,7 @@ class Sections:
                     return place
         return len(text)
 
-    def _parts(self, before: str, behind: str) -> bool:
+    def _are_parts(self, before: str, behind: str) -> bool:
         """Whether tokens end between two texts, in both the tokenizer's rules and its result."""
         if self._encode(before) + self._encode(behind) != self._encode(before + behind):
             return False

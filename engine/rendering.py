@@ -30,6 +30,8 @@ _BITS = 2**12
 _FILLING = frozenset(
     "batch center expandtabs indent ljust rjust slice tojson translate wordwrap zfill".split()
 )
+_WRITING = frozenset("list string pprint sum upper encode map".split())
+_MAKING = _FILLING | _WRITING | {"replace", "join", "format", "format_map"}
 _WIDE = re.compile(r"\d{6}|\*|\{[^}]*\{")
 
 
@@ -110,7 +112,8 @@ class _Bounded(ImmutableSandboxedEnvironment):
             optimized=False,  # Else what is constant is computed while it is compiled, unmeasured.
         )
         self.run = _Run()
-        self.filters = {name: self._measured(name, function) for name, function in theirs.filters.items()}
+        self.filters = dict(theirs.filters)
+        self.filters |= {name: self._measured(name, self.filters[name]) for name in _MAKING & set(self.filters)}
         self.globals.update(theirs.globals)
         del self.globals["lipsum"]  # Which no template needs, and which makes any amount of text.
         run = self.run
@@ -127,9 +130,10 @@ class _Bounded(ImmutableSandboxedEnvironment):
 
         @pass_context
         def shown(context: Context, value: Any) -> Any:
-            size = _weight(value)
+            size = len(value) if isinstance(value, str) else _weight(value)
             run.made += size
-            run.takes(size)
+            if run.made > TOTAL or size > _LONG:
+                run.takes(size)
             return value
 
         self.filters |= {"_turn": turn, "_joined": joined, "_shown": shown}
@@ -144,12 +148,16 @@ class _Bounded(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: Context, __obj: Any, *values: Any, **named: Any) -> Any:
         # The sandbox wraps a text's `format`.
-        subject = getattr(getattr(__obj, "__wrapped__", __obj), "__self__", None)
         name = getattr(__obj, "__name__", "")
-        __self.run.takes(_made(name, (subject, *values), named))
+        if name in _MAKING:
+            subject = getattr(getattr(__obj, "__wrapped__", __obj), "__self__", None)
+            __self.run.takes(_made(name, (subject, *values), named))
         return super().call(__context, __obj, *values, **named)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        # Nearly all there is to combine: it costs what a template costs anyway.
+        if operator == "+" and isinstance(left, str) and isinstance(right, str) and len(left) < _LONG:
+            return left + right
         self.run.takes(_combined(operator, left, right))
         return super().call_binop(context, operator, left, right)
 
@@ -168,7 +176,7 @@ def _combined(operator: str, left: Any, right: Any) -> float:
 
 
 def _made(name: str, values: Sequence[Any], named: Mapping[str, Any]) -> float:
-    """The size of what a method or a filter makes of such values, at most; 0 where it makes nothing large."""
+    """The size of what a method or a filter makes of such values, at most."""
     given = [value for value in (*values, *named.values()) if isinstance(value, str | int | list | tuple | dict)]
     texts = [value for value in given if isinstance(value, str)]
     match name:
@@ -182,9 +190,7 @@ def _made(name: str, values: Sequence[Any], named: Mapping[str, Any]) -> float:
             return math.inf if any(map(_WIDE.search, texts[:1])) else _weight(given)
         case _ if name in _FILLING:
             return math.prod(1 + (abs(value) if isinstance(value, int) else _weight(value)) for value in given)
-        case "list" | "string" | "pprint" | "sum" | "upper" | "encode" | "map":
-            return _weight(given)
-    return 0
+    return _weight(given)
 
 
 def _weight(value: Any, limit: int = SIZE) -> int:

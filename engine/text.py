@@ -14,7 +14,7 @@ _LONGEST_WAIT = 64
 
 def encodable(text: str) -> str:
     """A text without halves of surrogate pairs: JSON can hold them, no tokenizer or request takes them."""
-    return text.encode("utf-8", "replace").decode()
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def context(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> list[int]:

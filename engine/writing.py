@@ -8,16 +8,16 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 from jinja2.exceptions import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
 from engine.errors import AdapterError, PromptError
-from engine.escaping import FORGED, Escaping, unmarked
+from engine.escaping import FORGED, MARK, Escaping, unmarked
 from engine.rendering import TooMuch, render
 from engine.templates import no_template
 from engine.text import encodable
@@ -28,6 +28,9 @@ Chat = list[dict[str, str]]
 
 # Conversations whose form is remembered.
 _REMEMBERED = 256
+# Turns at either end of a long conversation that are looked at, and how it goes on between them.
+_TURNS = 8
+_TAKING_TURNS = {("user", "assistant"), ("assistant", "user")}
 # Roles whose content a template may read as a list of parts.
 _PARTS: tuple[frozenset[str], ...] = (
     frozenset(),
@@ -73,7 +76,7 @@ class Writer:
                 stopped.
             ConfigurationError: it is no valid template.
         """
-        form = self._form(template, tuple(message["role"] for message in chat), trusted)
+        form = self._form_of(chat, template, trusted)
         try:
             text = encodable(self._render(chat, template, form))
         except AdapterError:
@@ -89,9 +92,26 @@ class Writer:
         Raises:
             PromptError: a message has become one.
         """
-        form = self._form(template, tuple(message["role"] for message in chat), trusted)
-        if self.escaping.count(ids, template) - form.controls:
-            raise PromptError(FORGED)
+        written = self.escaping.count(ids, template)
+        if written - self._form_of(chat, template, trusted).controls:
+            roles = tuple(message["role"] for message in chat)
+            if written - self._form(template, roles, trusted).controls:
+                raise PromptError(FORGED)
+
+    def _form_of(self, chat: Chat, template: str, trusted: str | None) -> _Form:
+        """The form of a conversation; of a long one that of its ends, where the two only take turns between.
+
+        So each turn of a conversation does not cost another look at all those before it.
+        """
+        roles = tuple(message["role"] for message in chat)
+        rest = len(roles) - 4 * _TURNS
+        if rest <= 2 or rest % 2 or set(pairwise(roles[2 * _TURNS : -2 * _TURNS])) - _TAKING_TURNS:
+            return self._form(template, roles, trusted)
+        short, longer = (
+            self._form(template, roles[: 2 * _TURNS + more] + roles[-2 * _TURNS :], trusted) for more in (0, 2)
+        )
+        turns = Counter({token: rest // 2 * count for token, count in (longer.controls - short.controls).items()})
+        return replace(short, controls=short.controls + turns)
 
     def _find_end(self, template: str) -> int | None:
         """The token by which a template ends the assistant's turn; None where it writes none."""
@@ -174,21 +194,22 @@ def _lost(chat: Chat, text: str) -> dict[str, str] | None:
     whole, place = text, 0
     small: str | None = None
     for message in chat:
-        said = message["content"].strip()
+        said = message["content"]
+        said = encodable(unmarked(said) if MARK in said else said).strip()
         if (found := whole.find(said, place)) >= 0:
             place = found + len(said)
         elif said not in whole:
             small = text.casefold() if small is None else small
-            if not _in_order(_WORD.findall(_spoken(message).casefold()), small):
+            if not _in_order(_WORD.findall(_spoken(message["role"], said).casefold()), small):
                 return message
     return None
 
 
-def _spoken(message: dict[str, str]) -> str:
+def _spoken(role: str, said: str) -> str:
     """What a template is to write of a message: of an answer its end, for what was thought before is no part."""
-    if message["role"] != "assistant":
-        return message["content"]
-    return "".join(_THOUGHT.split(message["content"])[-1].strip().splitlines()[-1:])
+    if role != "assistant":
+        return said
+    return "".join(_THOUGHT.split(said)[-1].strip().splitlines()[-1:])
 
 
 def _in_order(words: Sequence[str], text: str) -> bool:
@@ -202,8 +223,7 @@ def _in_order(words: Sequence[str], text: str) -> bool:
 
 
 def _check_words(chat: Chat, text: str) -> None:
-    said = [{**message, "content": encodable(unmarked(message["content"]))} for message in chat]
-    if lost := _lost(said, text):
+    if lost := _lost(chat, text):
         raise _left_out(lost)
 
 

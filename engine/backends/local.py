@@ -199,7 +199,7 @@ class LocalEngine:
             options=options,
             trim=request.prompt is None,
         )
-        ends = self._ends(row) - self.eos
+        ends = self._ends(row)
         if not options.stop and not ends:
             return row
         before = self.before(row)
@@ -210,7 +210,8 @@ class LocalEngine:
         return [] if self.prompter.seq2seq else context(self.tokenizer, row.prompt)
 
     def _ends(self, row: Row) -> frozenset[int]:
-        return self.eos | self.prompter.ends(row.options) if row.trim else self.eos
+        """Tokens that end this answer besides `eos`: those of the chat template."""
+        return self.prompter.ends(row.options) - self.eos if row.trim else frozenset()
 
     def prompt_tokens(self, request: Request) -> tuple[Token, ...]:
         """The tokens of a plain prompt, with their log-probabilities behind the token that begins a text.
@@ -253,7 +254,7 @@ class LocalEngine:
             return Answer.failed(generated.error)
         spoken, before = generated.token_ids, self.before(row)
         if generated.stopped and spoken[-1] in self._ends(row):
-            spoken = spoken[:-1]  # Not every one is a special token, which has no text.
+            spoken = spoken[:-1]  # It may have a text, unlike a special token.
         text = whole(before_stop(following(self.tokenizer, before, spoken), row.options.stop))
         return Answer(
             text=text.strip() if row.trim else text,
