@@ -104,12 +104,11 @@ class Writer:
         So each turn of a conversation does not cost another look at all those before it.
         """
         roles = tuple(message["role"] for message in chat)
-        rest = len(roles) - 4 * _TURNS
-        if rest <= 2 or rest % 2 or set(pairwise(roles[2 * _TURNS : -2 * _TURNS])) - _TAKING_TURNS:
+        head, tail = 2 * _TURNS, 2 * _TURNS + len(roles) % 2
+        rest = len(roles) - head - tail
+        if rest <= 2 or set(pairwise(roles[head - 1 : len(roles) - tail + 1])) - _TAKING_TURNS:
             return self._form(template, roles, trusted)
-        short, longer = (
-            self._form(template, roles[: 2 * _TURNS + more] + roles[-2 * _TURNS :], trusted) for more in (0, 2)
-        )
+        short, longer = (self._form(template, roles[: head + more] + roles[-tail:], trusted) for more in (0, 2))
         turns = Counter({token: rest // 2 * count for token, count in (longer.controls - short.controls).items()})
         return replace(short, controls=short.controls + turns)
 
