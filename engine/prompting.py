@@ -136,17 +136,24 @@ class Prompter:
         sizes = [self._size(message["content"]) for message in chat]
         behind = list(accumulate(reversed(sizes)))[::-1]  # Of each message and all after it.
         last = len(starts) - 1
-        guess = next((turn for turn, start in enumerate(starts) if behind[start] <= room), last)
-        below, fitting, step = -1, last, 1
+
+        def guessed(more: float) -> int:
+            """The first turn that fits if the template writes so many tokens more for each message."""
+            lengths = (behind[start] + more * (len(chat) - start) for start in starts)
+            return next((turn for turn, length in enumerate(lengths) if length <= room), last)
+
+        guess, below, fitting, step = guessed(0), -1, last, 1
         written: dict[int, tuple[str, list[int]]] = {}
         while fitting - below > 1:
             turn = min(max(guess, below + 1), fitting - 1)
-            written[turn] = self._written(_since(chat, starts[turn]), options)
-            if len(written[turn][1]) <= room:
-                fitting, guess = turn, turn - step
+            text, ids = written[turn] = self._written(_since(chat, starts[turn]), options)
+            fits = len(ids) <= room
+            below, fitting = (below, turn) if fits else (turn, fitting)
+            if len(written) == 1:
+                guess = guessed((len(ids) - behind[starts[turn]]) / (len(chat) - starts[turn]))
             else:
-                below, guess = turn, turn + step
-            step *= 2
+                guess = turn - step if fits else turn + step
+                step *= 2
         text, ids = written.get(fitting) or self._written(_since(chat, starts[fitting]), options)
         return starts[fitting:], text, ids
 
