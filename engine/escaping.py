@@ -2,7 +2,8 @@
 
 Texts that are not to be trusted are marked where they spell one, and the template is rendered as ever. Where
 a mark is left, a twin of the tokenizer reads the prompt: it knows control tokens by secret names only, and
-only those without a mark get these names. No text is cut there, so that no border changes the tokens around it.
+only those without a mark get these names. No text is cut there, so that no border changes the tokens around
+it.
 """
 
 import json
@@ -78,7 +79,7 @@ class Escaping:
         return Counter(token for token in ids if token in known)
 
     def _ids(self, template: str) -> frozenset[int]:
-        ids = self.tokenizer.convert_tokens_to_ids(list(self.controls(template)))
+        ids: Any = self.tokenizer.convert_tokens_to_ids(list(self.controls(template)))
         return frozenset(ids) - {self.tokenizer.unk_token_id}
 
     def read(self, text: str) -> list[int]:
@@ -135,8 +136,8 @@ def unmarked(text: str) -> str:
 
 # One sentence for all ways in which a text turns out to spell a control token.
 FORGED = (
-    "it spells a control token of the model, once the chat template has rewritten it: change the prompt, or set "
-    "chat_template to one that leaves messages as they are"
+    "it spells a control token of the model, once the chat template has rewritten it: change the prompt, or "
+    "set chat_template to one that leaves messages as they are"
 )
 
 

@@ -72,7 +72,7 @@ class Prompter:
         return self._framed(self._bare(text))
 
     def _framed(self, ids: list[int], options: GenerationOptions | None = None) -> list[int]:
-        """Token ids with what the tokenizer puts around them, once; a decoder's text goes on, and has no end."""
+        """Token ids with what the tokenizer puts around them, once; a decoder's text has no end."""
         # A template of the tokenizer or user writes its special tokens; ours leave that to the tokenizer.
         if self.seq2seq or options is None or self._template(options.chat_template)[1]:
             before, after = around(self.tokenizer) if self.seq2seq else (self._before, [])
@@ -94,7 +94,9 @@ class Prompter:
             PromptError: the tokenizer has none.
         """
         if self.begin is None:
-            raise PromptError("it is empty, and the tokenizer has no token that begins a text: give it a text")
+            raise PromptError(
+                "it is empty, and the tokenizer has no token that begins a text: give it a text"
+            )
         return self.begin
 
     def _bare(self, text: str) -> list[int]:

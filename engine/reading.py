@@ -1,4 +1,4 @@
-"""Text → token ids: long texts in sections whose ids are remembered, and what a tokenizer puts around a text."""
+"""Text → token ids: long texts in sections that are remembered, and what a tokenizer puts around a text."""
 
 import re
 from collections.abc import Callable, Iterator

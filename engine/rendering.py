@@ -1,7 +1,7 @@
 """A chat template is its author's code: it runs in transformers' sandbox, within bounds of time and of size.
 
-What a template can go on with for ever (loops, macros) counts its turns; what can make much of little (joining,
-repeating, filling up) is measured before it is made.
+What a template can go on with for ever (loops, macros) counts its turns; what can make much of little
+(joining, repeating, filling up) is measured before it is made.
 """
 
 import math
@@ -28,9 +28,9 @@ _LONG = 2**16
 _BITS = 2**12
 # What a number or a text that is handed to these may make of another.
 _FILLING = frozenset(
-    "batch center expandtabs indent ljust rjust slice tojson translate wordwrap zfill".split()
+    "batch center expandtabs indent ljust rjust slice tojson translate wordwrap zfill".split()  # noqa: SIM905
 )
-_WRITING = frozenset("list string pprint sum upper encode map".split())
+_WRITING = frozenset(["list", "string", "pprint", "sum", "upper", "encode", "map"])
 _MAKING = _FILLING | _WRITING | {"replace", "join", "format", "format_map"}
 _WIDE = re.compile(r"\d{6}|\*|\{[^}]*\{")
 
@@ -65,7 +65,8 @@ def render(template: str, messages: Sequence[Mapping[str, Any]], **values: Any) 
 def _compiled(template: str) -> Template:
     environment = _Bounded(_compile_jinja_template("").environment)
     tree = environment.parse(template)
-    for block in list(tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock))):
+    blocks: Any = (nodes.For, nodes.Macro, nodes.CallBlock)
+    for block in list(tree.find_all(blocks)):
         constant = sum(len(data.data) for data in block.find_all(nodes.TemplateData))
         block.body.insert(0, nodes.ExprStmt(_filter(nodes.Const(constant), "_turn")))
     for joined in list(tree.find_all(nodes.Concat)):
@@ -113,7 +114,9 @@ class _Bounded(ImmutableSandboxedEnvironment):
         )
         self.run = _Run()
         self.filters = dict(theirs.filters)
-        self.filters |= {name: self._measured(name, self.filters[name]) for name in _MAKING & set(self.filters)}
+        self.filters |= {
+            name: self._measured(name, self.filters[name]) for name in _MAKING & set(self.filters)
+        }
         self.globals.update(theirs.globals)
         del self.globals["lipsum"]  # Which no template needs, and which makes any amount of text.
         run = self.run
@@ -177,7 +180,9 @@ def _combined(operator: str, left: Any, right: Any) -> float:
 
 def _made(name: str, values: Sequence[Any], named: Mapping[str, Any]) -> float:
     """The size of what a method or a filter makes of such values, at most."""
-    given = [value for value in (*values, *named.values()) if isinstance(value, str | int | list | tuple | dict)]
+    given = [
+        value for value in (*values, *named.values()) if isinstance(value, str | int | list | tuple | dict)
+    ]
     texts = [value for value in given if isinstance(value, str)]
     match name:
         case "replace" if len(texts) >= 3:
@@ -189,7 +194,9 @@ def _made(name: str, values: Sequence[Any], named: Mapping[str, Any]) -> float:
         case "format" | "format_map":
             return math.inf if any(map(_WIDE.search, texts[:1])) else _weight(given)
         case _ if name in _FILLING:
-            return math.prod(1 + (abs(value) if isinstance(value, int) else _weight(value)) for value in given)
+            return math.prod(
+                1 + (abs(value) if isinstance(value, int) else _weight(value)) for value in given
+            )
     return _weight(given)
 
 

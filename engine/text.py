@@ -51,9 +51,7 @@ class Decoder:
     few tokens together add to the text of those before them.
     """
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, special: bool, before: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, special: bool, before: Sequence[int] = ()) -> None:
         """Starts with no token of its own.
 
         Args:
@@ -92,7 +90,7 @@ def pieces(
 
 
 class Match:
-    """How much of a stop string a growing text ends with, by Knuth, Morris and Pratt: a character costs one step.
+    """How much of a stop string a growing text ends with, by Knuth, Morris and Pratt: one step a character.
 
     Attributes:
         length: so many characters at the text's end are the beginning of the stop string.
@@ -105,7 +103,7 @@ class Match:
         self._borders = [0, 0]
 
     def add(self, text: str) -> int | None:
-        """How many characters of this text come up to the stop string's end; None where it does not end here."""
+        """How many characters of this text come up to the stop string's end; None where that is not here."""
         for count, character in enumerate(text, 1):
             self.length = self._longer(self.length, character)
             if self.length == len(self._borders):

@@ -1,7 +1,7 @@
-"""A conversation → the text that a chat template writes of it, with every message in it, or an error that says why.
+"""A conversation → the text that a chat template writes of it, with every message in it, or an error.
 
-How a template wants its messages is found out by handing it a conversation of the same roles whose messages are
-words that nobody else writes.
+How a template wants its messages is found out by handing it a conversation of the same roles whose messages
+are words that nobody else writes.
 """
 
 import logging
@@ -87,7 +87,7 @@ class Writer:
         return text
 
     def check(self, ids: Sequence[int], chat: Chat, template: str, trusted: str | None = None) -> None:
-        """Compares the control tokens of what is written with those that the template writes whatever is said.
+        """Compares the control tokens in what is written with those that the template writes of itself.
 
         Raises:
             PromptError: a message has become one.
@@ -108,8 +108,12 @@ class Writer:
         rest = len(roles) - head - tail
         if rest <= 2 or set(pairwise(roles[head - 1 : len(roles) - tail + 1])) - _TAKING_TURNS:
             return self._form(template, roles, trusted)
-        short, longer = (self._form(template, roles[: head + more] + roles[-tail:], trusted) for more in (0, 2))
-        turns = Counter({token: rest // 2 * count for token, count in (longer.controls - short.controls).items()})
+        short, longer = (
+            self._form(template, roles[: head + more] + roles[-tail:], trusted) for more in (0, 2)
+        )
+        turns = Counter(
+            {token: rest // 2 * count for token, count in (longer.controls - short.controls).items()}
+        )
         return replace(short, controls=short.controls + turns)
 
     def _find_end(self, template: str) -> int | None:
@@ -126,7 +130,8 @@ class Writer:
             said = chat[1]["content"]
             behind = text[text.casefold().rfind(said) + len(said) :].lstrip()
             if found := self.escaping.names.match(behind):
-                return int(self.tokenizer.convert_tokens_to_ids(found[0]))
+                end: Any = self.tokenizer.convert_tokens_to_ids(found[0])
+                return int(end)
         return None
 
     def _find_form(self, template: str, roles: tuple[str, ...], trusted: str | None) -> _Form:
@@ -175,7 +180,9 @@ class Writer:
             for message in (chat if form.apart else without_system(chat))
         ]
         try:
-            return render(template, messages, add_generation_prompt=answer, **self.tokenizer.special_tokens_map)
+            return render(
+                template, messages, add_generation_prompt=answer, **self.tokenizer.special_tokens_map
+            )
         except TemplateSyntaxError as error:
             raise no_template(str(error)) from None
 
@@ -205,7 +212,7 @@ def _lost(chat: Chat, text: str) -> dict[str, str] | None:
 
 
 def _spoken(role: str, said: str) -> str:
-    """What a template is to write of a message: of an answer its end, for what was thought before is no part."""
+    """What a template is to write of a message: of an answer its end, not what was thought before."""
     if role != "assistant":
         return said
     return "".join(_THOUGHT.split(said)[-1].strip().splitlines()[-1:])
@@ -228,8 +235,8 @@ def _check_words(chat: Chat, text: str) -> None:
 
 def _left_out(message: dict[str, str]) -> PromptError:
     return PromptError(
-        f"the model's chat template leaves out what the {message['role']} says: set chat_template to one that "
-        "writes every message"
+        f"the model's chat template leaves out what the {message['role']} says: set chat_template to one "
+        "that writes every message"
     )
 
 

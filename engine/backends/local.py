@@ -10,7 +10,7 @@ from typing import Any, Literal, cast, overload
 
 import numpy as np
 
-from engine import confidence, generation, scoring
+from engine import confidence, ends, generation, scoring
 from engine.choosing import Decoding, Generated, Row
 from engine.dialogues import Follow, gathered
 from engine.embedding import DEFAULTS, Embedder
@@ -67,18 +67,8 @@ class LocalEngine:
 
     @cached_property
     def eos(self) -> frozenset[int]:
-        """Token ids that end an answer: whoever names one is right, the checkpoint's settings or its tokenizer."""
-        model = self.loaded.model
-        generation, known = _ids(model.generation_config.eos_token_id), set(self.tokenizer.all_special_ids)
-        # A configuration that names none has its class's, which may be any word here.
-        configs = (model.config, model.config.get_text_config(decoder=True))
-        named = {
-            token
-            for config in configs
-            for token in _ids(getattr(config, "eos_token_id", None))
-            if token in known or "eos_token_id" in config.to_diff_dict()
-        }
-        return generation | named | _ids(self.tokenizer.eos_token_id)
+        """Token ids that end an answer."""
+        return ends.of(self.loaded.model, self.tokenizer)
 
     @cached_property
     def token_bytes(self) -> int | None:
@@ -199,11 +189,11 @@ class LocalEngine:
             options=options,
             trim=request.prompt is None,
         )
-        ends = self._ends(row)
-        if not options.stop and not ends:
+        last = self._ends(row)
+        if not options.stop and not last:
             return row
         before = self.before(row)
-        return replace(row, ending=lambda: Ending(self.tokenizer, options.stop, ends, before))
+        return replace(row, ending=lambda: Ending(self.tokenizer, options.stop, last, before))
 
     def before(self, row: Row) -> list[int]:
         """Tokens that an answer's text goes on from: an encoder-decoder's goes on from none."""
@@ -224,7 +214,7 @@ class LocalEngine:
         ids = ids[1:] if ids[0] == begin else ids
         if not ids:
             return ()
-        scores = self.score("", [ids])
+        scores = self.score("", cast(Any, [ids]))
         if scores.error:
             raise scores.error
         [scored] = scores.candidates
@@ -280,11 +270,6 @@ class LocalEngine:
                 tokens.append(Token(text[:length], logprob, others))
             length -= len(text)
         return tuple(tokens)
-
-
-def _ids(given: int | Sequence[int] | None) -> frozenset[int]:
-    ids = [] if given is None else [given] if isinstance(given, int) else given
-    return frozenset(token for token in ids if token >= 0)
 
 
 class _Run:

@@ -121,13 +121,13 @@ class Embedder:
             texts = [Lowercase().normalize_str(text) for text in texts]
         limit = self._limit(max_length)
         # Not cut by the tokenizer: that is a setting of it, and others read with it at the same time.
-        read = self.tokenizer(
-            texts, verbose=False, return_attention_mask=False, return_token_type_ids=False
-        )["input_ids"]
+        read = self.tokenizer(texts, verbose=False, return_attention_mask=False, return_token_type_ids=False)[
+            "input_ids"
+        ]
         return [self._cut(ids, limit) for ids in read]
 
     def _cut(self, ids: list[int], limit: int) -> list[int]:
-        """A text's tokens, begun once; of too many the first, between what the tokenizer puts around a text."""
+        """A text's tokens, begun once; of too many the first, between what is put around a text."""
         bos = self.tokenizer.bos_token_id
         ids = ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
         if len(ids) <= limit:

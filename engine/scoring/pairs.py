@@ -42,7 +42,9 @@ class Pairs:
         """
         if isinstance(candidates, str) or not candidates:
             raise PromptError("it has no list of candidates: give at least one text in a list")
-        texts = [encodable(candidate) if isinstance(candidate, str) else candidate for candidate in candidates]
+        texts = [
+            encodable(candidate) if isinstance(candidate, str) else candidate for candidate in candidates
+        ]
         if "" in texts:
             raise PromptError(f"candidate {texts.index('')} is empty: leave it out, or give it a text")
         whole, encode = self._prompt(prompt, texts)

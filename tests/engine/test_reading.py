@@ -12,7 +12,22 @@ from tests import tiny
 from tests.engine.talk import said
 from tests.engine.tokenizers import KINDS, byte_level, in_python, made
 
-PARTS = ["It is", " true", "  ", "\n", " the words", "of a text", "<s>", "</s>", " 日本", "é", ".", ",", "  a", " A"]
+PARTS = [
+    "It is",
+    " true",
+    "  ",
+    "\n",
+    " the words",
+    "of a text",
+    "<s>",
+    "</s>",
+    " 日本",
+    "é",
+    ".",
+    ",",
+    "  a",
+    " A",
+]
 LONG = st.lists(st.sampled_from(PARTS), min_size=5, max_size=40).map(lambda parts: "".join(parts) * 60)
 
 

@@ -1,4 +1,4 @@
-"""Rendering: a template of a checkpoint is its author's code, and takes neither the time nor the memory of others."""
+"""Rendering: a template is its author's code, and takes neither the time nor the memory of others."""
 
 import resource
 import sys
@@ -37,7 +37,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_goes_on_for_ever_is_stopped(template: str):
     start = time.monotonic()
-    with pytest.raises(TooMuch, match="takes more than .* seconds .* set chat_template to another"):
+    with pytest.raises(TooMuch, match=r"takes more than .* seconds .* set chat_template to another"):
         render(template, MESSAGES)
     assert time.monotonic() - start < 20
 
@@ -77,9 +77,11 @@ def test_what_would_fill_the_memory_is_not_made(template: str):
     assert grown < (2**30 if sys.platform == "darwin" else 2**20)
 
 
-@pytest.mark.parametrize("template", ["{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{{ lipsum(10**9) }}"])
+@pytest.mark.parametrize(
+    "template", ["{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{{ lipsum(10**9) }}"]
+)
 def test_what_fails_fails_at_once(template: str):
-    with pytest.raises(Exception, match="recursion|undefined"):
+    with pytest.raises(Exception, match=r"recursion|undefined"):
         render(template, MESSAGES)
 
 
@@ -95,7 +97,8 @@ def test_an_endless_template_fails_each_prompt_in_one_sentence_and_is_run_once()
 def test_a_template_has_what_transformers_gives_it():
     template = (
         "{{ strftime_now('%Y') }}|{{ tools is none }}|{% for m in messages %}{{ loop.index }}{{ loop.last }}"
-        "{{ m | tojson }}{% if loop.first %}{% continue %}{% endif %}{% endfor %}|{{ '%s-%d' | format('a', 3) }}"
+        "{{ m | tojson }}{% if loop.first %}{% continue %}{% endif %}{% endfor %}"
+        "|{{ '%s-%d' | format('a', 3) }}"
         "|{{ bos_token ~ 'x' ~ 1 }}|{% generation %}g{% endgeneration %}|{{ '{:>5}'.format('a') }}"
         "|{{ ['a', 'b'] | join(', ') }}|{{ 'a-b'.split('-')[-1] }}|{{ namespace(a=1).a + 2 }}"
     )

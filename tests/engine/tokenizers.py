@@ -35,7 +35,7 @@ def byte_level() -> Tokenizer:
 
 
 def prepending() -> Tokenizer:
-    """Llama 2, Mistral 7B, TinyLlama: a blank before the text, tokens over blanks, bytes for what is unknown."""
+    """Llama 2, Mistral 7B, TinyLlama: a blank before the text, tokens over blanks, bytes for the unknown."""
     words = Tokenizer(models.BPE(unk_token="<unk>"))
     words.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     spare = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -44,7 +44,9 @@ def prepending() -> Tokenizer:
     vocabulary = words.get_vocab()
     state = json.loads(words.to_str())
     merges = [tuple(merge) for merge in state["model"]["merges"]]
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer = Tokenizer(
+        models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
     tokenizer.normalizer = words.normalizer
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
