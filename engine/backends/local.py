@@ -203,6 +203,14 @@ class LocalEngine:
         """Tokens that end this answer besides `eos`: those of the chat template."""
         return self.prompter.ends(row.options) - self.eos if row.trim else frozenset()
 
+    def prompt_text(self, request: Request) -> str:
+        """A plain prompt as the text that its answer goes on from.
+
+        Raises:
+            PromptError: it cannot be read.
+        """
+        return following(self.tokenizer, [], self._plain(cast(Any, request.prompt)))
+
     def prompt_tokens(self, request: Request) -> tuple[Token, ...]:
         """The tokens of a plain prompt, with their log-probabilities behind the token that begins a text.
 
@@ -212,6 +220,7 @@ class LocalEngine:
         ids = self._plain(cast(Any, request.prompt))
         begin = self.prompter.begin
         ids = ids[1:] if ids[0] == begin else ids
+        ids = ids[:-1] if self.prompter.seq2seq and ids[-1:] == [self.tokenizer.eos_token_id] else ids
         if not ids:
             return ()
         scores = self.score("", cast(Any, [ids]))
