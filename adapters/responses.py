@@ -103,12 +103,17 @@ def completion(run: Run, echo: bool) -> Completion:
     answers = run.answers()
     choices = []
     for i, (request, answer) in enumerate(zip(run.requests, answers, strict=True)):
-        before = run.engine.prompt_tokens(request) if echo else ()
+        before, text = (), ""
+        if echo and answer.tokens is not None:
+            before = run.engine.prompt_tokens(request)
+            text = "".join(token.text for token in before)
+        elif echo:
+            text = run.engine.prompt_text(request)
         choices.append(
             {
                 "index": i,
                 "finish_reason": answer.finish_reason,
-                "text": "".join(token.text for token in before) + answer.text,
+                "text": text + answer.text,
                 "logprobs": _completion_logprobs([*before, *(answer.tokens or ())], answer),
             }
         )

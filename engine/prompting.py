@@ -1,31 +1,31 @@
 """Messages → token ids: chat template, system prompt, and what to drop when a conversation is too long."""
 
-import bisect
 import logging
 from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import cast
+from functools import lru_cache
+from itertools import accumulate, pairwise
 
-from jinja2.exceptions import TemplateError, TemplateSyntaxError
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from engine.errors import ConfigurationError, PromptError
 from engine.escaping import Escaping
 from engine.options import GenerationOptions
-from engine.templates import TEMPLATES, Template, find, no_template
+from engine.reading import around, once
+from engine.templates import TEMPLATES, Template, find
 from engine.text import encodable
 from engine.types import Image, Message
+from engine.writing import Chat, Writer, merged
 
 logger = logging.getLogger(__name__)
 
+# Messages whose lengths are remembered.
+_REMEMBERED = 4096
 # An encoder-decoder model without a template was trained on the bare question.
 _BARE = Template(
     "{% if messages|length == 1 %}{{ messages[0].content }}{% else %}"
     + TEMPLATES["plain"].text
     + "{% endif %}"
 )
-
-Chat = list[dict[str, str]]
 
 
 class Prompter:
@@ -39,6 +39,9 @@ class Prompter:
         self.seq2seq = bool(config.is_encoder_decoder)
         self.fallback = _fallback(config)
         self.escaping = Escaping(tokenizer)
+        self.writer = Writer(tokenizer, self.escaping)
+        self._before, _ = around(tokenizer)
+        self._size = lru_cache(_REMEMBERED)(lambda text: len(self._bare(text)))
 
     def encode(self, messages: Sequence[Message], options: GenerationOptions) -> list[int]:
         """The token ids the model reads, oldest turns dropped where they do not fit.
@@ -62,12 +65,42 @@ class Prompter:
 
     def read(self, text: str, options: GenerationOptions) -> list[int]:
         """The token ids of a text that begins as one written with these options does."""
-        _, ours = self._template(options.chat_template)
-        # A template of the tokenizer or user writes its special tokens; ours leave that to the tokenizer. An
-        # encoder's text always ends as the tokenizer ends it.
-        ids = self.escaping.read(text, add_special_tokens=ours or self.seq2seq)
+        return self._framed(self._bare(text), options)
+
+    def plain(self, text: str) -> list[int]:
+        """The token ids of a text by itself."""
+        return self._framed(self._bare(text))
+
+    def _framed(self, ids: list[int], options: GenerationOptions | None = None) -> list[int]:
+        """Token ids with what the tokenizer puts around them, once; a decoder's text has no end."""
+        # A template of the tokenizer or user writes its special tokens; ours leave that to the tokenizer.
+        if self.seq2seq or options is None or self._template(options.chat_template)[1]:
+            before, after = around(self.tokenizer) if self.seq2seq else (self._before, [])
+            ids = once(ids, before)
+            ids = ids if not after or ids[-len(after) :] == after else ids + after
         bos = self.tokenizer.bos_token_id
         return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
+
+    @property
+    def begin(self) -> int | None:
+        """The token that begins a text, or stands for an empty one; None where the tokenizer has none."""
+        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        return eos if bos is None else bos
+
+    def required_begin(self) -> int:
+        """`begin`.
+
+        Raises:
+            PromptError: the tokenizer has none.
+        """
+        if self.begin is None:
+            raise PromptError(
+                "it is empty, and the tokenizer has no token that begins a text: give it a text"
+            )
+        return self.begin
+
+    def _bare(self, text: str) -> list[int]:
+        return self.escaping.read(encodable(text))
 
     def _fitted(self, messages: Sequence[Message], options: GenerationOptions) -> tuple[str, list[int]]:
         template, _ = self._template(options.chat_template)
@@ -75,16 +108,14 @@ class Prompter:
         if options.system_prompt and all(message["role"] != "system" for message in chat):
             chat.insert(0, {"role": "system", "content": options.system_prompt})
         chat = merged(chat)
-        text, ids = self._written(chat, options)
         if self.window is None:
-            return text, ids
+            return self._written(chat, options)
         starts = _turn_starts(chat)
-        roomy = self.window - (0 if self.seq2seq else min(options.max_new_tokens, self.window // 2))
-        if len(ids) > roomy and options.overflow == "drop_oldest":
-            fits = lambda k: len(self._written(_since(chat, starts[k]), options)[1]) <= roomy  # noqa: E731
-            oldest = bisect.bisect_left(range(len(starts) - 1), True, key=fits)
-            text, ids = self._written(_since(chat, starts[oldest]), options)
-            starts = starts[oldest:]
+        if options.overflow == "drop_oldest":
+            roomy = self.window - (0 if self.seq2seq else min(options.max_new_tokens, self.window // 2))
+            starts, text, ids = self._recent(chat, starts, roomy, options)
+        else:
+            text, ids = self._written(chat, options)
         if len(ids) > self.window - (0 if self.seq2seq else 1):
             what, hint = (
                 ("this turn alone", "")
@@ -97,10 +128,47 @@ class Prompter:
             )
         return text, ids
 
+    def _recent(
+        self, chat: Chat, starts: list[int], room: int, options: GenerationOptions
+    ) -> tuple[list[int], str, list[int]]:
+        """The turns that fit, or the last one, and what is written of them.
+
+        The first is looked for from a guess on, so that what is dropped is not written again for every turn.
+        """
+        sizes = [self._size(message["content"]) for message in chat]
+        behind = list(accumulate(reversed(sizes)))[::-1]  # Of each message and all after it.
+        last = len(starts) - 1
+
+        def guessed(more: float) -> int:
+            """The first turn that fits if the template writes so many tokens more for each message."""
+            lengths = (behind[start] + more * (len(chat) - start) for start in starts)
+            return next((turn for turn, length in enumerate(lengths) if length <= room), last)
+
+        guess, below, fitting, step = guessed(0), -1, last, 1
+        written: dict[int, tuple[str, list[int]]] = {}
+        while fitting - below > 1:
+            turn = min(max(guess, below + 1), fitting - 1)
+            text, ids = written[turn] = self._written(_since(chat, starts[turn]), options)
+            fits = len(ids) <= room
+            below, fitting = (below, turn) if fits else (turn, fitting)
+            if len(written) == 1:
+                guess = guessed((len(ids) - behind[starts[turn]]) / (len(chat) - starts[turn]))
+            else:
+                guess = turn - step if fits else turn + step
+                step *= 2
+        text, ids = written.get(fitting) or self._written(_since(chat, starts[fitting]), options)
+        return starts[fitting:], text, ids
+
     def stops(self, options: GenerationOptions) -> tuple[str, ...]:
         """Texts that end an answer: the options' and those of the template."""
         template, _ = self._template(options.chat_template)
         return (*options.stop, *template.stops)
+
+    def ends(self, options: GenerationOptions) -> frozenset[int]:
+        """Tokens that end an answer beside those of the model: the one that ends the template's turns."""
+        template, _ = self._template(options.chat_template)
+        end = self.writer.end(template.text)
+        return frozenset() if end is None else frozenset([end])
 
     def answer_limit(self, prompt_tokens: int, options: GenerationOptions) -> int:
         """How many tokens may be generated: `max_new_tokens`, less what would run past the window."""
@@ -110,20 +178,12 @@ class Prompter:
 
     def _written(self, chat: Chat, options: GenerationOptions) -> tuple[str, list[int]]:
         template, _ = self._template(options.chat_template)
-        try:
-            text = self._write(chat, template.text)
-        except TemplateSyntaxError as error:
-            raise no_template(str(error)) from None
-        except Exception as error:  # A template is its author's code.
-            logger.debug("the chat template failed", exc_info=True)
-            raise PromptError(
-                f"the model's chat template refuses this conversation: {_words(error, template.text)}"
-            ) from None
-        text = encodable(text)
-        ids = self.read(text, options)
-        if not ids:
-            raise PromptError("the model's chat template writes nothing for this conversation: change it")
-        return text, ids
+        operators = {"role": "system", "content": options.system_prompt} in chat
+        trusted = options.system_prompt if operators else None
+        text = self.writer.write(chat, template.text, trusted)
+        ids = self._bare(text)
+        self.writer.check(ids, chat, template.text, trusted)
+        return text, self._framed(ids, options)
 
     def _template(self, given: str | None) -> tuple[Template, bool]:
         """The template to write with, and whether it is one of ours."""
@@ -138,30 +198,6 @@ class Prompter:
             raise ConfigurationError(
                 f"the tokenizer has several chat templates ({names}): give the text of one as chat_template"
             ) from None
-
-    def _write(self, chat: Chat, template: str) -> str:
-        """The conversation as text; where a template refuses or skips system messages, the user says them."""
-        system = [message["content"].strip() for message in chat if message["role"] == "system"]
-        try:
-            text = self._render(chat, template)
-            if all(part in text for part in system):
-                return text
-        except TemplateError:
-            if not system:
-                raise
-        return self._render(_without_system(chat), template)
-
-    def _render(self, chat: Chat, template: str) -> str:
-        text = self.tokenizer.apply_chat_template(
-            chat, chat_template=template, tokenize=False, add_generation_prompt=True
-        )
-        return cast(str, text)
-
-
-def _words(error: Exception, template: str) -> str:
-    """What a template says of its own; other words may quote the conversation, which belongs in no log."""
-    words = str(error)
-    return words if words and words in template else f"{type(error).__name__}, see the log at DEBUG"
 
 
 def _fallback(config: PretrainedConfig) -> Template:
@@ -189,17 +225,6 @@ def readable(messages: Sequence[Message], mark: Callable[[str], str]) -> Chat:
     return [{"role": str(message.role), "content": mark(message.text)} for message in messages]
 
 
-def merged(chat: Chat) -> Chat:
-    """Neighbours of one role as one message: many templates insist that roles alternate."""
-    joined: Chat = []
-    for message in chat:
-        if joined and joined[-1]["role"] == message["role"]:
-            joined[-1] = {**message, "content": f"{joined[-1]['content']}\n{message['content']}"}
-        else:
-            joined.append(message)
-    return joined
-
-
 def _turn_starts(chat: Chat) -> list[int]:
     """Where each turn begins: at what is said first, and where the user speaks after an answer."""
     said = [i for i, message in enumerate(chat) if message["role"] != "system"]
@@ -211,9 +236,3 @@ def _turn_starts(chat: Chat) -> list[int]:
 def _since(chat: Chat, start: int) -> Chat:
     """The conversation from index `start` on, with all its system messages."""
     return merged([message for i, message in enumerate(chat) if i >= start or message["role"] == "system"])
-
-
-def _without_system(chat: Chat) -> Chat:
-    """System messages as the user's words: the first opens the first turn."""
-    roles = {"system": "user"}
-    return merged([{**message, "role": roles.get(message["role"], message["role"])} for message in chat])

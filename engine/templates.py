@@ -62,7 +62,8 @@ TEMPLATES = {
     "dialogpt": Template("{% for message in messages %}{{ message.content + eos_token }}{% endfor %}"),
     "plain": Template(
         "{% for message in messages %}"
-        "{% if message.role != 'system' %}{{ message.role.capitalize() }}: {% endif %}{{ message.content }}\n"
+        "{% if message['role'] != 'system' %}{{ message['role'] | capitalize }}: {% endif %}"
+        "{{ message['content'] }}\n"
         "{% endfor %}Assistant:",
         ("\nUser:",),
     ),

@@ -142,8 +142,10 @@ def loaded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None = N
 
 
 def engine(architecture: str = "llama", **changes) -> LocalEngine:
-    """An engine that answers with a random model."""
-    return LocalEngine(loaded(random_model(architecture, **changes)))
+    """An engine that answers with a random model; with one end token, its tokenizer names the same."""
+    end = changes.get("eos_token_id", EOS)
+    tokenizer = byte_tokenizer(eos_token=SPECIALS[end] if end in (PAD, BOS) else "</s>")
+    return LocalEngine(loaded(random_model(architecture, **changes), tokenizer))
 
 
 def save(

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence, Sized
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain, repeat
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Literal, cast, overload
 
 import numpy as np
 
-from engine import confidence, generation, scoring
+from engine import confidence, ends, generation, scoring
 from engine.batched import Batching, batching
 from engine.choosing import Decoding, Generated, Row
 from engine.dialogues import Follow, gathered
@@ -23,7 +24,7 @@ from engine.packing import alone
 from engine.progress import Progress
 from engine.prompting import Prompter
 from engine.scoring import Scores
-from engine.text import Pieces, StopStrings, before_stop, pieces, whole
+from engine.text import Ending, Pieces, before_stop, context, following, pieces, whole
 from engine.types import Answer, Chunk, Request, Token, Usage
 from engine.weights import lay_out, restore
 
@@ -76,9 +77,7 @@ class LocalEngine:
     @cached_property
     def eos(self) -> frozenset[int]:
         """Token ids that end an answer."""
-        ids = self.loaded.model.generation_config.eos_token_id
-        ids = self.tokenizer.eos_token_id if ids is None else ids
-        return frozenset([] if ids is None else [ids] if isinstance(ids, int) else ids)
+        return ends.of(self.loaded.model, self.tokenizer)
 
     @property
     def token_bytes(self) -> int | None:
@@ -229,34 +228,57 @@ class LocalEngine:
             options = options.model_copy(update={"stop": self.prompter.stops(options)})
         else:
             prompt = self._plain(request.prompt)
-        return Row(
+        row = Row(
             prompt=prompt,
             max_new_tokens=self.prompter.answer_limit(len(prompt), options),
             options=options,
-            ending=(lambda: StopStrings(self.tokenizer, options.stop)) if options.stop else None,
             trim=request.prompt is None,
         )
+        last = self._ends(row)
+        if not options.stop and not last:
+            return row
+        before = self.before(row)
+        return replace(row, ending=lambda: Ending(self.tokenizer, options.stop, last, before))
+
+    def before(self, row: Row) -> list[int]:
+        """Tokens that an answer's text goes on from: an encoder-decoder's goes on from none."""
+        return [] if self.prompter.seq2seq else context(self.tokenizer, row.prompt)
+
+    def _ends(self, row: Row) -> frozenset[int]:
+        """Tokens that end this answer besides `eos`: those of the chat template."""
+        return self.prompter.ends(row.options) - self.eos if row.trim else frozenset()
+
+    def prompt_text(self, request: Request) -> str:
+        """A plain prompt as the text that its answer goes on from.
+
+        Raises:
+            PromptError: it cannot be read.
+        """
+        return following(self.tokenizer, [], self._plain(cast(Any, request.prompt)))
 
     def prompt_tokens(self, request: Request) -> tuple[Token, ...]:
         """The tokens of a plain prompt, with their log-probabilities behind the token that begins a text.
 
         Raises:
-            PromptError: it cannot be read.
+            PromptError: it cannot be read, or the tokenizer has no token that begins a text.
         """
         ids = self._plain(cast(Any, request.prompt))
-        text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
-        scores = self.score("", [request.prompt if isinstance(request.prompt, str) else text])
+        begin = self.prompter.begin
+        ids = ids[1:] if ids[0] == begin else ids
+        ids = ids[:-1] if self.prompter.seq2seq and ids[-1:] == [self.tokenizer.eos_token_id] else ids
+        if not ids:
+            return ()
+        scores = self.score("", cast(Any, [ids]))
         if scores.error:
             raise scores.error
         [scored] = scores.candidates
-        texts = pieces(self.tokenizer, scored.token_ids)
+        texts = pieces(self.tokenizer, ids)
         return tuple(Token(text, logprob) for text, logprob in zip(texts, scored.logprobs, strict=True))
 
     def _plain(self, prompt: str | Sequence[int]) -> list[int]:
         """A plain prompt as the model reads it; an empty one is the token that begins a text."""
-        ids = self.tokenizer(prompt, verbose=False)["input_ids"] if isinstance(prompt, str) else list(prompt)
-        begin = self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else min(self.eos)
-        ids = ids or [begin]
+        ids = self.prompter.plain(prompt) if isinstance(prompt, str) else list(prompt)
+        ids = ids or [self.prompter.required_begin()]
         vocabulary = len(cast(Any, self.loaded.model.get_input_embeddings()).weight)
         if not all(0 <= token < vocabulary for token in ids):
             raise PromptError(
@@ -274,8 +296,10 @@ class LocalEngine:
         row, generated = decoding.row, decoding.generated
         if generated.error:
             return Answer.failed(generated.error)
-        text = str(self.tokenizer.decode(generated.token_ids, skip_special_tokens=True))
-        text = whole(before_stop(text, row.options.stop))
+        spoken, before = generated.token_ids, self.before(row)
+        if generated.stopped and spoken[-1] in self._ends(row):
+            spoken = spoken[:-1]  # It may have a text, unlike a special token.
+        text = whole(before_stop(following(self.tokenizer, before, spoken), row.options.stop))
         return Answer(
             text=text.strip() if row.trim else text,
             token_ids=tuple(generated.token_ids),
@@ -284,18 +308,19 @@ class LocalEngine:
             finish_reason="stop" if generated.stopped else "length",
             usage=Usage(len(row.prompt), len(generated.token_ids)),
             top_logprobs=tuple(generated.top_logprobs),
-            tokens=self._as_text(generated, len(text)) if row.options.logprobs else None,
+            tokens=self._as_text(generated, before, len(text)) if row.options.logprobs else None,
         )
 
-    def _as_text(self, generated: Generated, length: int) -> tuple[Token, ...]:
+    def _as_text(self, generated: Generated, before: list[int], length: int) -> tuple[Token, ...]:
         """The tokens as text, up to so many characters: without a stop string and what ends the answer."""
         tokens: list[Token] = []
-        tops = generated.top_logprobs or [()] * len(generated.token_ids)
-        for text, logprob, top in zip(
-            pieces(self.tokenizer, generated.token_ids), generated.logprobs, tops, strict=True
-        ):
+        ids = generated.token_ids
+        tops = generated.top_logprobs or [()] * len(ids)
+        texts = pieces(self.tokenizer, ids, before)
+        for place, (text, logprob, top) in enumerate(zip(texts, generated.logprobs, tops, strict=True)):
             if length > 0:
-                others = tuple((str(self.tokenizer.decode([token])), value) for token, value in top)
+                known = context(self.tokenizer, [*before, *ids[:place]]) if top else []
+                others = tuple((following(self.tokenizer, known, [token]), value) for token, value in top)
                 tokens.append(Token(text[:length], logprob, others))
             length -= len(text)
         return tuple(tokens)
@@ -320,7 +345,8 @@ class _Run:
             yield from self._answered(index, Answer.failed(error), "")
         else:
             stop, trim = row.options.stop, row.trim
-            growing = Pieces(self.engine.tokenizer, stop, trim) if self.in_pieces else None
+            before = self.engine.before(row)
+            growing = Pieces(self.engine.tokenizer, stop, trim, before) if self.in_pieces else None
             self.asked[decoding] = index, growing
 
     def step(self, progress: Progress) -> Iterator[Chunk]:

@@ -14,6 +14,8 @@ from engine.embedding.pooling import pool
 from engine.errors import ConfigurationError
 from engine.loading import Loaded
 from engine.options import EmbeddingOptions
+from engine.reading import around
+from engine.text import encodable
 
 DEFAULTS = EmbeddingOptions()
 # Of several lengths, one longer than a window of a trial.
@@ -30,10 +32,11 @@ class Embedder:
     def __init__(self, loaded: Loaded) -> None:
         self.settings = sentence.read(loaded.options) if loaded.options else sentence.SentenceSettings()
         self.tokenizer = loaded.tokenizer
-        examples = self.tokenizer(["A text.", "A longer text.", "one two three four five six " * 4])[
-            "input_ids"
-        ]
-        self.encoder = Encoder(loaded.model, self.tokenizer.pad_token_id or 0, examples)
+        self._around = around(self.tokenizer)
+        examples = self.tokenizer(_EXAMPLES)["input_ids"]
+        pad = self.tokenizer.pad_token_id or 0
+        # A vocabulary may have no word of these.
+        self.encoder = Encoder(loaded.model, pad, [tokens or [pad] for tokens in examples])
 
     def embed(
         self,
@@ -115,21 +118,31 @@ class Embedder:
     def _tokens(self, texts: list[str], max_length: int | None) -> list[list[int]]:
         if not texts:
             return []
+        texts = [encodable(text) for text in texts]
         if self.settings.lower_case:
             texts = [Lowercase().normalize_str(text) for text in texts]
         limit = self._limit(max_length)
-        tokens = self.tokenizer(
-            texts,
-            truncation=True,
-            max_length=limit,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )["input_ids"]
-        if max(map(len, tokens)) > limit:
+        # Not cut by the tokenizer: that is a setting of it, and others read with it at the same time.
+        read = self.tokenizer(texts, verbose=False, return_attention_mask=False, return_token_type_ids=False)[
+            "input_ids"
+        ]
+        return [self._cut(ids, limit) for ids in read]
+
+    def _cut(self, ids: list[int], limit: int) -> list[int]:
+        """A text's tokens, begun once; of too many the first, between what is put around a text."""
+        bos = self.tokenizer.bos_token_id
+        ids = ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
+        if len(ids) <= limit:
+            return ids
+        before, after = self._around
+        start, end = len(before), len(ids) - len(after)
+        if (room := limit - len(before) - len(after)) < 0:
             raise ConfigurationError(
                 f"max_length {limit} is no more than the special tokens of a text: raise it"
             )
-        return tokens
+        left = self.tokenizer.truncation_side == "left"
+        kept = ids[max(start, end - room) : end] if left else ids[start : min(end, start + room)]
+        return [*before, *kept, *after]
 
     def _known(self, given: Sequence[Sequence[int]], max_length: int | None) -> list[list[int]]:
         """Token ids that are given, cut as those of a text are."""

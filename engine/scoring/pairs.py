@@ -33,27 +33,30 @@ class Pairs:
     def __init__(self, prompter: Prompter) -> None:
         self.prompter = prompter
         self.tokenizer = prompter.tokenizer
-        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
-        self.prefix: int | None = eos if bos is None else bos
-        # A text that begins with this gets no special tokens: it has them.
-        self.opening = None if self.prefix is None else str(self.tokenizer.decode([self.prefix]))
 
-    def split(self, prompt: Request | str, candidates: Sequence[str]) -> list[Pair]:
-        """A pair for each candidate, in order; all fit the window.
+    def split(self, prompt: Request | str, candidates: Sequence[str | Sequence[int]]) -> list[Pair]:
+        """A pair for each candidate, a text or its token ids, in order; all fit the window.
 
         Raises:
             PromptError: no candidates, one without tokens of its own, or one that does not fit the window.
         """
         if isinstance(candidates, str) or not candidates:
             raise PromptError("it has no list of candidates: give at least one text in a list")
-        texts = [encodable(candidate) for candidate in candidates]
+        texts = [
+            encodable(candidate) if isinstance(candidate, str) else candidate for candidate in candidates
+        ]
         if "" in texts:
             raise PromptError(f"candidate {texts.index('')} is empty: leave it out, or give it a text")
         whole, encode = self._prompt(prompt, texts)
         text = whole.rstrip()
         spaces = whole[len(text) :]
         context = encode(text) if text else []
-        pairs = [self._pair(context, text, spaces + candidate, encode) for candidate in texts]
+        pairs = [
+            self._pair(context, text, spaces + candidate, encode)
+            if isinstance(candidate, str)
+            else Pair(context or [self.prompter.required_begin()], list(candidate))
+            for candidate in texts
+        ]
         return [self._fitting(pair, i, isinstance(prompt, str)) for i, pair in enumerate(pairs)]
 
     def context(self, prompt: Request | str) -> list[int]:
@@ -64,21 +67,20 @@ class Pairs:
         """
         text, encode = self._prompt(prompt)
         ids = encode(text) if text else []
-        return self._cut(ids or [self._prefix()])
+        return self._cut(ids or [self.prompter.required_begin()])
 
-    def _prompt(self, prompt: Request | str, candidates: Sequence[str] = ()) -> tuple[str, Encode]:
+    def _prompt(
+        self, prompt: Request | str, candidates: Sequence[str | Sequence[int]] = ()
+    ) -> tuple[str, Encode]:
         """A prompt as text, and what encodes texts that begin with it."""
         if isinstance(prompt, str):
-            return encodable(prompt), self._plain
+            return encodable(prompt), self.prompter.plain
         # Turns are dropped so that the longest candidate fits, not the longest answer.
-        room = max((len(self._bare(candidate)) for candidate in candidates), default=1)
+        sizes = [len(self._bare(one) if isinstance(one, str) else one) for one in candidates]
+        room = max(sizes, default=1)
         options = prompt.options.model_copy(update={"max_new_tokens": room})
         text = self.prompter.text(prompt.messages, options)
         return text, lambda text: self.prompter.read(text, options)
-
-    def _plain(self, text: str) -> list[int]:
-        opened = self.opening is not None and text.startswith(self.opening)
-        return self.tokenizer(text, add_special_tokens=not opened, verbose=False)["input_ids"]
 
     def _bare(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
@@ -87,16 +89,10 @@ class Pairs:
         if context and not self.prompter.seq2seq:
             return Pair(context, encode(prompt + candidate)[len(context) :])
         ids = self._bare(candidate)
-        if not context and ids[:1] == [self._prefix()]:
-            return Pair(ids[:1], ids[1:])
-        return Pair(context or [self._prefix()], ids)
-
-    def _prefix(self) -> int:
-        if self.prefix is None:
-            raise PromptError(
-                "it is empty, and the tokenizer has no token that begins a text: give it a text"
-            )
-        return self.prefix
+        if context:
+            return Pair(context, ids)
+        begin = self.prompter.required_begin()
+        return Pair([begin], ids[1:] if ids[:1] == [begin] else ids)
 
     def _fitting(self, pair: Pair, candidate: int, plain: bool) -> Pair:
         """The pair in the window, of plain text its last tokens. The last one of all is never read."""

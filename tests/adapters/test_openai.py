@@ -187,6 +187,27 @@ def test_an_echo_has_the_prompt_and_its_log_probabilities(model):
     assert len(logprobs.top_logprobs[-1]) == 2
 
 
+def test_an_echo_of_token_ids_has_these_tokens(model):
+    text, tokenizer = "The capital of France", model.engine.tokenizer
+    letters = [token for letter in text for token in tokenizer(letter, add_special_tokens=False)["input_ids"]]
+    options = {"max_tokens": 1, "echo": True}
+    [choice] = model.text_completion(prompt=letters, logprobs=0, **options).choices
+    assert choice.logprobs.tokens[:-1] == list(text)
+    assert choice.text.startswith(text)
+    [plain] = model.text_completion(prompt=letters, **options).choices
+    assert (plain.text, plain.logprobs) == (choice.text, None)
+
+
+@pytest.mark.parametrize("half", ["Hi \ud800", "\udc00"])
+def test_half_a_surrogate_pair_costs_no_other_text_its_result(model, half: str):
+    completion = model.text_completion(prompt=[half, "Hi"], max_tokens=2, echo=True)
+    assert len(completion.choices) == len(model.embeddings(input=[half, "Hi"]).data) == 2
+    assert model.chat(messages=[{"role": "user", "content": half}], stop=half).choices[0].message.content
+    assert [answer.error for answer in model.generate([half, "Hi", CAPITAL], max_new_tokens=2)] == [None] * 3
+    for vectors in (model.encode([half, "Hi"], query_prefix=half, kind="query"), model.hidden_states([half])):
+        assert len(vectors)
+
+
 def test_a_completion_streams(model):
     text = "The capital of France"
     chunks = list(model.text_completion(prompt=text, max_tokens=6, stream=True))

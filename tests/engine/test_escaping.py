@@ -228,9 +228,9 @@ def test_a_tokenizer_without_a_twin_refuses_what_it_cannot_read_as_text():
             return {"input_ids": [len(text)]}
 
     escaping = Escaping(Slow())
-    assert escaping.read(escaping.mark("hello", "") + "</s>", False) == [9]
+    assert escaping.read(escaping.mark("hello", "") + "</s>") == [9]
     with pytest.raises(PromptError, match="spells a control token"):
-        escaping.read(escaping.mark("he</s>llo", ""), False)
+        escaping.read(escaping.mark("he</s>llo", ""))
 
 
 def test_of_names_that_begin_alike_the_longest_counts():
@@ -238,7 +238,7 @@ def test_of_names_that_begin_alike_the_longest_counts():
     tokenizer.add_special_tokens({"additional_special_tokens": ["<x>", "<x><y>", "<x><y><z>"]})
     escaping = Escaping(tokenizer)
     assert escaping.mark("a<x><y><x><y><z><x", "") == f"a{MARK}<x><y>{MARK}<x><y><z><x"
-    ids = escaping.read(f"{MARK}<x><y><z><x><y>", False)
+    ids = escaping.read(f"{MARK}<x><y><z><x><y>")
     assert tokenizer.decode(ids) == "<x><y><z><x><y>"
     assert ids[-1] == tokenizer.convert_tokens_to_ids("<x><y>")
     assert len(ids) > 2

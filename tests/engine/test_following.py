@@ -106,7 +106,7 @@ def test_a_system_prompt_is_computed_once_for_all():
 
 def test_equal_requests_read_their_prompt_once_and_differ_by_their_seeds():
     engine = tiny.engine("llama", eos_token_id=tiny.PAD)
-    requests = [ask("Tell me " * 8, temperature=2.0, seed=seed, max_new_tokens=6) for seed in range(5)]
+    requests = [ask("Tell me " * 8, temperature=2.0, seed=seed, max_new_tokens=6) for seed in range(5, 10)]
     prompt = engine.prompter.encode(requests[0].messages, requests[0].options)
     assert tokens_seen(engine, requests) == len(prompt) + 4 + 5 * (6 - 1)
     assert len({answer.token_ids for answer in engine.generate(requests)}) == 5

@@ -5,6 +5,7 @@ import torch
 
 from engine.backends.local import LocalEngine
 from engine.configuration import split
+from engine.prompting import Prompter
 from engine.templates import TEMPLATES
 from tests import tiny
 from tests.engine.talk import ask, said
@@ -86,8 +87,8 @@ def test_a_prompt_begins_with_one_bos_token_whoever_writes_it(name: str, before:
 
 
 def test_a_tokenizer_without_special_tokens_writes_none():
-    writer = prompter(None)
-    writer.tokenizer = tiny.byte_tokenizer(None, bos_token=None, eos_token=None)
+    tokenizer = tiny.byte_tokenizer(None, bos_token=None, eos_token=None)
+    writer = Prompter(tokenizer, tiny.CONFIGS["llama"](), None)
     assert read(writer, *said("hi", "yo", "bye"), chat_template="llama2") == (
         "[INST] hi [/INST] yo [INST] bye [/INST]"
     )

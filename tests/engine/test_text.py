@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from engine.text import Decoder, Pieces, StopStrings, held_back
+from engine.text import Decoder, Ending, Match, Pieces, context, following, held_back, pieces
 from tests import tiny
+from tests.engine.tokenizers import KINDS, TEXTS, made
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -125,7 +126,7 @@ def test_bytes_that_never_make_a_character_are_not_waited_for_without_end():
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(tokens=sequences(*spelled, *broken, *special), stops=stops)
 def test_a_stop_string_is_found_with_the_token_that_completes_it(tokens: list[int], stops: list[str]):
-    ended = StopStrings(BYTE, stops)
+    ended = Ending(BYTE, stops)
     found = next((count for count, token in enumerate(tokens, 1) if ended(token)), None)
     texts = (whole(BYTE, tokens[:count], special=True) for count in range(1, len(tokens) + 1))
     first = next((count for count, text in enumerate(texts, 1) if any(stop in text for stop in stops)), None)
@@ -133,7 +134,7 @@ def test_a_stop_string_is_found_with_the_token_that_completes_it(tokens: list[in
 
 
 def test_a_stop_string_may_be_spelled_by_a_special_token():
-    ended = StopStrings(BYTE, ["a<s>"])
+    ended = Ending(BYTE, ["a<s>"])
     assert [ended(token) for token in [*bytes_of("ba"), tiny.BOS]] == [False, False, True]
 
 
@@ -179,3 +180,58 @@ def test_the_rest_is_what_was_held_back():
     given = [pieces.add(token) for token in bytes_of("xab")]
     assert "".join(given) == "x"
     assert pieces.rest("xab") == "ab"
+
+
+# Where a sequence goes on
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_answer_has_the_text_that_it_adds_to_its_prompt(kind):
+    tokenizer = made(kind)
+    for text in (*TEXTS, "it is true, the end"):
+        ids = tokenizer(text.lower(), add_special_tokens=False)["input_ids"]
+        whole_text = whole(tokenizer, ids)
+        for place in range(1, len(ids)):
+            before = context(tokenizer, ids[:place])
+            added = following(tokenizer, before, ids[place:])
+            assert whole(tokenizer, ids[:place]) + added == whole_text
+            assert "".join(pieces(tokenizer, ids[place:], before)) == added
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_a_character_that_a_prompt_begins_belongs_to_what_completes_it(place: int):
+    ids = bytes_of("a😀b")
+    before, rest = context(BYTE, ids[: 1 + place]), ids[1 + place :]
+    assert following(BYTE, before, rest) == "".join(pieces(BYTE, rest, before)) == "😀b"
+
+
+def test_the_context_is_short_and_begins_with_a_character():
+    assert len(context(BYTE, bytes_of("a" * 1000))) == 4
+    assert whole(BYTE, context(BYTE, bytes_of("日" * 100))).strip(REPLACEMENT)
+    special = [*bytes_of("ab"), *[tiny.EOS] * 9]
+    assert whole(BYTE, context(BYTE, special)) == "ab"
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(stop=st.text("ab", min_size=1, max_size=6), text=st.text("ab", max_size=30), size=st.integers(1, 5))
+def test_a_match_is_as_long_as_what_the_text_ends_with(stop: str, text: str, size: int):
+    match, seen = Match(stop), ""
+    for start in range(0, len(text), size):
+        part = text[start : start + size]
+        end = match.add(part)
+        if end is not None:
+            assert (seen + part).find(stop) + len(stop) == len(seen) + end
+            return
+        seen += part
+        assert stop not in seen
+        assert match.length == max(n for n in range(len(stop)) if seen.endswith(stop[:n]))
+
+
+def test_a_stop_string_that_is_longer_than_the_answer_costs_a_step_a_character():
+    match, steps = Match("ab" * 50_000), []
+    longer = match._longer
+    match._longer = lambda *args: steps.append(1) or longer(*args)
+    for _ in range(2000):
+        match.add("ab")
+    assert match.length == 4000
+    assert len(steps) <= 2 * 4000
