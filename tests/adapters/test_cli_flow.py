@@ -308,7 +308,7 @@ class HuggingAdapter:
     def __init__(self, configuration): pass
 
     def predict(self, batch, **kwargs):
-        return [[{"coordinates": "seen", "metadata": {"system": {"promptId": 1}}}] for _ in batch]
+        return [[{"coordinates": "seen", "metadata": {"system": {"promptId": "1"}}}] for _ in batch]
 """
 
 

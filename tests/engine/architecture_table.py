@@ -115,7 +115,9 @@ def _logged() -> Iterator[list[str]]:
 
 def engine(model: transformers.PreTrainedModel) -> LocalEngine:
     """An engine whose answers no token ends."""
-    return LocalEngine(tiny.loaded(model, tiny.byte_tokenizer(eos_token=None)))
+    made = LocalEngine(tiny.loaded(model, tiny.byte_tokenizer(eos_token=None)))
+    made.eos = frozenset()
+    return made
 
 
 def _row(name: str) -> Row:
