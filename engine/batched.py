@@ -21,6 +21,7 @@ from transformers import (
 from engine import trial
 from engine.choosing import MAX_ROWS, Decoding, Row, choose
 from engine.errors import GenerationError, Unsupported
+from engine.keeping import forget
 from engine.packing import alone, switch
 
 logger = logging.getLogger(__name__)
@@ -127,7 +128,7 @@ def batching(model: PreTrainedModel, pad: int) -> Batching:
     prompts = trial.prompts(model)
     level = [prompts[0], trial.sequence(model, len(prompts[0]), step=19)]
     rows: dict[Batching, list[list[int]]] = {"padded": prompts, "level": level}
-    if trial.selects_keys(model):
+    if trial.minds_padding(model):
         del rows["padded"]
     with trial.narrowed(model):
         try:
@@ -178,7 +179,7 @@ def _generate(
         mask[i, place] = 1
     view.forward = chooser.watch(view.forward)
     with alone(view):
-        _forget(view)
+        forget(view)
         view.generate(  # type: ignore[operator]
             input_ids=input_ids.to(view.device),
             attention_mask=mask.to(view.device),
@@ -186,17 +187,6 @@ def _generate(
             logits_processor=LogitsProcessorList([chooser]),
             stopping_criteria=stopping,
         )
-
-
-def _forget(model: PreTrainedModel) -> None:
-    """Clears what modules keep of the sequence that they read last.
-
-    RecurrentGemma keeps its state so, and would go on from it with a prompt of one token.
-    """
-    for module in model.modules():
-        for name, value in vars(module).items():
-            if name.endswith(("_state", "_states")) and isinstance(value, torch.Tensor):
-                setattr(module, name, None)
 
 
 def has_rules(model: PreTrainedModel, eos: frozenset[int]) -> bool:

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from engine import trial
+from engine.keeping import forget
 from engine.machine import lay_out
 
 Matrix = nn.Linear | Conv1D
@@ -45,6 +46,7 @@ def observe(model: PreTrainedModel, layers: Collection[Matrix] = ()) -> Observed
         assert isinstance(layer, Matrix)
         reads.append((layer, inputs[0]))
 
+    forget(model)
     hooks = [layer.register_forward_pre_hook(note) for layer in layers]
     tokens = torch.tensor(trial.prompts(model)[:1])
     decodes = "decoder_input_ids" in inspect.signature(model.forward).parameters

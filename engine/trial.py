@@ -42,13 +42,14 @@ def prompts(model: PreTrainedModel) -> list[list[int]]:
     ]
 
 
-def selects_keys(model: PreTrainedModel) -> bool:
-    """Whether the model attends to its best keys only (sparse attention), and so must not be padded.
+def minds_padding(model: PreTrainedModel) -> bool:
+    """Whether the model must not be padded, though no short trial would show why.
 
-    Which of some keys that score alike are taken depends on how many there are, padding included: no trial
-    can tell for all texts.
+    Which of some keys that score alike a sparse attention takes depends on how many there are, padding
+    included; and BigBird takes another attention from some length on.
     """
-    return any(name.startswith("index_topk") for fields in _fields(model) for name in fields)
+    best_keys = any(name.startswith("index_topk") for fields in _fields(model) for name in fields)
+    return best_keys or any(hasattr(module, "set_attention_type") for module in model.modules())
 
 
 def same(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> bool:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from engine import packing, trial
 from engine.errors import ConfigurationError, Unsupported
+from engine.keeping import forget
 from engine.memory import is_out_of_memory
 from engine.progress import line
 
@@ -124,7 +125,7 @@ class Encoder:
     def _ways(self) -> list[Way]:
         if packing.packs(self.model):
             return ["packed", "padded", "level"]
-        return ["level"] if trial.selects_keys(self.model) else ["padded", "level"]
+        return ["level"] if trial.minds_padding(self.model) else ["padded", "level"]
 
     def _alone(self, examples: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         try:
@@ -163,6 +164,7 @@ class Encoder:
         if "use_cache" in inspect.signature(self.model.forward).parameters:
             wanted["use_cache"] = False
         with packing.alone(self.model):
+            forget(self.model)
             output = self.model(input_ids=ids.to(self.model.device), **wanted)
         return [row[:length] for row, length in zip(_layer(output, layer), lengths, strict=True)]
 

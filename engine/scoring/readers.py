@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from transformers import PreTrainedModel
 
+from engine.keeping import forget
 from engine.packing import Scoring, alone, logits
 
 # Tokens of a tree whose attention is computed at a time, over the keys up to the last of them.
@@ -182,6 +183,7 @@ class Padded:
         supported: Any = self.model._supports_logits_to_keep
         keep = {"logits_to_keep": width - first} if supported() else {}
         with alone(self.model):
+            forget(self.model)
             logits = self.model(input_ids=tokens, attention_mask=mask, use_cache=False, **keep).logits
         return _flat(logits[:, first - width :], [[place - first for place in row.places] for row in rows])
 
@@ -207,6 +209,7 @@ class EncoderDecoder:
         tokens, mask = _padded(sources, self.model.device)
         encoder: Any = self.model.get_encoder()
         with alone(self.model):
+            forget(self.model)
             read = encoder(input_ids=tokens, attention_mask=mask)
             number = {source: i for i, source in enumerate(sources)}
             of = torch.tensor([number[row.source] for row in rows], device=tokens.device)

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from engine import packing, trial
 from engine.errors import Unsupported
+from engine.keeping import forget
 from engine.scoring.readers import EncoderDecoder, Packed, Padded, Reader, Row
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def _fastest(model: PreTrainedModel) -> tuple[_Kind, bool]:
     ways: list[tuple[_Kind, bool]] = [(plain, True), (plain, False)]
     if packing.packs(model):
         ways.insert(0, (Packed, True))
-    if trial.selects_keys(model):
+    if trial.minds_padding(model):
         ways = [(plain, False)]
     rows = _rows(model)
     name = type(model).__name__
@@ -75,6 +76,7 @@ def _rows(model: PreTrainedModel) -> list[Row]:
 
 def _alone(model: PreTrainedModel, row: Row) -> torch.Tensor:
     """(targets, vocabulary): the logits of a row in a pass of its own."""
+    forget(model)
     tokens = torch.tensor([row.tokens], device=model.device)
     if row.source:
         source = torch.tensor([row.source], device=model.device)
