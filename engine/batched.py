@@ -127,21 +127,19 @@ def batching(model: PreTrainedModel, pad: int) -> Batching:
     """
     prompts = trial.prompts(model)
     level = [prompts[0], trial.sequence(model, len(prompts[0]), step=19)]
-    rows: dict[Batching, list[list[int]]] = {"padded": prompts, "level": level}
-    if trial.minds_padding(model):
-        del rows["padded"]
+    ways: list[tuple[Batching, list[list[int]]]] = [("padded", prompts), ("level", level)]
+    alone = functools.cache(lambda row: continued(model, [row], pad))
     with trial.narrowed(model):
-        try:
-            apart = {tuple(row): continued(model, [row], pad) for row in (*prompts, *level)}
-        except Exception as error:  # A model's code is its author's.
-            reason = f"{type(error).__name__}: {error}"
-            raise Unsupported(
-                f"{type(model).__name__} cannot generate: it fails by itself ({reason})"
-            ) from error
-        for way, together in rows.items():
-            expected = torch.cat([apart[tuple(row)] for row in together])
+        for way, rows in ways[trial.minds_padding(model) :]:
             try:
-                if trial.same(list(continued(model, together, pad)), list(expected)):
+                expected = [alone(tuple(row))[0] for row in rows]
+            except Exception as error:  # A model's code is its author's.
+                reason = f"{type(error).__name__}: {error}"
+                raise Unsupported(
+                    f"{type(model).__name__} cannot generate: it fails by itself ({reason})"
+                ) from error
+            try:
+                if trial.same(list(continued(model, rows, pad)), expected):
                     return way
             except Exception as error:
                 logger.debug("a trial of answers %s failed", way, exc_info=error)
@@ -150,7 +148,7 @@ def batching(model: PreTrainedModel, pad: int) -> Batching:
 
 def continued(model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
     """(rows, steps, vocabulary): the logits of a batch that is made to go on by given tokens."""
-    forced = trial.sequence(model, 3, step=29)
+    forced = trial.sequence(model, 2, step=29)
     chooser = _Force(forced)
     _generate(_greedy(model, len(forced), frozenset(), pad), prompts, chooser, StoppingCriteriaList())
     return torch.stack(chooser.given, dim=1)

@@ -32,8 +32,8 @@ beside others, with transformers' own run of one text at a time in float32.
 - **why** is the reason that the log gives where answers are not made in flight.
 - An answer's log-probabilities are those of `generate`. A few classes give other logits in one pass than from
   a cache (sparse attention past its best keys: `axk2`, `deepseek_v32`, `dots3_note`, `glm_moe_dsa`, `hy_v4`;
-  other positions: `camembert`, `roberta` and their kin; `moshi`, `prophetnet`, `xlm`, `xlnet`, `cpmant`): there
-  a score, which is of one pass, differs from the log-probability of the same text as an answer.
+  other positions: `camembert`, `roberta` and their kin; `moshi`, `prophetnet`, `xlm`, `xlnet`, `cpmant`):
+  there a score, which is of one pass, differs from the log-probability of the same text as an answer.
 - What is a decoder by itself and with an encoder has two rows, the former `…{architectures.DECODER}`.
   Encoders such as BERT are run as the decoders that their configuration can make of them.
 
