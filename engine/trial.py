@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
@@ -25,8 +25,16 @@ _WINDOWS = re.compile(
 
 def sequence(model: PreTrainedModel, length: int, step: int = 13) -> list[int]:
     """So many token ids of the model's vocabulary; another `step` gives others."""
-    size = model.config.get_text_config(decoder=True).vocab_size
+    size = vocabulary(model)
     return [(7 + step * i) % size for i in range(length)]
+
+
+def vocabulary(model: PreTrainedModel) -> int:
+    """How many token ids a model reads."""
+    try:
+        return len(cast(Any, model.get_input_embeddings()).weight)
+    except (AttributeError, NotImplementedError):  # Not every class says where its embeddings are.
+        return model.config.get_text_config(decoder=True).vocab_size
 
 
 def prompts(model: PreTrainedModel) -> list[list[int]]:

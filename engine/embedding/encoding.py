@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from transformers import PreTrainedModel
@@ -44,7 +44,7 @@ class Encoder:
 
     def __init__(self, model: PreTrainedModel, pad: int, examples: Sequence[Sequence[int]]) -> None:
         self.model = _headless(model)
-        self.vocabulary = _vocabulary(self.model)
+        self.vocabulary = trial.vocabulary(self.model)
         self.pad = pad
         self.padding = _padding_position(self.model)
         # A longrope model's long texts run apart, by their length.
@@ -182,13 +182,6 @@ def _headless(model: PreTrainedModel) -> PreTrainedModel:
         name = type(model).__name__
         raise Unsupported(f"{name} gives no hidden states: take an encoder or a language model")
     return own
-
-
-def _vocabulary(model: PreTrainedModel) -> int:
-    try:
-        return len(cast(Any, model.get_input_embeddings()).weight)
-    except (AttributeError, NotImplementedError):  # Not every class says where its embeddings are.
-        return model.config.get_text_config(decoder=True).vocab_size
 
 
 def _layer(output: Any, layer: int) -> torch.Tensor:
