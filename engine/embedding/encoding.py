@@ -54,12 +54,9 @@ class Encoder:
         self.budget = CPU_BUDGET if self.model.device.type == "cpu" else BUDGET
         longest = min(filter(None, (self.window, packing.switch(self.model))), default=None)
         examples = [tokens[:longest] for tokens in examples]
-        with torch.inference_mode(), trial.narrowed(self.model):
-            alone = self._alone(examples)
-            self.way: Way = next(
-                (way for way in self._ways() if self._is_right(way, examples, alone)), "single"
-            )
-        self.width = alone[0].shape[1]
+        with torch.inference_mode():
+            self.width = self._alone(examples)[0].shape[1]
+            self.way: Way = next((way for way in self._ways() if self._is_right(way, examples)), "single")
         logger.info("%s takes texts %s", type(self.model).__name__, self.way)
 
     def run(
@@ -138,13 +135,15 @@ class Encoder:
                 f"{name} gives no hidden states of a text: it fails by itself ({reason})"
             ) from None
 
-    def _is_right(self, way: Way, examples: Sequence[Sequence[int]], alone: Sequence[torch.Tensor]) -> bool:
+    def _is_right(self, way: Way, examples: Sequence[Sequence[int]]) -> bool:
         if way == "level":
             length = min(map(len, examples))
             examples = [tokens[:length] for tokens in examples]
-            alone = self._alone(examples)
         try:
-            return trial.same(self._states(way, examples, -1), alone)
+            with trial.narrowed(self.model):
+                found, expected = self._states(way, examples, -1), self._alone(examples)
+            right = trial.same(found, expected)
+            return right and trial.heeds_windows(found, expected, lambda: self._alone(examples))
         except Exception as error:  # A model that cannot says so in many ways.
             logger.debug("%s does not take texts %s: %s", type(self.model).__name__, way, error)
             return False

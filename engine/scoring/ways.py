@@ -41,21 +41,27 @@ def _fastest(model: PreTrainedModel) -> tuple[_Kind, bool]:
         ways = [(plain, False)]
     rows = _rows(model)
     name = type(model).__name__
-    with trial.narrowed(model), torch.inference_mode():
+
+    def alone() -> list[torch.Tensor]:
+        return [_alone(model, row) for row in rows]
+
+    with torch.inference_mode():
         try:
-            alone = [_alone(model, row) for row in rows]
+            with trial.narrowed(model):
+                expected = alone()
         except Exception as error:  # A model's code is its author's.
             reason = f"{type(error).__name__}: {error}"
             raise Unsupported(f"{name} cannot score: it fails by itself ({reason})") from None
         for kind, together in ways:
             try:
-                found = _asked(kind(model), rows, together)
+                with trial.narrowed(model):
+                    found = _asked(kind(model), rows, together)
             except Exception as error:
                 logger.debug("a trial of scoring failed", exc_info=error)
-            else:
-                if trial.same(found, alone):
-                    logger.info("%s scores %s, together: %s", name, kind.__name__.lower(), together)
-                    return kind, together
+                continue
+            if trial.same(found, expected) and trial.heeds_windows(found, expected, alone):
+                logger.info("%s scores %s, together: %s", name, kind.__name__.lower(), together)
+                return kind, together
     raise Unsupported(f"{name} cannot score: a trial gave other logits than the model alone")
 
 

@@ -72,6 +72,15 @@ def test_a_difference_is_relative_and_infinite_where_there_is_no_number():
     assert trial.difference([0 * ones], [0 * ones]) == 0
 
 
+def test_in_half_precision_a_window_counts_where_it_changes_less_than_rounding_may():
+    narrow = torch.randn(6, 50, dtype=torch.bfloat16)
+    wide, rounded = narrow + 0.05 * torch.randn(6, 50), narrow + 0.01 * torch.randn(6, 50)
+    assert trial.same([wide], [narrow])
+    assert not trial.heeds_windows([wide], [narrow], lambda: [wide])
+    assert trial.heeds_windows([rounded], [narrow], lambda: [wide])
+    assert trial.heeds_windows([rounded], [narrow], lambda: [narrow])  # There is no window.
+
+
 @pytest.mark.parametrize("window", [16, 300])
 def test_a_window_that_only_the_mask_knows_is_not_in_flight(window: int):
     """The attention of such a layer is not told its window: in flight it would see all."""
