@@ -109,10 +109,32 @@ def test_what_is_thought_is_apart_from_what_is_said(engine: EndpointEngine, serv
     assert (answer.text, answer.reasoning, answer.error) == ("Yes", "Hm", None)
 
 
-@pytest.mark.parametrize("text", ["Yes", "a <think> b", "<thin", "<b>", "<", "a</think>b", "<think"])
+@pytest.mark.parametrize(
+    "text", ["Yes", "a <think> b", "<thin", "<b>", "<", "Write `</think>` there", "<think"]
+)
 def test_what_is_no_thought_stays(engine: EndpointEngine, server: Server, text: str):
     answer = asked(engine, server, {"content": text})
     assert (answer.text, answer.reasoning) == (text, None)
+
+
+@pytest.mark.parametrize("text", ["Hm</think>Yes", "Hm\n</think>\n\nYes", "</think>Yes"])
+def test_a_thought_that_the_template_has_begun_is_apart_in_the_end(
+    engine: EndpointEngine, server: Server, text: str
+):
+    thought = "Hm" if "Hm" in text else None
+    server.will(answering({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}))
+    [whole] = engine.generate([ask("hi")])
+    assert (whole.text, whole.reasoning) == ("Yes", thought)
+    pieces = [{"choices": [{"delta": {"content": letter}}]} for letter in text]
+    server.will(streaming(*pieces, {"choices": [{"delta": {}, "finish_reason": "stop"}]}))
+    chunks = list(engine.stream([ask("hi")]))
+    assert "".join(chunk.text for chunk in chunks) == text  # Nobody knew before it was given.
+    assert (chunks[-1].answer.text, chunks[-1].answer.reasoning) == ("Yes", thought)
+
+
+def test_a_thought_that_the_template_has_begun_alone_is_no_answer(engine: EndpointEngine, server: Server):
+    server.will(answering({"choices": [{"message": {"content": "Hm</think>\n"}, "finish_reason": "stop"}]}))
+    assert "only reasoning" in failure(engine, ask("hi"))
 
 
 @pytest.mark.parametrize(

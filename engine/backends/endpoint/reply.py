@@ -7,7 +7,7 @@ from itertools import islice, zip_longest
 from typing import Any
 
 from engine import confidence
-from engine.backends.endpoint.reasoning import Thoughts, first_of
+from engine.backends.endpoint.reasoning import Thoughts, first_of, unopened
 from engine.backends.endpoint.wire import Server
 from engine.confidence import FIRST_TOP, Evidence
 from engine.errors import GenerationError
@@ -33,6 +33,7 @@ class Reply:
 
     Attributes:
         text: what has been said so far, without what was thought before it.
+        given: what of it came in pieces: where the thought began in the template, with the thought.
         finish: the server's word for why it ended; None while it goes on.
     """
 
@@ -43,7 +44,7 @@ class Reply:
             chat: whether it answers a conversation: it is trimmed, has to say something, and may think first.
         """
         self.server = server
-        self.text = ""
+        self.text = self.given = ""
         self.finish: str | None = None
         self._chat = chat
         self._thoughts = Thoughts()
@@ -81,6 +82,11 @@ class Reply:
             GenerationError: there is no answer in it.
         """
         self.text += self._thoughts.rest()
+        self.given = self.text
+        if self._chat and self._thoughts.text is None:
+            thought, self.text = unopened(self.text)
+            self._reasoning += thought or ""
+            self._reasoned |= thought is not None
         if self._chat and not self.text.strip() and self._lacking:
             raise GenerationError(f"the answer of {self.server.name} {self._lacking}")
         if self.finish is None and not self.text:
@@ -192,6 +198,13 @@ class Growth:
         text = before_stop(text, self._stops)
         certain = text[: len(text) - held_back(text, self._stops)]
         return self.rest(certain.strip() if self._trim else certain)
+
+    def last(self, text: str, given: str) -> str:
+        """The last piece: of an answer's text, or of what its pieces have begun to give."""
+        if not self._given:
+            return self.rest(text)
+        given = before_stop(given, self._stops)
+        return self.rest(given.strip() if self._trim else given)
 
     def rest(self, text: str) -> str:
         """What was not given of a text yet."""
