@@ -132,7 +132,7 @@ def content(item_id: str) -> bytes:
 
 
 def text_content(item_id: str, size: int) -> bytes:
-    """As `sized_content`, of what any bytes would do for: a text is not known from a proxy's page by its form.
+    """As `sized_content`, of what any bytes would do for: a text is not told from a proxy's page by its form.
 
     Raises:
         RemoteError: as `ask`; or its bytes are not as many as the platform says, even when it is asked anew.

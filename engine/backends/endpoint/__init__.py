@@ -264,6 +264,7 @@ class EndpointEngine:
 def _end(loop: asyncio.AbstractEventLoop, server: Server) -> None:
     async def end() -> None:
         await server.close()
+        await loop.shutdown_asyncgens()  # Else what was not read to its end is complained of.
         loop.stop()
 
     asyncio.run_coroutine_threadsafe(end(), loop)
