@@ -1,16 +1,22 @@
 """What the command line writes arrives: whatever the output is, whoever prints beside it."""
 
+import array
+import fcntl
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import termios
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from adapters.cli import main
+from adapters.output import Output
 
 ROOT = Path(__file__).parents[2]
 ODD = "clé 😀 \u2028\x85 half \ud83d"
@@ -139,3 +145,30 @@ def test_who_stops_reading_ends_the_command_quietly(arguments: list[str]):
     command.stdout.close()
     assert command.wait() == 141
     assert command.stderr.read() == ""
+
+
+def test_a_signal_while_a_reader_lets_the_output_wait_costs_no_character():
+    come = threading.Event()
+    read, write = os.pipe()
+    text = "a" * 100_000 + "🦜" * 100_000
+    found = []
+
+    def late() -> None:
+        waiting = array.array("i", [0])
+        while waiting[0] < 2**15:  # Until the writer waits, or is about to.
+            fcntl.ioctl(read, termios.FIONREAD, waiting)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+        come.wait(1)
+        with open(read, encoding="utf-8") as stream:
+            found.append(stream.read())
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: come.set())
+    reader = threading.Thread(target=late)
+    try:
+        reader.start()
+        with open(write, "w", encoding="utf-8") as stream:
+            Output(stream).write(text)
+        reader.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert found == [text]
