@@ -9,14 +9,12 @@ import signal
 import subprocess
 import sys
 import termios
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from adapters.cli import main
-from adapters.output import Output
 
 ROOT = Path(__file__).parents[2]
 ODD = "clé 😀 \u2028\x85 half \ud83d"
@@ -147,28 +145,22 @@ def test_who_stops_reading_ends_the_command_quietly(arguments: list[str]):
     assert command.stderr.read() == ""
 
 
+WAITING = """
+import os, signal, sys
+from adapters.output import Output
+signal.signal(signal.SIGINT, lambda *_: os.write(2, b"came\\n"))
+Output(sys.stdout).write("a" * 200_000 + "end")
+"""
+
+
 def test_a_signal_while_a_reader_lets_the_output_wait_costs_no_character():
-    come = threading.Event()
-    read, write = os.pipe()
-    text = "a" * 100_000 + "🦜" * 100_000
-    found = []
-
-    def late() -> None:
+    command = [sys.executable, "-c", WAITING]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as writer:
         waiting = array.array("i", [0])
-        while waiting[0] < 2**15:  # Until the writer waits, or is about to.
-            fcntl.ioctl(read, termios.FIONREAD, waiting)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
-        come.wait(1)
-        with open(read, encoding="utf-8") as stream:
-            found.append(stream.read())
-
-    before = signal.signal(signal.SIGUSR1, lambda *_: come.set())
-    reader = threading.Thread(target=late)
-    try:
-        reader.start()
-        with open(write, "w", encoding="utf-8") as stream:
-            Output(stream).write(text)
-        reader.join()
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-    assert found == [text]
+        while waiting[0] < 50_000:  # Until the writer waits, or is about to.
+            fcntl.ioctl(writer.stdout, termios.FIONREAD, waiting)
+        while Path(f"/proc/{writer.pid}/stat").read_text().rpartition(")")[2].split()[0] == "R":
+            pass
+        writer.send_signal(signal.SIGINT)
+        assert writer.stderr.readline() == b"came\n"
+        assert writer.stdout.read() == b"a" * 200_000 + b"end"
