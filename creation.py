@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters import manifest
+from engine import peers
 from engine.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -281,8 +282,11 @@ def _refusals(sentence: str) -> Iterator[None]:
     except CreationError:
         raise
     except Exception as error:
-        reason = " ".join(str(getattr(error, "message", error)).split())
-        raise CreationError(f"{sentence}: {reason}") from error
+        # Nothing of anybody's was sent but the code and the token: the platform's words are the reason.
+        import dtlpy as dl
+
+        said = peers.redacted(str(getattr(error, "message", error)), [dl.client_api.token])
+        raise CreationError(f"{sentence}: {' '.join(said.split())}") from error
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Items that come one by one, each answered as soon as all of its conversations are."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,6 +96,8 @@ def answer_each(
         ConfigurationError: an option that this model does not take.
     """
     asked: dict[int, tuple[_Open, int]] = {}
+    # By dialogue: of each turn, which of its key's answers it is.
+    numbers: dict[int, list[int]] = {}
 
     def end(item: _Open) -> None:
         done(item.position, item.found, item.failures)
@@ -111,22 +114,32 @@ def answer_each(
                 end(item)
             for number, dialogue in enumerate(item.dialogues):
                 asked[place] = item, number
+                if grown is not None:
+                    numbers[place] = _numbers(dialogue)
                 place += 1
                 yield dialogue
 
     def told(place: int, turn: int, text: str) -> None:
         item, number = asked[place]
         if grown is not None:
-            turns = item.dialogues[number].turns
-            key = turns[turn].key
-            grown(item.position, key, sum(other.key == key for other in turns[:turn]), text)
+            grown(item.position, item.dialogues[number].turns[turn].key, numbers[place][turn], text)
 
     answered = converse_in_flight(engine, dialogues(), options, told if grown else None)
     for place, answers in answered:
         item, number = asked.pop(place)
+        numbers.pop(place, None)
         item.take(number, answers, signed)
         if item.ended:
             end(item)
+
+
+def _numbers(dialogue: Dialogue) -> list[int]:
+    counts = Counter[str]()
+    numbers = []
+    for turn in dialogue.turns:
+        numbers.append(counts[turn.key])
+        counts[turn.key] += 1
+    return numbers
 
 
 def _opened(content: Mapping[str, Any], position: int, signed: str, read: Read) -> _Open:

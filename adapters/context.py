@@ -81,7 +81,7 @@ def complete(
     item: Mapping[str, Any],
     model_name: str,
     record: Callable[[str], Mapping[str, Any]],
-    content: Callable[[str], bytes],
+    content: Callable[[str, int], bytes],
     fields: Sequence[str] = (),
     hosts: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -93,14 +93,14 @@ def complete(
 def fetch(
     ids: Iterable[str],
     record: Callable[[str], Mapping[str, Any]],
-    content: Callable[[str], bytes],
+    content: Callable[[str, int], bytes],
     hosts: Sequence[str] = (),
 ) -> dict[str, Source]:
     """The texts of items; one that has none or cannot be fetched is logged by its id.
 
     Args:
         record: an item's JSON by its id, from the platform.
-        content: an item's bytes by its id, from the platform.
+        content: an item's bytes by its id and how many they are said to be, from the platform.
         hosts: other hosts that a link item may lead to.
     """
     sources: dict[str, Source] = {}
@@ -229,14 +229,15 @@ def _fields(one: Reference, source: Source | None, fields: Sequence[str]) -> str
 def _source(
     item_id: str,
     record: Callable[[str], Mapping[str, Any]],
-    content: Callable[[str], bytes],
+    content: Callable[[str, int], bytes],
     hosts: Sequence[str],
 ) -> Source:
     known = record(item_id)
-    if size_of(known) > MAX_BYTES:
+    size = size_of(known)
+    if size > MAX_BYTES:
         raise PromptError("it is too large for a context")
     address = str(at(known, "metadata", "system", "shebang", "linkInfo", "ref"))
-    found = fetching.fetch(address, hosts, MAX_BYTES) if links(known) else content(item_id)
+    found = fetching.fetch(address, hosts, MAX_BYTES) if links(known) else content(item_id, size)
     if len(found) > MAX_BYTES:
         raise PromptError("it is too large for a context")
     metadata = at(known, "metadata")

@@ -101,7 +101,7 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
         """
         try:
             # Not the SDK's download: that follows links, into files of this machine too.
-            prompts = parsed(item.id, remote.content(item.id))
+            prompts = parsed(item.id, remote.sized_content(item.id, Seen.of_entity(item).size))
             if isinstance(prompts, Failure):
                 return prompts
             prepared = {**prompts, "id": item.id, "filename": item.filename}
@@ -110,7 +110,7 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
                 found = answers_of(item.dataset_id, [item.id], self.model_entity.name)
                 prepared["annotations"] = judge(found.get(item.id, [])).standing
         except Exception as error:
-            return Failure(0, item.id, None, f"it could not be read ({type(error).__name__}: {error})")
+            return Failure(0, item.id, None, f"it could not be read ({remote.why(error)})")
         return prepared
 
     def predict(
@@ -265,7 +265,7 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
             context.complete,
             model_name=self.model_entity.name,
             record=remote.record,
-            content=remote.content,
+            content=remote.text_content,
             fields=chosen.add_metadata,
             hosts=chosen.allowed_hosts,
         )

@@ -14,6 +14,10 @@ from engine.errors import ConfigurationError
 # Line ends to Python's `splitlines` and to JavaScript, though not to JSON: they would cut a line of JSONL.
 LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 
+# Characters that are written at once: a pipe takes their bytes whole or not at all, while Python loses the
+# rest of a text when a signal comes after a part of it was taken.
+PIECE = 1000
+
 # The exit code of what nobody reads any more, as a shell has it: 128 and the number of SIGPIPE.
 UNREAD = 141
 
@@ -68,8 +72,9 @@ class Output:
             Stop: whoever reads it has left (with the code of SIGPIPE), or nothing can be written.
         """
         try:
-            self._stream.write(text)
-            getattr(self._stream, "flush", lambda: None)()
+            for start in range(0, len(text) or 1, PIECE):
+                self._stream.write(text[start : start + PIECE])
+                getattr(self._stream, "flush", lambda: None)()
         except BrokenPipeError:
             raise self._lost(UNREAD, "") from None
         except (OSError, ValueError) as error:

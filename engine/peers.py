@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from engine.errors import AdapterError
+
 logger = logging.getLogger(__name__)
 
 # Where OpenAI, vLLM, TGI, FastAPI and others name what is wrong by a word for programs.
@@ -34,6 +36,20 @@ def codes(said: Any, secrets: Iterable[str | None], status: int | None = None) -
     found = _words(_parsed(said) if isinstance(said, bytes) else said)
     told = (word for word in found if not any(word in secret or secret in word for secret in known))
     return ", ".join(dict.fromkeys(word for word in told if word != f"code {status}"))
+
+
+def why(error: Exception, secrets: Iterable[str | None]) -> str:
+    """What an exception says, where the words are ours; else its type and status alone.
+
+    Args:
+        secrets: as `codes`.
+    """
+    if isinstance(error, AdapterError):
+        return str(error)
+    kind, status = type(error).__name__, getattr(error, "status_code", None)
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.debug("%s: %s", kind, redacted(repr(error), secrets)[:_SAID])
+    return kind if status is None else f"{kind}, status {status}"
 
 
 def redacted(text: str, secrets: Iterable[str | None]) -> str:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from adapters import predicting
 from adapters.failures import Failure, Unfinished, report
 from adapters.platform import remote
+from adapters.platform.storing import Seen
 from adapters.prompt_items import read
 from adapters.traces import is_trace, question
 from engine.errors import ConfigurationError, PromptError, Unsupported
@@ -213,7 +214,7 @@ def _read(item: Any) -> Text | Failure:
     """What is embedded of an item. What cannot be read is returned, not raised."""
     try:
         # Not by the SDK, which follows an item that is a link.
-        return read_text(item.id, remote.content(item.id))
+        return read_text(item.id, remote.text_content(item.id, Seen.of_entity(item).size))
     except PromptError as error:
         return Failure(0, item.id, None, str(error))
     except Exception as error:
@@ -221,7 +222,7 @@ def _read(item: Any) -> Text | Failure:
 
 
 def _failed(item: Any, what: str, error: Exception) -> Failure:
-    return Failure(0, item.id, None, f"{what} ({type(error).__name__}: {error})")
+    return Failure(0, item.id, None, f"{what} ({remote.why(error)})")
 
 
 def _vectors(adapter: Any, texts: list[str], kind: str) -> list[Vector | str]:
@@ -235,7 +236,7 @@ def _vectors(adapter: Any, texts: list[str], kind: str) -> list[Vector | str]:
         raise
     except Exception as error:
         if len(texts) == 1 or not _works(adapter):
-            return [f"{type(error).__name__}: {error}"] * len(texts)
+            return [remote.why(error)] * len(texts)
     return [vector for text in texts for vector in _vectors(adapter, [text], kind)]
 
 

@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from adapters.failures import Failure
-from adapters.platform import settling, storing
+from adapters.platform import remote, settling, storing
 from adapters.platform.reading import AnswersOf, prepare, unanswered
 from adapters.platform.remote import Record, RemoteError
 from adapters.platform.storing import Seen, Stored
@@ -185,7 +185,7 @@ class Flow:
             if isinstance(prepared, dict):
                 prepared = self._complete(prepared)
         except Exception as error:  # Nothing that an item has in it may cost the others their answers.
-            prepared = Failure(0, seen.id, None, f"it could not be read ({type(error).__name__}: {error})")
+            prepared = Failure(0, seen.id, None, f"it could not be read ({remote.why(error)})")
         self._ready.put((seen, prepared))
 
     def seen(self, position: int) -> Seen:
@@ -200,7 +200,7 @@ class Flow:
             if answers:
                 stored = storing.store(seen, self._annotate(answers))
         except Exception as error:
-            reason = f"its answers could not be stored ({type(error).__name__}: {error})"
+            reason = f"its answers could not be stored ({remote.why(error)})"
             self._fail([Failure(0, seen.id, None, reason)])
         self._room.release()
         # Nothing may have been sent, and yet a run that was killed have left something there.
@@ -221,7 +221,7 @@ class Flow:
         try:
             results = settling.settle(sent, self._model_name)
         except Exception as error:
-            reason = f"whether its answers are stored is not known ({type(error).__name__}: {error})"
+            reason = f"whether its answers are stored is not known ({remote.why(error)})"
             results = [Failure(0, stored.seen.id, None, reason) for stored in sent]
         for stored, result in zip(sent, results, strict=True):
             if isinstance(result, Failure):

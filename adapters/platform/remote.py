@@ -21,6 +21,7 @@ import dtlpy as dl
 from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, Timeout
 from urllib3.exceptions import HTTPError
 
+from adapters.stored import size_of
 from engine import peers
 from engine.errors import AdapterError
 
@@ -46,6 +47,10 @@ class Refused(RemoteError):
     """Nor will it, as it was asked; other than where it was away, less at a time may help."""
 
 
+class Unreadable(RemoteError):
+    """What it answers is nothing that can be read, each time: of less at a time, some may be."""
+
+
 def ask(
     method: str,
     path: str,
@@ -61,12 +66,13 @@ def ask(
 
     Raises:
         Refused: it is refused for good.
+        Unreadable: its last answer was none.
         RemoteError: all tries failed, or the token ended and cannot be renewed.
     """
     base = dl.client_api.base_gate_url
     pool = _pool(base, dl.client_api.verify)
     data = None if body is None else json.dumps(body).encode()
-    reason = ""
+    failure = RemoteError("")
     renewed = False
     for attempt in range(TRIES):
         login = _login.headers()
@@ -77,26 +83,32 @@ def ask(
                 method, base + path, body=data, headers=sent, retries=False, timeout=TIMEOUT
             )
         except HTTPError as error:
-            reason = f"no answer: {type(error).__name__}"
+            failure = RemoteError(f"no answer: {type(error).__name__}")
         else:
             if response.status < 300:
                 try:
                     return read(response)
                 except (ValueError, RecursionError) as error:
-                    reason = f"{response.status}, but its body cannot be read ({type(error).__name__})"
+                    said = f"{response.status}, but its body cannot be read ({type(error).__name__})"
+                    failure = Unreadable(said)
             else:
-                reason = f"{response.status}: {_message(response)}"
+                failure = RemoteError(f"{response.status}: {_message(response)}")
             if response.status == 401:
                 if renewed:
-                    raise RemoteError(f"{reason}: log in again")
+                    raise RemoteError(f"{failure}: log in again")
                 renewed = True
                 _login.renew(login)
             elif 300 <= response.status < 500 and response.status not in (408, 429):
-                raise Refused(reason)
+                raise Refused(str(failure))
             pause = max(pause, _asked_pause(response))
         if attempt + 1 < TRIES:
             time.sleep(pause)
-    raise RemoteError(reason)
+    raise failure
+
+
+def why(error: Exception) -> str:
+    """What went wrong, in our words: those of the SDK quote what was sent, and are in the log at DEBUG."""
+    return peers.why(error, [dl.client_api.token])
 
 
 def record(item_id: str) -> Record:
@@ -117,6 +129,20 @@ def content(item_id: str) -> bytes:
     """
     found: bytes = ask("GET", f"/items/{item_id}/stream", headers={"x-dl-sanitize": "0"}).data
     return found
+
+
+def text_content(item_id: str, size: int) -> bytes:
+    """As `sized_content`, of what any bytes would do for: a text is not told from a proxy's page by its form.
+
+    Raises:
+        RemoteError: as `ask`; or its bytes are not as many as the platform says, even when it is asked anew.
+    """
+    for _ in range(TRIES):
+        found = content(item_id)
+        if not size or len(found) == size:
+            return found
+        size = size_of(record(item_id))
+    raise RemoteError(f"it should have {size} bytes, and has {len(found)}: upload it again")
 
 
 def sized_content(item_id: str, size: int) -> bytes:

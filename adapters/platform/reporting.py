@@ -10,6 +10,8 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
+from adapters.platform import remote
+
 logger = logging.getLogger(__name__)
 
 # Seconds between two reports to the platform.
@@ -67,4 +69,4 @@ class Report:
                 message=f"{ended} of {total} items",
             )
         except Exception as error:  # A report that fails costs no answer.
-            logger.warning("the progress could not be reported: %s: %s", type(error).__name__, error)
+            logger.warning("the progress could not be reported: %s", remote.why(error))

@@ -7,9 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from adapters.failures import Failure
 from adapters.platform import remote
-from adapters.platform.remote import Record, Refused, RemoteError
+from adapters.platform.remote import Record, Refused, RemoteError, Unreadable
 from adapters.platform.storing import Seen, Stored, answers_of, digest
 from adapters.platform.uploads import ids_of, judge, upload_of
+
+# Items that are looked at at the same time where they cannot be looked at together.
+CONNECTIONS = 16
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +50,10 @@ def _settle_in(dataset_id: str, sent: Sequence[Stored], model_name: str) -> list
             half = len(sent) // 2
             parts = sent[:half], sent[half:]
             return [one for part in parts for one in _settle_in(dataset_id, part, model_name)]
+        if isinstance(error, Unreadable) and len(sent) > 1:  # It takes all its tries each time.
+            with ThreadPoolExecutor(CONNECTIONS) as pool:
+                each = pool.map(lambda stored: _settle_in(dataset_id, [stored], model_name), sent)
+                return [one for part in each for one in part]
         logger.warning("what these answers replace is still there (%s): %s", error, ", ".join(ids))
         settled = [_unseen(stored) for stored in sent]
     else:

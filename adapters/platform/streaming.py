@@ -97,7 +97,9 @@ class Drafts:
             else:
                 remote.ask("PUT", f"/annotations/{draft.id}", {"coordinates": text})
         except Exception as error:  # What is not shown meanwhile costs nobody an answer.
-            logger.warning("item %s: an answer that grows could not be shown: %s", draft.item_id, error)
+            logger.warning(
+                "item %s: an answer that grows could not be shown: %s", draft.item_id, remote.why(error)
+            )
 
 
 def discard(annotation_ids: list[str]) -> None:

@@ -1,10 +1,14 @@
 """What the command line writes arrives: whatever the output is, whoever prints beside it."""
 
+import array
+import fcntl
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -139,3 +143,24 @@ def test_who_stops_reading_ends_the_command_quietly(arguments: list[str]):
     command.stdout.close()
     assert command.wait() == 141
     assert command.stderr.read() == ""
+
+
+WAITING = """
+import os, signal, sys
+from adapters.output import Output
+signal.signal(signal.SIGINT, lambda *_: os.write(2, b"came\\n"))
+Output(sys.stdout).write("a" * 200_000 + "end")
+"""
+
+
+def test_a_signal_while_a_reader_lets_the_output_wait_costs_no_character():
+    command = [sys.executable, "-c", WAITING]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as writer:
+        waiting = array.array("i", [0])
+        while waiting[0] < 50_000:  # Until the writer waits, or is about to.
+            fcntl.ioctl(writer.stdout, termios.FIONREAD, waiting)
+        while Path(f"/proc/{writer.pid}/stat").read_text().rpartition(")")[2].split()[0] == "R":
+            pass
+        writer.send_signal(signal.SIGINT)
+        assert writer.stderr.readline() == b"came\n"
+        assert writer.stdout.read() == b"a" * 200_000 + b"end"

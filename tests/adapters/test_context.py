@@ -150,7 +150,7 @@ def test_a_text_that_is_empty_is_left_out(caplog):
 
 def test_an_item_that_is_larger_than_it_says_is_left_out(caplog):
     large = b"x" * (context.MAX_BYTES + 1)
-    assert context.fetch(["a"], lambda one: {}, lambda one: large) == {}
+    assert context.fetch(["a"], lambda one: {}, lambda one, size: large) == {}
     assert "item a is left out" in caplog.text
 
 
@@ -163,7 +163,7 @@ def test_each_item_is_fetched_once_and_one_that_fails_costs_no_other(caplog):
     }
     contents = {"good": b"Hello", "binary": b"\xff\xfe\x00", "large": b"secret"}
     with caplog.at_level(logging.INFO):
-        found = context.fetch([*records, "gone"], records.__getitem__, contents.__getitem__)
+        found = context.fetch([*records, "gone"], records.__getitem__, lambda one, size: contents[one])
     assert found == {"good": Source("Hello", {"system": {"size": 5}, "mine": 1})}
     for name in ("large", "binary", "denied", "gone"):
         assert f"item {name} is left out" in caplog.text
@@ -174,10 +174,10 @@ def test_an_item_is_completed_by_what_its_open_questions_name():
     records = {"a": {}, "b": {}}
     contents = {"a": b"Cats purr.", "b": b"Dogs bark."}
     item = {"prompts": {"1": prompt("One", "a"), "2": prompt("Two", "b")}, "annotations": [answered("1")]}
-    new = context.complete(item, "mine", records.__getitem__, contents.__getitem__)
+    new = context.complete(item, "mine", records.__getitem__, lambda one, size: contents[one])
     assert new == {**item, "sources": {"b": Source("Dogs bark.")}}
     plain = {"prompts": {"1": prompt("One")}}
-    assert context.complete(plain, "mine", records.__getitem__, contents.__getitem__) == plain
+    assert context.complete(plain, "mine", records.__getitem__, lambda one, size: contents[one]) == plain
 
 
 def test_what_the_file_itself_calls_sources_is_no_source():
@@ -196,7 +196,7 @@ def test_a_link_item_is_never_followed_by_the_platforms_client(caplog):
     }
     asked: list[str] = []
     with caplog.at_level(logging.INFO):
-        assert context.fetch(links, links.__getitem__, lambda name: asked.append(name) or b"text") == {}
+        assert context.fetch(links, links.__getitem__, lambda name, size: asked.append(name) or b"text") == {}
     assert asked == []
     for name in links:
         assert f"item {name} is left out" in caplog.text

@@ -227,7 +227,7 @@ RECORDS = shaped(metadata=shaped(system=SYSTEM), name=WORDS)
 @FUZZ
 @given(record=RECORDS | ANYTHING, content=st.binary(max_size=9), field=st.sampled_from(["system", "a.b"]))
 def test_whatever_a_search_has_found_is_a_text_or_left_out(record: Any, content: bytes, field: str):
-    found = context.fetch(["1"], lambda item_id: record, lambda item_id: content)
+    found = context.fetch(["1"], lambda item_id: record, lambda item_id, size: content)
     item = {"prompts": {"1": ["Hi", {"mimetype": "metadata", "value": {"nearestItems": ["1"]}}]}}
     dialogues, _ = read(item, "mine")
     [dialogue] = context.add(dialogues, {**item, "sources": found}, len, 1000, fields=[field])

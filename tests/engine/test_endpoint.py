@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 
+from engine import rendering
 from engine.backends.endpoint import EndpointEngine
 from engine.dialogues import converse_in_flight
 from engine.errors import ConfigurationError, GenerationError, PromptError, Unsupported
@@ -279,6 +280,13 @@ def test_a_chat_template_writes_the_conversation_here(engine: EndpointEngine, se
     assert "end token" in failure(engine, ask("hi", chat_template="dialogpt"))
     assert "chat_template" in failure(engine, ask("hi", chat_template="no such"))
     assert "chat_template" in failure(engine, ask("hi", chat_template="{% if %}"))
+
+
+def test_a_chat_template_without_an_end_is_stopped(engine: EndpointEngine, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rendering, "SECONDS", 0.05)
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    assert "set chat_template to another" in failure(engine, ask("hi", chat_template=endless))
+    assert "ZeroDivisionError" in failure(engine, ask("private", chat_template="{{ 1 // 0 }}"))
 
 
 @pytest.mark.parametrize("api", ["auto", "tgi"])

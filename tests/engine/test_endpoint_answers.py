@@ -7,10 +7,10 @@ import pytest
 
 from engine.backends.endpoint import EndpointEngine
 from engine.backends.endpoint.reasoning import Thoughts
-from engine.types import Answer
+from engine.types import Answer, Usage
 from tests.engine.remote import Engines, engine, engines, environment, failure, plain, server, waits
 from tests.engine.talk import ask
-from tests.servers.misbehaving import Server, answering, streaming
+from tests.servers.misbehaving import Server, answering, sending, streaming
 
 __all__ = ["engine", "engines", "environment", "server", "waits"]
 
@@ -109,10 +109,32 @@ def test_what_is_thought_is_apart_from_what_is_said(engine: EndpointEngine, serv
     assert (answer.text, answer.reasoning, answer.error) == ("Yes", "Hm", None)
 
 
-@pytest.mark.parametrize("text", ["Yes", "a <think> b", "<thin", "<b>", "<", "a</think>b", "<think"])
+@pytest.mark.parametrize(
+    "text", ["Yes", "a <think> b", "<thin", "<b>", "<", "Write `</think>` there", "<think"]
+)
 def test_what_is_no_thought_stays(engine: EndpointEngine, server: Server, text: str):
     answer = asked(engine, server, {"content": text})
     assert (answer.text, answer.reasoning) == (text, None)
+
+
+@pytest.mark.parametrize("text", ["Hm</think>Yes", "Hm\n</think>\n\nYes", "</think>Yes"])
+def test_a_thought_that_the_template_has_begun_is_apart_in_the_end(
+    engine: EndpointEngine, server: Server, text: str
+):
+    thought = "Hm" if "Hm" in text else None
+    server.will(answering({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}))
+    [whole] = engine.generate([ask("hi")])
+    assert (whole.text, whole.reasoning) == ("Yes", thought)
+    pieces = [{"choices": [{"delta": {"content": letter}}]} for letter in text]
+    server.will(streaming(*pieces, {"choices": [{"delta": {}, "finish_reason": "stop"}]}))
+    chunks = list(engine.stream([ask("hi")]))
+    assert "".join(chunk.text for chunk in chunks) == text  # Nobody knew before it was given.
+    assert (chunks[-1].answer.text, chunks[-1].answer.reasoning) == ("Yes", thought)
+
+
+def test_a_thought_that_the_template_has_begun_alone_is_no_answer(engine: EndpointEngine, server: Server):
+    server.will(answering({"choices": [{"message": {"content": "Hm</think>\n"}, "finish_reason": "stop"}]}))
+    assert "only reasoning" in failure(engine, ask("hi"))
 
 
 @pytest.mark.parametrize(
@@ -253,3 +275,31 @@ def failure_of_tgi(engine: EndpointEngine, server: Server, request) -> str:
     details = {"finish_reason": "length", "generated_tokens": 1, "tokens": [], "prefill": []}
     server.will(answering({"generated_text": "<think>Hm", "details": details}))
     return failure(engine, request)
+
+
+def test_of_several_choices_the_first_is_the_answer(engine: EndpointEngine, server: Server):
+    pieces = [(1, "X"), (0, "Yes"), (1, "Y")]
+    chunks = [{"choices": [{"index": i, "delta": {"content": text}}]} for i, text in pieces]
+    ends = [{"choices": [{"index": i, "delta": {}, "finish_reason": "stop"}]} for i in (1, 0)]
+    server.will(streaming(*chunks, *ends))
+    assert list(engine.stream([ask("hi")]))[-1].answer.text == "Yes"
+    choices = [{"index": i, "message": {"content": t}, "finish_reason": "stop"} for i, t in pieces[:2]]
+    server.will(answering({"choices": choices}))
+    assert engine.generate([ask("hi")])[0].text == "Yes"
+
+
+def test_a_last_piece_may_have_no_choices_but_the_usage(engine: EndpointEngine, server: Server):
+    end = {"choices": [{"delta": {"content": "Yes"}, "finish_reason": "stop"}]}
+    server.will(streaming(end, {"choices": None, "usage": {"prompt_tokens": 3, "completion_tokens": 1}}))
+    answer = list(engine.stream([ask("hi")]))[-1].answer
+    assert (answer.text, answer.usage) == ("Yes", Usage(3, 1))
+
+
+def test_halves_of_a_character_in_two_pieces_are_one(engine: EndpointEngine, server: Server):
+    texts = ["a\ud83e", "\udd9c b", "\ud83e c", "\ud83e"]
+    chunks = [{"choices": [{"delta": {"content": text}}]} for text in texts]
+    end = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+    # Written as escapes: no UTF-8 has halves.
+    server.will(sending(*[f"data: {json.dumps(one)}\n\n".encode() for one in (*chunks, end)]))
+    given = list(engine.stream([ask("hi")]))
+    assert given[-1].answer.text == "".join(chunk.text for chunk in given) == "a🦜 b\ufffd c\ufffd"

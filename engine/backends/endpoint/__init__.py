@@ -66,7 +66,9 @@ class EndpointEngine:
         """As `generate`, piece by piece as the server sends them, those of all requests mixed.
 
         Requests are taken as places get free; None among them says that the next one is not there yet. An
-        answer that fails after its first piece is not asked for again: its last chunk has the error.
+        answer that fails after its first piece is not asked for again: its last chunk has the error. Pieces
+        hold what a model thinks where its template has begun the thought, for then nothing tells so before
+        its end; the answer does not.
 
         Args:
             in_pieces: False gives each answer whole.
@@ -169,7 +171,7 @@ class EndpointEngine:
             give = (lambda text: put(Chunk(index, text))) if in_pieces else None
             reply = await self._replied(request, trim, growth, give)
             answer = reply.answer(options)
-            put(Chunk(index, growth.rest(answer.text), answer))
+            put(Chunk(index, growth.last(answer.text, reply.given), answer))
         except AdapterError as error:
             put(Chunk(index, "", Answer.failed(error)))
         except Exception as error:  # One request may not cost the others their answers.
@@ -262,6 +264,7 @@ class EndpointEngine:
 def _end(loop: asyncio.AbstractEventLoop, server: Server) -> None:
     async def end() -> None:
         await server.close()
+        await loop.shutdown_asyncgens()  # Else what was not read to its end is complained of.
         loop.stop()
 
     asyncio.run_coroutine_threadsafe(end(), loop)

@@ -1,10 +1,13 @@
 """What a model thinks before it answers, apart from the answer."""
 
+import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate
 
 OPEN, CLOSE = "<think>", "</think>"
+# Not where a text speaks of it: `</think>`.
+_CLOSED = re.compile(rf"(?<![`'\"]){CLOSE}(?![`'\"])")
 
 
 class Thoughts:
@@ -47,6 +50,15 @@ class Thoughts:
             self.text = (self.text or "") + held
             return ""
         return held
+
+
+def unopened(text: str) -> tuple[str | None, str]:
+    """What was thought and what is said in a whole text whose thought the model's template has begun.
+
+    So it has no <think>, which is why no piece of it could tell before its </think> came.
+    """
+    parts = _CLOSED.split(text, maxsplit=1)
+    return (parts[0], parts[1]) if len(parts) == 2 else (None, text)
 
 
 def first_of(text: str, tokens: Sequence[str]) -> int:

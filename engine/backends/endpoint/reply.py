@@ -7,7 +7,7 @@ from itertools import islice, zip_longest
 from typing import Any
 
 from engine import confidence
-from engine.backends.endpoint.reasoning import Thoughts, first_of
+from engine.backends.endpoint.reasoning import Thoughts, first_of, unopened
 from engine.backends.endpoint.wire import Server
 from engine.confidence import FIRST_TOP, Evidence
 from engine.errors import GenerationError
@@ -33,6 +33,7 @@ class Reply:
 
     Attributes:
         text: what has been said so far, without what was thought before it.
+        given: what of it came in pieces: where the thought began in the template, with the thought.
         finish: the server's word for why it ended; None while it goes on.
     """
 
@@ -43,10 +44,11 @@ class Reply:
             chat: whether it answers a conversation: it is trimmed, has to say something, and may think first.
         """
         self.server = server
-        self.text = ""
+        self.text = self.given = ""
         self.finish: str | None = None
         self._chat = chat
         self._thoughts = Thoughts()
+        self._half = ""  # Of a surrogate pair whose other half is in the next piece.
         self._reasoning = ""  # What the server itself has kept apart.
         self._reasoned = self._refused = self._called = False
         self._tokens: list[Token] = []
@@ -65,7 +67,7 @@ class Reply:
         body = _plain(body)
         if body.get("error") or body.get("object") == "error" or body.get("type") == "error":
             raise self.server.broke_off(body)
-        if "choices" in body and body["choices"] is not None:
+        if "choices" in body and (body["choices"] is not None or body.get("usage")):
             self._openai(body)
         elif "token" in body or "generated_text" in body:
             self._tgi(body)
@@ -80,7 +82,12 @@ class Reply:
         Raises:
             GenerationError: there is no answer in it.
         """
-        self.text += self._thoughts.rest()
+        self.text += self._thoughts.rest() + _paired(self._half)
+        self.given = self.text
+        if self._chat and self._thoughts.text is None:
+            thought, self.text = unopened(self.text)
+            self._reasoning += thought or ""
+            self._reasoned |= thought is not None
         if self._chat and not self.text.strip() and self._lacking:
             raise GenerationError(f"the answer of {self.server.name} {self._lacking}")
         if self.finish is None and not self.text:
@@ -98,7 +105,7 @@ class Reply:
         prompt, completion = self._usage or (0, len(self._tokens))
         cut = len(text) < len(self.text)
         top = options.top_logprobs
-        reasoning = (self._reasoning + (self._thoughts.text or "")).strip()
+        reasoning = _paired(self._reasoning + (self._thoughts.text or "")).strip()
         return Answer(
             text=text.strip() if self._chat else text,
             token_ids=tuple(self._ids[first:]),
@@ -130,7 +137,9 @@ class Reply:
         if isinstance(usage := body.get("usage"), dict):
             self._usage = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
             self._reasoned |= bool((usage.get("completion_tokens_details") or {}).get("reasoning_tokens"))
-        for choice in body["choices"][:1]:
+        # One was asked for; of several each piece says which it is of.
+        choices = [one for one in body["choices"] or [] if not one.get("index")]
+        for choice in choices[:1]:
             said = choice.get("message") or choice.get("delta") or choice
             text, thought = _texts(said.get("text") if said is choice else said.get("content"))
             for key in ("reasoning_content", "reasoning"):  # One of them, or the same in both.
@@ -148,6 +157,10 @@ class Reply:
             self.finish = choice.get("finish_reason") or self.finish
 
     def _say(self, text: str) -> None:
+        text, self._half = self._half + text, ""
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        text = _paired(text)
         self.text += self._thoughts.part(text) if self._chat else text
         self._reasoned |= self._thoughts.text is not None
 
@@ -193,6 +206,13 @@ class Growth:
         certain = text[: len(text) - held_back(text, self._stops)]
         return self.rest(certain.strip() if self._trim else certain)
 
+    def last(self, text: str, given: str) -> str:
+        """The last piece: of an answer's text, or of what its pieces have begun to give."""
+        if not self._given:
+            return self.rest(text)
+        given = before_stop(given, self._stops)
+        return self.rest(given.strip() if self._trim else given)
+
     def rest(self, text: str) -> str:
         """What was not given of a text yet."""
         piece = text[self._given :]
@@ -206,6 +226,11 @@ def _confidence(options: GenerationOptions, tokens: Sequence[Token]) -> float | 
     if len(first) < wanted:  # A server may give fewer than it was asked for: their sum is another number.
         return None
     return confidence.measure(options.confidence, Evidence([token.logprob for token in tokens], first))
+
+
+def _paired(text: str) -> str:
+    """A text in which halves of surrogate pairs are joined, and such as have no other half are marked."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _plain(value: Any) -> Any:

@@ -4,14 +4,14 @@ import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
-from jinja2.exceptions import TemplateError, TemplateSyntaxError
-from transformers.utils.chat_template_utils import render_jinja_template
+from jinja2.exceptions import TemplateSyntaxError
 
 from engine.backends.endpoint.wire import Client
 from engine.confidence import FIRST_TOP
-from engine.errors import ConfigurationError, PromptError, Unsupported
+from engine.errors import AdapterError, ConfigurationError, PromptError, Unsupported
 from engine.options import GenerationOptions
 from engine.prompting import merged, readable
+from engine.rendering import render
 from engine.templates import find, no_template
 from engine.text import encodable
 from engine.types import Request
@@ -112,18 +112,19 @@ def written(request: Request) -> Request:
     options = request.options
     template = find(str(options.chat_template))
     try:
-        rendered = render_jinja_template(
-            [cast(Any, _said(request))],
-            chat_template=template.text,
+        prompt = render(
+            template.text,
+            _said(request),
             add_generation_prompt=True,
             bos_token="",  # The server begins a text with its own.
             eos_token=_END,
         )
+    except AdapterError:
+        raise
     except TemplateSyntaxError as error:
         raise no_template(str(error)) from None
-    except TemplateError as error:
+    except Exception as error:  # A template is its author's code.
         raise PromptError(f"the chat_template refuses this conversation: {type(error).__name__}") from None
-    prompt = rendered[0][0]
     if _END in prompt:
         raise PromptError(
             "the chat_template writes the model's end token, and a server's is not known here: give a "

@@ -142,7 +142,7 @@ def test_a_text_that_the_model_fails_on_costs_no_other_its_vector(adapter, uploa
     with pytest.raises(EmbeddingError) as raised:
         embedder.embed_items([dog, cat, cow])
     assert {failure.item: failure.reason for failure in raised.value.failures} == {
-        dog.id: "it could not be embedded (RuntimeError: out of order)",
+        dog.id: "it could not be embedded (RuntimeError)",
         cow.id: "it could not be embedded (its vector has numbers that are not finite)",
     }
     assert len(features_of(embedder, cat)) == 1
@@ -157,7 +157,7 @@ def test_a_model_that_fails_on_every_text_is_not_asked_for_each(adapter, upload,
 
     items = [upload(f"{i}.txt", b"Text.") for i in range(3)]
     monkeypatch.setattr(embedder.adapter.engine, "embed", fails)
-    with pytest.raises(EmbeddingError, match="no server") as raised:
+    with pytest.raises(EmbeddingError, match="RuntimeError") as raised:
         embedder.embed_items(items, upload_features=False)
     assert len(raised.value.failures) == 3
     assert asked == [["Text."] * 3, [PROBE]]

@@ -331,7 +331,7 @@ def test_the_flow_says_who_is_missing_where_a_writer_breaks(answering, upload, q
         return original(seen, annotations)
 
     monkeypatch.setattr(flow.storing, "store", store)
-    with pytest.raises(PredictionError, match="RuntimeError: a bug of ours") as raised:
+    with pytest.raises(PredictionError, match="RuntimeError") as raised:
         answering(asked).predict_items([item, good])
     assert [failure.item for failure in raised.value.failures] == [item.id]
     assert texts_on(good) == ANSWERS

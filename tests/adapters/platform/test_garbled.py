@@ -6,7 +6,8 @@ import pytest
 from urllib3 import Timeout
 
 from adapters.dataloop import PredictionError
-from adapters.platform import remote
+from adapters.failures import Failure
+from adapters.platform import embedding, remote
 from tests.adapters.conftest import ANSWERS, answers_on, listed, texts_on
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
@@ -147,3 +148,47 @@ def test_a_body_shorter_than_it_says_is_asked_for_again(
     gateway.fail(**REQUESTS[name], when="after", status=200, garble=lambda body: body, headers=longer)
     adapter.predict_items([item])
     assert texts_on(item) == ANSWERS
+
+
+def test_a_page_of_answers_that_cannot_be_read_costs_the_other_items_no_settling(
+    adapter, changing, upload, questions, gateway
+):
+    items = [upload(f"{i}.json", questions) for i in range(3)]
+    changing.predict_items(items)
+    unreadable = items[1].id
+    gateway.fail(
+        "POST", "/query$", body=f'"itemId".*{unreadable}', status=200, garble=BODIES["deep"], times=math.inf
+    )
+    with pytest.raises(PredictionError) as raised:
+        adapter.predict_items(items)
+    gateway._faults.clear()
+    assert listed(raised) == [unreadable]
+    assert [texts_on(items[0]), texts_on(items[2])] == [ANSWERS] * 2
+
+
+@pytest.mark.parametrize("page", [b"<html>Sign in</html>", b'{"ok": true}', b""])
+def test_a_proxys_page_is_embedded_as_no_text(gateway, upload, dataset, page):
+    item = upload("text.txt", b"A cat sat on a mat.")
+    gateway.fail("GET", "/stream$", status=200, garble=lambda body: page, times=math.inf)
+    found = embedding._read(dataset.items.get(item_id=item.id))
+    assert isinstance(found, Failure)
+    assert f"it should have 19 bytes, and has {len(page)}" in found.reason
+
+
+def test_a_proxys_page_becomes_no_context(answering, gateway, upload):
+    found = upload("facts.txt", b"Tea is green.")
+    near = {"mimetype": "metadata", "value": {"nearestItems": [found.id]}}
+    item = upload("question.json", {"prompts": {"1": ["What is tea?", near]}})
+    adapter = answering(lambda request: "\n".join(message.text for message in request.messages))
+    page = gateway.fail(
+        "GET", f"{found.id}/stream$", status=200, garble=lambda body: b"<html>Sign in</html>", times=math.inf
+    )
+    adapter.predict_items([item])
+    assert page.seen > 1
+    assert texts_on(item) == [("1", "What is tea?")]
+
+
+def test_a_text_that_was_changed_since_it_was_listed_is_read_as_it_is_now(dataset, upload):
+    old = upload("text.txt", b"A cat.")
+    upload("text.txt", b"A cat sat on a mat.")
+    assert embedding._read(old) == embedding.Text(old.id, "A cat sat on a mat.", "document")

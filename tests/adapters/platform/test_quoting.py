@@ -3,12 +3,15 @@
 import json
 import logging
 import re
+from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
 
 from adapters.dataloop import PredictionError
-from adapters.platform import streaming
+from adapters.platform import embedding, remote, streaming
+from adapters.platform.reporting import Report
+from engine.errors import GenerationError
 from tests.adapters.conftest import answers_on, listed
 from tests.adapters.platform.test_streaming import AtOnce
 
@@ -97,3 +100,26 @@ def test_what_it_quotes_of_an_answer_that_grows_is_told_nobody(
     debug = [record.getMessage() for record in caplog.records if record.name == "engine.peers"]
     assert any(PRIVATE[:9] in line for line in debug)
     assert any("Bearer <secret>" in line for line in debug)
+
+
+def test_what_the_sdk_quotes_is_told_nobody(dl, caplog):
+    caplog.set_level(logging.DEBUG)
+    error = dl.exceptions.BadRequest("400", f"{PRIVATE} {dl.client_api.token}")
+    assert remote.why(error) == "BadRequest, status 400"
+    assert remote.why(GenerationError("our words")) == "our words"
+    assert any(PRIVATE in record.getMessage() for record in caplog.records)
+    nothing_told(dl, caplog)
+
+
+def test_what_it_quotes_of_a_report_or_a_vector_is_told_nobody(dl, upload, monkeypatch, caplog):
+    error = dl.exceptions.BadRequest("400", f"{PRIVATE} {dl.client_api.token}")
+
+    def refuse(*_, **__):
+        raise error
+
+    with Report(1, SimpleNamespace(update=refuse)):
+        pass
+    assert "the progress could not be reported: BadRequest, status 400" in caplog.text
+    monkeypatch.setattr(remote, "text_content", refuse)
+    failure = embedding._read(upload("text.txt", b"A cat."))
+    nothing_told(dl, caplog, failure.reason)

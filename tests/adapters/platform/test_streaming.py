@@ -148,6 +148,6 @@ def test_where_a_writer_breaks_no_draft_stays(answering, upload, questions, monk
 
     item = upload("questions.json", questions)
     monkeypatch.setattr(flow.storing, "store", store)
-    with pytest.raises(PredictionError, match="RuntimeError: a bug of ours"):
+    with pytest.raises(PredictionError, match="RuntimeError"):
         answering(asked, stream=True, stream_interval=0).predict_items([item])
     assert answers_on(item) == []
