@@ -129,6 +129,10 @@ def batching(model: PreTrainedModel, pad: int) -> Batching:
     level = [prompts[0], trial.sequence(model, len(prompts[0]), step=19)]
     ways: list[tuple[Batching, list[list[int]]]] = [("padded", prompts), ("level", level)]
     alone = functools.cache(lambda row: continued(model, [row], pad))
+
+    def unmasked(rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        return list(continued(model, _filled(model, rows, pad), pad))
+
     with trial.narrowed(model):
         for way, rows in ways[trial.minds_padding(model) :]:
             try:
@@ -139,7 +143,8 @@ def batching(model: PreTrainedModel, pad: int) -> Batching:
                     f"{type(model).__name__} cannot generate: it fails by itself ({reason})"
                 ) from error
             try:
-                if trial.same(list(continued(model, rows, pad)), expected):
+                found = list(continued(model, rows, pad))
+                if trial.heeds(model, found, expected, functools.partial(unmasked, rows)):
                     return way
             except Exception as error:
                 logger.debug("a trial of answers %s failed", way, exc_info=error)
@@ -166,15 +171,8 @@ def _generate(
         view: as `_greedy` returns it.
     """
     config: Any = view.generation_config
-    width = max(map(len, prompts))
-    input_ids = torch.full((len(prompts), width), config.pad_token_id)
-    mask = torch.zeros_like(input_ids)
-    for i, prompt in enumerate(prompts):
-        # Answers continue a decoder's prompt at its right end; an encoder may have absolute positions.
-        seq2seq = view.config.is_encoder_decoder
-        place = slice(0, len(prompt)) if seq2seq else slice(width - len(prompt), width)
-        input_ids[i, place] = torch.tensor(prompt)
-        mask[i, place] = 1
+    input_ids = torch.tensor(_filled(view, prompts, config.pad_token_id))
+    mask = torch.tensor(_filled(view, [[1] * len(prompt) for prompt in prompts], 0))
     view.forward = chooser.watch(view.forward)
     with alone(view):
         forget(view)
@@ -185,6 +183,15 @@ def _generate(
             logits_processor=LogitsProcessorList([chooser]),
             stopping_criteria=stopping,
         )
+
+
+def _filled(model: PreTrainedModel, rows: Sequence[Sequence[int]], filling: int) -> list[list[int]]:
+    """Rows of one length: an answer continues a decoder's at its right end; an encoder has positions."""
+    width = max(map(len, rows))
+    fillings = ([filling] * (width - len(row)) for row in rows)
+    if model.config.is_encoder_decoder:
+        return [[*row, *rest] for row, rest in zip(rows, fillings, strict=True)]
+    return [[*rest, *row] for row, rest in zip(rows, fillings, strict=True)]
 
 
 def has_rules(model: PreTrainedModel, eos: frozenset[int]) -> bool:

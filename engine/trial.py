@@ -15,6 +15,8 @@ from engine.packing import alone, switch
 LONG, SHORT = 24, 5
 # Tokens that a trial goes on by, at most.
 _ROOM = 4
+# How far logits may be from others, in float32 and where a model rounds.
+_EXACT, _ROUNDED = 1e-3, 0.2
 # What a window is narrowed to for a trial: the long sequence goes well past it.
 WINDOW = 8
 # Names of what bounds how far a token sees, in transformers' configurations and modules.
@@ -60,27 +62,28 @@ def minds_padding(model: PreTrainedModel) -> bool:
     return best_keys or any(hasattr(module, "set_attention_type") for module in model.modules())
 
 
-def same(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> bool:
+def same(model: PreTrainedModel, found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> bool:
     """Whether each tensor is that of the model untouched, but for rounding."""
-    return difference(found, expected) <= tolerance(expected[0].dtype)
+    return difference(found, expected) <= tolerance(model)
 
 
-def heeds_windows(
+def heeds(
+    model: PreTrainedModel,
     found: Sequence[torch.Tensor],
     expected: Sequence[torch.Tensor],
-    wide: Callable[[], Sequence[torch.Tensor]],
+    otherwise: Callable[[], Sequence[torch.Tensor]],
 ) -> bool:
-    """Whether tensors are those with narrow windows, and not those with wide ones.
+    """Whether tensors are those of the model untouched, and not those without its windows or a mask.
 
-    In half precision what rounding changes hides what a window does; so it is compared with that.
+    Where a model rounds, that may hide what these do; so it is compared with it.
 
     Args:
-        wide: gives what the model untouched makes with its windows as they are.
+        otherwise: gives what the model makes without them.
     """
-    if expected[0].dtype == torch.float32:
-        return same(found, expected)
-    effect = difference(wide(), expected)
-    return effect <= tolerance(torch.float32) or difference(found, expected) <= effect / 2
+    if not same(model, found, expected) or not rounds(model):
+        return same(model, found, expected)
+    effect = difference(otherwise(), expected)
+    return effect <= _EXACT or difference(found, expected) <= effect / 2
 
 
 def difference(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
@@ -92,12 +95,17 @@ def difference(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) 
     return worst
 
 
-def tolerance(dtype: torch.dtype) -> float:
+def rounds(model: PreTrainedModel) -> bool:
+    """Whether a model computes less exactly than in float32: in half precision, or with quantized layers."""
+    return any(weight.dtype != torch.float32 for weight in model.parameters())
+
+
+def tolerance(model: PreTrainedModel) -> float:
     """How far a right way to run a model may be from another, relative to the whole.
 
-    Half precision rounds, and may send a token to another expert; a wrong mask differs by far more.
+    What rounds may also send a token to another expert; a wrong mask differs by far more.
     """
-    return 1e-3 if dtype == torch.float32 else 0.2
+    return _ROUNDED if rounds(model) else _EXACT
 
 
 @contextmanager

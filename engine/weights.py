@@ -58,7 +58,7 @@ def lay_out(model: PreTrainedModel) -> dict[str, torch.dtype]:
         _pack_all(siblings(model, observed))
         if widen:
             model.float()
-        why = _changed(model, before, WIDENED if widen else trial.tolerance(model.dtype))
+        why = _changed(model, before, WIDENED if widen else trial.tolerance(model))
     if why is not None:
         restore(model, dtypes)
         logger.warning("the weights stay as they are, for the model %s with others", why)

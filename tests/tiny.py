@@ -46,6 +46,9 @@ CONFIGS = {
     "llama": lambda: transformers.LlamaConfig(**_SIZES),
     "qwen3": lambda: transformers.Qwen3Config(**_SIZES, head_dim=8),
     "gemma": lambda: transformers.GemmaConfig(**_SIZES, head_dim=8),
+    "gemma3": lambda: transformers.Gemma3TextConfig(
+        **_SIZES, head_dim=8, sliding_window=16, layer_types=["sliding_attention", "full_attention"]
+    ),
     "phi3": lambda: transformers.Phi3Config(**_SIZES),
     "mistral": lambda: transformers.MistralConfig(**_SIZES, sliding_window=16),
     "qwen3_moe": lambda: transformers.Qwen3MoeConfig(

@@ -42,6 +42,15 @@ CONFIGS: dict[str, Callable] = tiny.CONFIGS | {
     "fnet": lambda: transformers.FNetConfig(
         hidden_size=32, num_hidden_layers=2, intermediate_size=64, max_position_embeddings=130
     ),
+    "gpt_oss": lambda: transformers.GptOssConfig(
+        **_SIZES,
+        num_key_value_heads=2,
+        head_dim=8,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        sliding_window=8,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+    ),
     "longrope": lambda: transformers.Phi3Config(
         **_SIZES,
         pad_token_id=tiny.PAD,
@@ -73,6 +82,7 @@ WAYS = {
         "bert",
         "distilbert",
         "gpt2",
+        "gpt_oss",
         "llama",
         "longrope",
         "mistral",
@@ -83,7 +93,7 @@ WAYS = {
     "padded": ("bart", "bloom", "deberta", "mpnet", "t5"),
     "level": ("convbert", "fnet"),
 }
-DECODERS = ("bloom", "gpt2", "llama", "longrope", "mistral", "phi3", "qwen3")
+DECODERS = ("bloom", "gpt2", "gpt_oss", "llama", "longrope", "mistral", "phi3", "qwen3")
 
 
 def random_model(architecture: str) -> PreTrainedModel:

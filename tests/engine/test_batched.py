@@ -98,6 +98,15 @@ def test_longrope_rows_on_either_side_of_its_first_window_run_apart():
     assert batches(model, [row(90, 5), row(30, 12), row(20, 20), row(60, 20)]) == [1, 1, 2]
 
 
+def test_so_they_do_where_layers_of_one_kind_alone_are_turned_so():
+    plain = {"rope_type": "default", "rope_theta": 10000.0}
+    of_layers = {"full_attention": LONGROPE, "sliding_attention": plain}
+    model = tiny.random_model("gemma3", rope_parameters=of_layers)
+    assert switch(model) == 64
+    rows = [row(90, 5), row(30, 12), row(9, 5)]
+    assert tokens(model, rows) == [alone(model, row) for row in rows]
+
+
 @pytest.mark.parametrize("architecture", tiny.CONFIGS)
 def test_other_positions_are_turned_alike_at_every_length(architecture: str):
     assert switch(tiny.random_model(architecture)) is None

@@ -5,7 +5,7 @@ import torch
 import transformers
 
 from engine.errors import Unsupported
-from engine.packing import Scoring, Texts, forward, logits, packs, rope_type, visible
+from engine.packing import Scoring, Texts, forward, logits, packs, visible
 from tests import tiny
 from tests.engine.rows import breaking, prompt
 
@@ -135,9 +135,10 @@ def test_a_model_that_keeps_a_state_does_not():
 
 def test_a_model_whose_positions_turn_by_the_longest_sequence_does_not():
     rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
-    model = tiny.random_model("llama", rope_parameters=rope)
-    assert rope_type(model) == "dynamic"
-    assert not packs(model)
+    assert not packs(tiny.random_model("llama", rope_parameters=rope))
+    plain = {"rope_type": "default", "rope_theta": 10000.0}
+    of_layers = {"full_attention": rope, "sliding_attention": plain}
+    assert not packs(tiny.random_model("gemma3", rope_parameters=of_layers))
 
 
 def test_a_model_with_layers_of_another_kind_does_not():

@@ -6,10 +6,11 @@ import transformers
 
 from engine import trial
 from engine.backends.local import LocalEngine
+from engine.batched import batching
 from engine.errors import Unsupported
 from engine.options import GenerationOptions
 from engine.types import Request
-from tests import tiny
+from tests import architectures, tiny
 from tests.engine.rows import prompt
 
 OPTIONS = GenerationOptions(max_new_tokens=6)
@@ -73,12 +74,24 @@ def test_a_difference_is_relative_and_infinite_where_there_is_no_number():
 
 
 def test_in_half_precision_a_window_counts_where_it_changes_less_than_rounding_may():
-    narrow = torch.randn(6, 50, dtype=torch.bfloat16)
+    model = tiny.random_model("llama").bfloat16()
+    narrow = torch.randn(6, 50)
     wide, rounded = narrow + 0.05 * torch.randn(6, 50), narrow + 0.01 * torch.randn(6, 50)
-    assert trial.same([wide], [narrow])
-    assert not trial.heeds_windows([wide], [narrow], lambda: [wide])
-    assert trial.heeds_windows([rounded], [narrow], lambda: [wide])
-    assert trial.heeds_windows([rounded], [narrow], lambda: [narrow])  # There is no window.
+    assert trial.same(model, [wide], [narrow])
+    assert not trial.heeds(model, [wide], [narrow], lambda: [wide])
+    assert trial.heeds(model, [rounded], [narrow], lambda: [wide])
+    assert trial.heeds(model, [rounded], [narrow], lambda: [narrow])  # There is no window.
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("architecture", ["t5", "bloom", "gpt2"])
+def test_models_that_heed_padding_are_padded_in_any_dtype(architecture: str, dtype: torch.dtype):
+    assert batching(tiny.random_model(architecture).to(dtype), tiny.PAD) == "padded"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_models_that_do_not_are_not(dtype: torch.dtype):
+    assert batching(architectures.tiny_model("minimax").to(dtype), tiny.PAD) == "level"
 
 
 @pytest.mark.parametrize("window", [16, 300])
