@@ -28,6 +28,11 @@ logger = logging.getLogger(__name__)
 
 # Which rows may share a batch: any, padded on the left; those whose prompts are of one length; none.
 Batching = Literal["padded", "level", "single"]
+WAYS: dict[Batching, str] = {
+    "padded": "in batches",
+    "level": "in batches of one length",
+    "single": "one by one",
+}
 
 
 class Batched:

@@ -21,11 +21,11 @@ import dtlpy as dl
 from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, Timeout
 from urllib3.exceptions import HTTPError
 
+from adapters.platform import bodies
+from adapters.platform.bodies import Record
 from adapters.stored import size_of
 from engine import peers
 from engine.errors import AdapterError
-
-Record = dict[str, Any]
 
 TRIES = 6
 # Seconds before the second try; twice as many before each one after, and up to a half less by chance.
@@ -117,7 +117,7 @@ def record(item_id: str) -> Record:
     Raises:
         RemoteError: as `ask`.
     """
-    found: Record = ask("GET", f"/items/{item_id}", read=_record)
+    found: Record = ask("GET", f"/items/{item_id}", read=bodies.record)
     return found
 
 
@@ -171,7 +171,7 @@ def annotate(item_id: str, annotations: Sequence[Record]) -> list[Record]:
     """
 
     def stored(response: BaseHTTPResponse) -> list[Record]:
-        found = _records(response.json())
+        found = bodies.records(response.json())
         if len(found) != len(annotations):
             raise ValueError("other annotations than were sent")
         return found
@@ -195,7 +195,7 @@ def pages(dataset_id: str, query: Record) -> Iterator[list[Record]]:
         after = [] if last is None else [{"id": {"$gt": last}}]
         body = {**query, "sort": {"id": "ascending"}, "page": 0, "pageSize": PAGE}
         body["filter"] = {**conditions, "$and": [*conditions.get("$and", []), *after]}
-        items, more = ask("POST", f"/datasets/{dataset_id}/query", body, read=_page)
+        items, more = ask("POST", f"/datasets/{dataset_id}/query", body, read=bodies.page)
         if items and items[-1]["id"] == last:
             raise RemoteError("the platform lists the same page again and again")
         if items:
@@ -212,7 +212,7 @@ def count(dataset_id: str, query: Record) -> int:
         RemoteError: as `ask`.
     """
     body = {**query, "page": 0, "pageSize": 0}
-    found: int = ask("POST", f"/datasets/{dataset_id}/query", body, read=_count)
+    found: int = ask("POST", f"/datasets/{dataset_id}/query", body, read=bodies.count)
     return found
 
 
@@ -226,48 +226,12 @@ def remove(dataset_id: str, annotation_ids: Sequence[str]) -> None:
         ids = list(annotation_ids[start : start + PAGE])
         named: Record = {"resource": "annotations", "filter": {"$and": [{"id": {"$in": ids}}]}}
         for _ in range(TRIES):
-            said = ask("POST", f"/datasets/{dataset_id}/query", {**named, "delete": True}, read=_if_any)
+            said = ask("POST", f"/datasets/{dataset_id}/query", {**named, "delete": True}, read=bodies.if_any)
             # What the platform says to this is not documented, nor that it says anything.
             if isinstance(said, dict) or not any(pages(dataset_id, named)):
                 break
         else:
             raise RemoteError("they are still there, however often they are removed")
-
-
-def _record(response: BaseHTTPResponse) -> Record:
-    return _records([response.json()])[0]
-
-
-def _records(found: Any) -> list[Record]:
-    if not isinstance(found, list):
-        raise ValueError("no list")
-    if not all(isinstance(one, dict) and isinstance(one.get("id"), str) for one in found):
-        raise ValueError("something without an id")
-    return found
-
-
-def _page(response: BaseHTTPResponse) -> tuple[list[Record], bool]:
-    """The records of a page, and whether there are more."""
-    page = response.json()
-    more = page.get("hasNextPage") if isinstance(page, dict) else None
-    if not isinstance(more, bool):
-        raise ValueError("no page")
-    items = _records(page.get("items"))
-    if more and not items:
-        raise ValueError("an empty page before others")
-    return items, more
-
-
-def _count(response: BaseHTTPResponse) -> int:
-    page = response.json()
-    total = page.get("totalItemsCount") if isinstance(page, dict) else None
-    if not isinstance(total, int):
-        raise ValueError("no count")
-    return total
-
-
-def _if_any(response: BaseHTTPResponse) -> Any:
-    return response.json() if response.data else None
 
 
 class _Login:

@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from dataclasses import replace
 from functools import cached_property
 from itertools import chain, repeat
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any, Literal, cast, overload
 
 import numpy as np
 
-from engine import confidence, ends, generation, scoring
-from engine.batched import Batching, batching
-from engine.choosing import Decoding, Generated, Row
+from engine import ends, generation, scoring
+from engine.backends.conversion import Conversion
+from engine.batched import WAYS, Batching, batching
+from engine.choosing import Decoding, Row
 from engine.dialogues import Follow, gathered
 from engine.embedding import DEFAULTS, Embedder
-from engine.errors import AdapterError, PromptError, Unsupported
+from engine.errors import AdapterError, Unsupported
 from engine.generation import Generation
 from engine.loading import Loaded
 from engine.options import EmbeddingOptions
@@ -24,19 +24,14 @@ from engine.packing import alone
 from engine.progress import Progress
 from engine.prompting import Prompter
 from engine.scoring import Scores
-from engine.text import Ending, Pieces, before_stop, context, following, pieces, whole
-from engine.types import Answer, Chunk, Request, Token, Usage
+from engine.text import Pieces, following, pieces
+from engine.types import Answer, Chunk, Request, Token
 from engine.weights import lay_out, restore
 
 logger = logging.getLogger(__name__)
 
 # Rows that wait for a place: enough to fill each one that gets free, and to form batches of like lengths.
 AHEAD = 64
-WAYS: dict[Batching, str] = {
-    "padded": "in batches",
-    "level": "in batches of one length",
-    "single": "one by one",
-}
 _END = object()
 
 
@@ -86,7 +81,7 @@ class LocalEngine:
 
     @property
     def way(self) -> str:
-        """How answers are made: "in flight", or one of `WAYS`."""
+        """How answers are made: "in flight", or one of `engine.batched.WAYS`."""
         size, shared = self._sharing
         return WAYS[shared] if size is None else "in flight"
 
@@ -216,37 +211,18 @@ class LocalEngine:
         pad = self.tokenizer.pad_token_id
         return min(self.eos, default=0) if pad is None else pad
 
+    @cached_property
+    def conversion(self) -> Conversion:
+        """From requests to token ids and back."""
+        return Conversion(self.loaded, self.prompter, self.eos)
+
     def row(self, request: Request) -> Row:
-        """A request as the model reads it.
+        """A request as the model reads it. See `Conversion.row`."""
+        return self.conversion.row(request)
 
-        Raises:
-            PromptError, ConfigurationError: it cannot be asked.
-        """
-        options = request.options
-        if request.prompt is None:
-            prompt = self.prompter.encode(request.messages, options)
-            options = options.model_copy(update={"stop": self.prompter.stops(options)})
-        else:
-            prompt = self._plain(request.prompt)
-        row = Row(
-            prompt=prompt,
-            max_new_tokens=self.prompter.answer_limit(len(prompt), options),
-            options=options,
-            trim=request.prompt is None,
-        )
-        last = self._ends(row)
-        if not options.stop and not last:
-            return row
-        before = self.before(row)
-        return replace(row, ending=lambda: Ending(self.tokenizer, options.stop, last, before))
-
-    def before(self, row: Row) -> list[int]:
-        """Tokens that an answer's text goes on from: an encoder-decoder's goes on from none."""
-        return [] if self.prompter.seq2seq else context(self.tokenizer, row.prompt)
-
-    def _ends(self, row: Row) -> frozenset[int]:
-        """Tokens that end this answer besides `eos`: those of the chat template."""
-        return self.prompter.ends(row.options) - self.eos if row.trim else frozenset()
+    def answer(self, decoding: Decoding) -> Answer:
+        """What was generated for a row, as text."""
+        return self.conversion.answer(decoding)
 
     def prompt_text(self, request: Request) -> str:
         """A plain prompt as the text that its answer goes on from.
@@ -254,7 +230,7 @@ class LocalEngine:
         Raises:
             PromptError: it cannot be read.
         """
-        return following(self.tokenizer, [], self._plain(cast(Any, request.prompt)))
+        return following(self.tokenizer, [], self.conversion.plain(cast(Any, request.prompt)))
 
     def prompt_tokens(self, request: Request) -> tuple[Token, ...]:
         """The tokens of a plain prompt, with their log-probabilities behind the token that begins a text.
@@ -262,7 +238,7 @@ class LocalEngine:
         Raises:
             PromptError: it cannot be read, or the tokenizer has no token that begins a text.
         """
-        ids = self._plain(cast(Any, request.prompt))
+        ids = self.conversion.plain(cast(Any, request.prompt))
         begin = self.prompter.begin
         ids = ids[1:] if ids[0] == begin else ids
         ids = ids[:-1] if self.prompter.seq2seq and ids[-1:] == [self.tokenizer.eos_token_id] else ids
@@ -274,56 +250,6 @@ class LocalEngine:
         [scored] = scores.candidates
         texts = pieces(self.tokenizer, ids)
         return tuple(Token(text, logprob) for text, logprob in zip(texts, scored.logprobs, strict=True))
-
-    def _plain(self, prompt: str | Sequence[int]) -> list[int]:
-        """A plain prompt as the model reads it; an empty one is the token that begins a text."""
-        ids = self.prompter.plain(prompt) if isinstance(prompt, str) else list(prompt)
-        ids = ids or [self.prompter.required_begin()]
-        vocabulary = len(cast(Any, self.loaded.model.get_input_embeddings()).weight)
-        if not all(0 <= token < vocabulary for token in ids):
-            raise PromptError(
-                f"the prompt has token ids that this model does not: take 0 to {vocabulary - 1}"
-            )
-        window = self.loaded.window
-        if window is not None and len(ids) >= window + self.prompter.seq2seq:
-            raise PromptError(
-                f"the prompt is {len(ids)} tokens long and the model's window is {window} tokens: shorten it"
-            )
-        return ids
-
-    def answer(self, decoding: Decoding) -> Answer:
-        """What was generated for a row, as text."""
-        row, generated = decoding.row, decoding.generated
-        if generated.error:
-            return Answer.failed(generated.error)
-        spoken, before = generated.token_ids, self.before(row)
-        if generated.stopped and spoken[-1] in self._ends(row):
-            spoken = spoken[:-1]  # It may have a text, unlike a special token.
-        text = whole(before_stop(following(self.tokenizer, before, spoken), row.options.stop))
-        return Answer(
-            text=text.strip() if row.trim else text,
-            token_ids=tuple(generated.token_ids),
-            logprobs=tuple(generated.logprobs),
-            confidence=confidence.measure(row.options.confidence, generated.evidence),
-            finish_reason="stop" if generated.stopped else "length",
-            usage=Usage(len(row.prompt), len(generated.token_ids)),
-            top_logprobs=tuple(generated.top_logprobs),
-            tokens=self._as_text(generated, before, len(text)) if row.options.logprobs else None,
-        )
-
-    def _as_text(self, generated: Generated, before: list[int], length: int) -> tuple[Token, ...]:
-        """The tokens as text, up to so many characters: without a stop string and what ends the answer."""
-        tokens: list[Token] = []
-        ids = generated.token_ids
-        tops = generated.top_logprobs or [()] * len(ids)
-        texts = pieces(self.tokenizer, ids, before)
-        for place, (text, logprob, top) in enumerate(zip(texts, generated.logprobs, tops, strict=True)):
-            if length > 0:
-                known = context(self.tokenizer, [*before, *ids[:place]]) if top else []
-                others = tuple((following(self.tokenizer, known, [token]), value) for token, value in top)
-                tokens.append(Token(text[:length], logprob, others))
-            length -= len(text)
-        return tuple(tokens)
 
 
 class _Run:
@@ -345,7 +271,7 @@ class _Run:
             yield from self._answered(index, Answer.failed(error), "")
         else:
             stop, trim = row.options.stop, row.trim
-            before = self.engine.before(row)
+            before = self.engine.conversion.before(row)
             growing = Pieces(self.engine.tokenizer, stop, trim, before) if self.in_pieces else None
             self.asked[decoding] = index, growing
 
