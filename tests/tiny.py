@@ -46,9 +46,6 @@ CONFIGS = {
     "llama": lambda: transformers.LlamaConfig(**_SIZES),
     "qwen3": lambda: transformers.Qwen3Config(**_SIZES, head_dim=8),
     "gemma": lambda: transformers.GemmaConfig(**_SIZES, head_dim=8),
-    "gemma3": lambda: transformers.Gemma3TextConfig(
-        **_SIZES, head_dim=8, sliding_window=16, layer_types=["sliding_attention", "full_attention"]
-    ),
     "phi3": lambda: transformers.Phi3Config(**_SIZES),
     "mistral": lambda: transformers.MistralConfig(**_SIZES, sliding_window=16),
     "qwen3_moe": lambda: transformers.Qwen3MoeConfig(
@@ -72,6 +69,13 @@ CONFIGS = {
     ),
 }
 
+# Kinds of layers that are turned differently; its random models repeat themselves, and end by no token.
+LAYERED = {
+    "gemma3": lambda: transformers.Gemma3TextConfig(
+        **_SIZES, head_dim=8, sliding_window=16, layer_types=["sliding_attention", "full_attention"]
+    ),
+}
+
 # Those whose rows cannot be in flight: a bias for the distance, or an encoder.
 BATCHED = ["bloom", "t5", "bart"]
 IN_FLIGHT = [name for name in CONFIGS if name not in BATCHED]
@@ -79,7 +83,7 @@ IN_FLIGHT = [name for name in CONFIGS if name not in BATCHED]
 
 def random_model(architecture: str, seed: int = 0, **changes) -> PreTrainedModel:
     """A model with random weights, spread wide enough that its answers differ."""
-    config = CONFIGS[architecture]()
+    config = (CONFIGS | LAYERED)[architecture]()
     config.update(
         {"vocab_size": VOCABULARY, "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS} | changes
     )
