@@ -1,4 +1,4 @@
-"""`python -m benchmarks [generation|scoring|embedding|adapter|platform] [--quick] [--json]`."""
+"""`python -m benchmarks [generation|scoring|embedding|adapter|platform|growth] [--quick] [--json]`."""
 
 import argparse
 import importlib
@@ -7,12 +7,14 @@ import os
 import sys
 import tempfile
 
-NAMES = ("generation", "scoring", "embedding", "adapter", "platform")
+NAMES = ("generation", "scoring", "embedding", "adapter", "platform", "growth")
 
 
 def main(words: list[str] | None = None) -> None:
     """Runs one benchmark or all, prints the figures, and (in full only) keeps them."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Speed beside its peers.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Speed beside its peers, and growth."
+    )
     parser.add_argument("name", nargs="?", choices=NAMES, help="one of them; all by default")
     parser.add_argument("--quick", action="store_true", help="under 50 seconds: smaller, rougher, not kept")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from benchmarks import growth, memory, models, workload
+from benchmarks import many, memory, models, workload
 from benchmarks.contest import contest
 from benchmarks.machine import Machine
 
@@ -81,5 +81,5 @@ def run(size: Size, here: Machine) -> dict[str, float]:
         figures["generation.output_scores_memory_mb"] = memory.measure(
             "output_scores", size.memory, size.shorten_rest
         )
-    figures["generation.cost_growth"] = growth.measure(size.answers, size.answer_tokens, size.rounds)
+    figures["generation.cost_growth"] = many.measure(size.answers, size.answer_tokens, size.rounds)
     return figures

@@ -102,10 +102,19 @@ def _measured(documents: list[Document]) -> list[str]:
         )
         for contender in shown
     ]
+    grown = [
+        (
+            f"`{name.removesuffix('.exponent')}`",
+            ", ".join(f"{length:,}: {seconds:.3g} s" for length, seconds in _lengths(name, figures)),
+            f"{exponent:.2f}",
+        )
+        for name, exponent in figures.items()
+        if name.endswith(".exponent")
+    ]
     others = [
         (f"`{name}`", _number(value))
         for name, value in figures.items()
-        if name not in GOALS and not any(name.startswith(f"{contender}.") for contender in shown)
+        if name not in GOALS and not name.startswith((*(f"{contender}." for contender in shown), "growth."))
     ]
     return [
         f"Machine: {here.cpu}, {here.cores} cores, {here.threads} threads, {here.memory_gb:.0f} GB,",
@@ -119,9 +128,21 @@ def _measured(documents: list[Document]) -> list[str]:
         "",
         _markdown(contenders, ["model", "contender", "tokens/s", "rows", "limit, tokens/s", *SHARES]),
         "",
+        "Growth, processor time at each length; an exponent of at most 1.25 is the goal:",
+        "",
+        _markdown(grown, ["what", "lengths", "exponent"]),
+        "",
         "All else that was measured:",
         "",
         _markdown(others, ["figure", "value"]),
+    ]
+
+
+def _lengths(exponent: str, figures: dict[str, float]) -> list[tuple[int, float]]:
+    """The lengths at which an exponent was measured, with their seconds."""
+    prefix = exponent.replace(".exponent", ".seconds_")
+    return [
+        (int(name.removeprefix(prefix)), value) for name, value in figures.items() if name.startswith(prefix)
     ]
 
 

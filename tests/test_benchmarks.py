@@ -12,7 +12,18 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import adapter, embedding, generation, machine, models, platform, report, scoring, workload
+from benchmarks import (
+    adapter,
+    embedding,
+    generation,
+    growth,
+    machine,
+    models,
+    platform,
+    report,
+    scoring,
+    workload,
+)
 
 # As if bfloat16 were emulated: everything runs in float32 too, and is compared there.
 HERE = machine.Machine("a CPU", 2, 2, (), 24.0, torch.__version__, 1e10, {"float32": 2e11, "bfloat16": 1e11})
@@ -34,6 +45,7 @@ SIZES = {
     embedding: embedding.Size(rounds=1, texts=8, changes=SMALL),
     adapter: adapter.Size(rounds=1, items=4, answer_tokens=4, changes=SMALL),
     platform: platform.Size(rounds=1, items=4, latency=0.0),
+    growth: growth.Size(rounds=1, divide=25),
 }
 
 
@@ -57,7 +69,9 @@ def test_every_goal_has_a_figure(documents):
     assert set(report.GOALS) <= set(figures)
     assert all(math.isfinite(value) for value in figures.values()), figures
     assert all(
-        value > 0 for name, value in figures.items() if "memory" not in name and name != "adapter.overhead"
+        value > 0
+        for name, value in figures.items()
+        if "memory" not in name and name != "adapter.overhead" and not name.endswith(".exponent")
     )
 
 
@@ -66,6 +80,12 @@ def test_all_contenders_give_the_same_tokens_in_float32(documents):
     equal = {name: value for name, value in figures.items() if name.endswith(".equal") and ".L." not in name}
     assert len(equal) == 2 * 3
     assert set(equal.values()) == {1.0}
+
+
+@pytest.mark.parametrize("power", [0, 1, 2.2])
+def test_an_exponent_is_that_of_the_power_by_which_a_cost_grows(power: float):
+    lengths = [50, 100, 400]
+    assert growth.exponent(lengths, [3e-4 * n**power for n in lengths]) == pytest.approx(power)
 
 
 @pytest.mark.parametrize("peer", ["loop", "generate", "continuous_batching"])
@@ -85,6 +105,8 @@ def test_the_page_keeps_its_text_and_shows_every_goal(documents):
         assert f"| `{name}`" in written
         assert peer in written
         assert goal in written
+    for name in growth.cases():
+        assert f"| `growth.{name}`" in written
 
 
 def test_the_command_prints_a_table(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path):
