@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters import manifest
-from engine import peers
+from adapters.platform import manifest
+from engine import redaction
 from engine.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ def _refusals(sentence: str) -> Iterator[None]:
         # Nothing of anybody's was sent but the code and the token: the platform's words are the reason.
         import dtlpy as dl
 
-        said = peers.redacted(str(getattr(error, "message", error)), [dl.client_api.token])
+        said = redaction.redacted(str(getattr(error, "message", error)), [dl.client_api.token])
         raise CreationError(f"{sentence}: {' '.join(said.split())}") from error
 
 

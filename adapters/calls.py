@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from adapters import openai
-from adapters.openai import Prompt, messages_of
+from adapters.openai_api import requests
+from adapters.openai_api.requests import Prompt, messages_of
 from engine.configuration import Configuration, override
 from engine.errors import ConfigurationError
 from engine.types import Answer, Request
@@ -49,7 +49,7 @@ class Calls:
         Raises:
             AdapterError: an option or a message that cannot be, or no answer.
         """
-        return openai.chat(
+        return requests.chat(
             self.engine, self._named(model), self.configuration.generation, messages, **options
         )
 
@@ -65,7 +65,7 @@ class Calls:
         Raises:
             AdapterError: as `chat`.
         """
-        return openai.text_completion(
+        return requests.text_completion(
             self.engine, self._named(model), self.configuration.generation, prompt, **options
         )
 
@@ -83,7 +83,7 @@ class Calls:
         Raises:
             AdapterError: an option or an input that cannot be.
         """
-        return openai.embeddings(
+        return requests.embeddings(
             self.engine, self._named(model), self.configuration.embedding, input, kind, **options
         )
 

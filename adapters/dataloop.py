@@ -8,22 +8,23 @@ from typing import Any
 
 import dtlpy as dl
 
-import models
-from adapters import context, predicting
-from adapters.annotations import as_dict, as_record, collection
-from adapters.failures import Failure, Unfinished, report
+from adapters import registry
 from adapters.hugging import HuggingAdapter
+from adapters.items import context
+from adapters.items.annotations import as_dict, as_record, collection
+from adapters.items.prompt_items import has_messages
 from adapters.platform import artifacts, remote
 from adapters.platform.embedding import Embedding
 from adapters.platform.flow import Flow
+from adapters.platform.partial import Drafts
+from adapters.platform.progress import Report
 from adapters.platform.reading import parsed
 from adapters.platform.remote import Record
-from adapters.platform.reporting import Report
 from adapters.platform.storing import Seen, answers_of
-from adapters.platform.streaming import Drafts
 from adapters.platform.uploads import judge
-from adapters.predicting import predict_batches, predict_each, takes_one_by_one
-from adapters.prompt_items import has_messages
+from adapters.prediction import in_batches
+from adapters.prediction.failures import Failure, Unfinished, report
+from adapters.prediction.in_batches import predict_batches, predict_each, takes_one_by_one
 from engine.configuration import override
 from engine.errors import AdapterError, ConfigurationError, Unsupported
 from engine.options import AdapterOptions
@@ -75,9 +76,9 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
         if not name:
             raise ConfigurationError(
                 f"the configuration of model {self.model_entity.name!r} has no module_name: set it to one of "
-                + ", ".join(models.names())
+                + ", ".join(registry.names())
             )
-        adapter = models.find(name)(configuration)
+        adapter = registry.find(name)(configuration)
         if hasattr(adapter, "load"):
             adapter.load(local_path)
         self.adapter = adapter
@@ -213,7 +214,7 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
         name = self.model_entity.name
         given = {key: options.pop(key) for key in FLOW_OPTIONS if key in options}
         chosen = override(self._options(), {**given, "resume": resume})
-        size = predicting.batch_size(batch_size, self._snapshot(), BATCH_SIZE)
+        size = in_batches.batch_size(batch_size, self._snapshot(), BATCH_SIZE)
         one_by_one = takes_one_by_one(self.adapter)
 
         def answer() -> None:

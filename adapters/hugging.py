@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from adapters.answering import Done, Grown, Read, answer_all, answer_each
 from adapters.calls import Calls
-from adapters.context import reader
-from adapters.failures import Failure, report
+from adapters.items.context import reader
+from adapters.prediction.failures import Failure, report
+from adapters.prediction.in_flight import Done, Grown, Read, answer_all, answer_each
 from engine.configuration import override, split
-from engine.dialogues import Engine
+from engine.conversation import Engine
 from engine.errors import ConfigurationError
 
 

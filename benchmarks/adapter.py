@@ -18,7 +18,7 @@ from benchmarks.machine import Machine
 from benchmarks.rounds import Times, interleave, ratio
 from benchmarks.workload import Conversation
 from engine.backends.local import LocalEngine
-from engine.dialogues import Follow
+from engine.conversation import Follow
 from engine.types import Answer, Request
 
 

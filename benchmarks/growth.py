@@ -13,21 +13,21 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from adapters import context
 from adapters.hugging import HuggingAdapter
+from adapters.items import context
 from adapters.platform import remote
 from benchmarks import killing
 from benchmarks.machine import Machine
 from engine import loading
 from engine.backends.local import LocalEngine
-from engine.choosing import Decoding, Row, choose
+from engine.generation.sampling import Decoding, Row, choose
 from engine.loading import Loaded
 from engine.options import GenerationOptions
-from engine.prompting import Prompter
+from engine.prompting.prompter import Prompter
 from engine.text import Ending, Pieces
 from engine.types import Message
 from models import tiny_talk
-from tests.adapters.platform.listing import Listing
+from tests.helpers.listing import Listing
 
 Run = Callable[[], object]
 

@@ -130,7 +130,8 @@ class GenerationOptions(Options):
 
     system_prompt: str | None = Field(None, description="Put before conversations that have none.")
     chat_template: str | None = Field(
-        None, description="A name of engine/templates.py or a Jinja template, for the tokenizer's own."
+        None,
+        description="A name of engine/prompting/templates.py or a Jinja template, for the tokenizer's own.",
     )
     overflow: Literal["drop_oldest", "error"] = Field(
         "drop_oldest", description="What happens to a conversation longer than the model's window."

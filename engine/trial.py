@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from engine.packing import alone, switch
+from engine.attention.packed import alone, switch
 
 # Tokens of the long sequence of a trial, and of the short one beside it.
 LONG, SHORT = 24, 5

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from adapters.table import drawn, rows
+from adapters.cli.table import drawn, rows
 from tests.gateway import Gateway
 
 ITEMS = Path(__file__).parent / "items"

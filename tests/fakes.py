@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from engine.dialogues import Follow
+from engine.conversation import Follow
 from engine.errors import AdapterError
 from engine.types import Answer, Chunk, Request, Usage
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.misbehaving import Server, vector
+from tests.helpers.servers.misbehaving import Server, vector
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = (ROOT / "docs" / "coming_from.md").read_text(encoding="utf-8").split("\n## ")[1:]

@@ -10,7 +10,7 @@ import pytest
 
 import creation
 import models
-from adapters import manifest
+from adapters.platform import manifest
 from tests.gateway.auth import write_cookie
 
 ENTRIES = [name.replace("_", "-") for name in models.names()]

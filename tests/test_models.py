@@ -9,10 +9,12 @@ import pytest
 import transformers
 
 import models
+from adapters import registry
 from adapters.hugging import HuggingAdapter
 from engine.errors import ConfigurationError, Unsupported
 from engine.types import Message
-from tests import sentences, tiny
+from tests import tiny
+from tests.helpers import sentences
 
 ARCHITECTURES = {
     "auto_causal_lm": "qwen3",
@@ -77,7 +79,7 @@ def test_every_model_file_has_its_architecture_here():
 
 @pytest.mark.parametrize("name", models.names())
 def test_a_model_file_is_short_and_says_what_it_is(name: str):
-    source = (models.FOLDER / f"{name}.py").read_text(encoding="utf-8")
+    source = (registry.FOLDER / f"{name}.py").read_text(encoding="utf-8")
     assert source.startswith('"""')
     assert len(source.splitlines()) <= 15
 
@@ -209,7 +211,7 @@ def test_nothing_outside_the_folder_can_be_named(name: str):
 
 def test_a_file_without_the_class_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "empty.py").write_text('"""No model."""\n')
-    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    monkeypatch.setattr(registry, "FOLDER", tmp_path)
     with pytest.raises(ConfigurationError, match=r"empty\.py has no class HuggingAdapter"):
         models.find("empty")
 

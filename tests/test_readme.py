@@ -14,6 +14,7 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 import models
+from adapters import registry
 from engine.configuration import KINDS
 
 ROOT = Path(__file__).parents[1]
@@ -119,7 +120,7 @@ def test_the_model_file_is_a_model(
 ):
     (file,) = [block for block in blocks("python") if "class HuggingAdapter" in block]
     (tmp_path / "smollm2_360m_instruct.py").write_text(file)
-    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    monkeypatch.setattr(registry, "FOLDER", tmp_path)
     adapter = models.find("smollm2_360m_instruct")({"max_new_tokens": 4})
     assert adapter.configuration.load.model_name == "HuggingFaceTB/SmolLM2-360M-Instruct"
     assert len(adapter.load(tiny_model).predict([questions])[0]) == 3

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from adapters.stored import links, text_at
+from adapters.items.stored import links, text_at
 from engine.errors import LoadError
 
 

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from adapters import predicting
-from adapters.failures import Failure, Unfinished, report
+from adapters.items.prompt_items import read
+from adapters.items.traces import is_trace, question
 from adapters.platform import remote
 from adapters.platform.storing import Seen
-from adapters.prompt_items import read
-from adapters.traces import is_trace, question
+from adapters.prediction import in_batches
+from adapters.prediction.failures import Failure, Unfinished, report
 from engine.errors import ConfigurationError, PromptError, Unsupported
 
 BATCH_SIZE = 128
@@ -130,7 +130,7 @@ class Embedding:
             )
         if stored is not False:
             self._check_vector_size()
-        size = predicting.batch_size(batch_size, configuration, BATCH_SIZE)
+        size = in_batches.batch_size(batch_size, configuration, BATCH_SIZE)
         failures: list[Failure] = []
         vectors: list[Vector] = []
         with (
@@ -159,7 +159,7 @@ class Embedding:
         """Embeds the items of a dataset that a filter selects. Raises as `embed_items`."""
         # First: where no size is configured, the SDK makes a feature set for vectors of 256 numbers.
         self._check_vector_size()
-        size = predicting.batch_size(batch_size, self.model_entity.configuration, BATCH_SIZE)
+        size = in_batches.batch_size(batch_size, self.model_entity.configuration, BATCH_SIZE)
         super().embed_dataset(dataset, filters, batch_size=size, progress=progress)  # type: ignore[misc]
 
     def _check_vector_size(self) -> None:

@@ -9,13 +9,13 @@ from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from adapters.failures import Failure
+from adapters.items.stored import prompt_of
 from adapters.platform import remote, settling, storing
 from adapters.platform.reading import AnswersOf, prepare, unanswered
 from adapters.platform.remote import Record, RemoteError
 from adapters.platform.storing import Seen, Stored
 from adapters.platform.uploads import judge
-from adapters.stored import prompt_of
+from adapters.prediction.failures import Failure
 
 # Requests at a time, of those that read and of those that write.
 CONNECTIONS = 16

@@ -4,13 +4,13 @@ import json
 from concurrent.futures import Future
 from typing import Any
 
-from adapters.failures import Failure
+from adapters.items.prompt_items import has_messages, read
+from adapters.items.traces import is_trace
 from adapters.platform import remote
 from adapters.platform.remote import Record, RemoteError
 from adapters.platform.storing import Seen, answers_of, digest
 from adapters.platform.uploads import judge
-from adapters.prompt_items import has_messages, read
-from adapters.traces import is_trace
+from adapters.prediction.failures import Failure
 from engine.errors import PromptError
 
 # A model's answers on items, by the item's id.

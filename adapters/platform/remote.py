@@ -21,10 +21,10 @@ import dtlpy as dl
 from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, Timeout
 from urllib3.exceptions import HTTPError
 
+from adapters.items.stored import size_of
 from adapters.platform import bodies
 from adapters.platform.bodies import Record
-from adapters.stored import size_of
-from engine import peers
+from engine import redaction
 from engine.errors import AdapterError
 
 TRIES = 6
@@ -108,7 +108,7 @@ def ask(
 
 def why(error: Exception) -> str:
     """What went wrong, in our words: those of the SDK quote what was sent, and are in the log at DEBUG."""
-    return peers.why(error, [dl.client_api.token])
+    return redaction.why(error, [dl.client_api.token])
 
 
 def record(item_id: str) -> Record:
@@ -289,7 +289,7 @@ def _message(response: BaseHTTPResponse) -> str:
     """Why, in our words: the platform's may quote what it was sent."""
     status = response.status
     hint = _HINTS.get(status, "it failed" if status >= 500 else "it does not take this")
-    codes = peers.codes(response.data, [dl.client_api.token], status)
+    codes = redaction.codes(response.data, [dl.client_api.token], status)
     return f"{hint} ({codes})" if codes else f"{hint}; its words are in the log at DEBUG"
 
 

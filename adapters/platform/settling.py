@@ -5,11 +5,11 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from adapters.failures import Failure
 from adapters.platform import remote
 from adapters.platform.remote import Record, Refused, RemoteError, Unreadable
 from adapters.platform.storing import Seen, Stored, answers_of, digest
 from adapters.platform.uploads import ids_of, judge, upload_of
+from adapters.prediction.failures import Failure
 
 # Items that are looked at at the same time where they cannot be looked at together.
 CONNECTIONS = 16

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from adapters.items.stored import is_by, prompt_of, size_of, text_at
 from adapters.platform import remote, uploads
 from adapters.platform.remote import Record, RemoteError
 from adapters.platform.uploads import UNMARKED, Upload
-from adapters.stored import is_by, prompt_of, size_of, text_at
 
 # Annotations of one request.
 BATCH = 100

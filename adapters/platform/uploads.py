@@ -16,8 +16,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from adapters.items.stored import mark_of, prompt_of
 from adapters.platform.remote import Record
-from adapters.stored import mark_of, prompt_of
 
 
 class Upload(NamedTuple):

@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Any, cast
 
 from engine import confidence
-from engine.choosing import Decoding, Generated, Row
 from engine.errors import PromptError
+from engine.generation.sampling import Decoding, Generated, Row
 from engine.loading import Loaded
-from engine.prompting import Prompter
+from engine.prompting.prompter import Prompter
 from engine.text import Ending, before_stop, context, following, pieces, whole
 from engine.types import Answer, Request, Token, Usage
 

@@ -10,23 +10,24 @@ from typing import Any, Literal, cast, overload
 
 import numpy as np
 
-from engine import ends, generation, scoring
+from engine import scoring
+from engine.attention.packed import alone
 from engine.backends.conversion import Conversion
-from engine.batched import WAYS, Batching, batching
-from engine.choosing import Decoding, Row
-from engine.dialogues import Follow, gathered
+from engine.conversation import Follow, gathered
 from engine.embedding import DEFAULTS, Embedder
 from engine.errors import AdapterError, Unsupported
-from engine.generation import Generation
+from engine.generation import generator, stopping
+from engine.generation.batched import WAYS, Batching, batching
+from engine.generation.generator import Generation
+from engine.generation.sampling import Decoding, Row
 from engine.loading import Loaded
 from engine.options import EmbeddingOptions
-from engine.packing import alone
 from engine.progress import Progress
-from engine.prompting import Prompter
+from engine.prompting.prompter import Prompter
 from engine.scoring import Scores
 from engine.text import Pieces, following, pieces
 from engine.types import Answer, Chunk, Request, Token
-from engine.weights import lay_out, restore
+from engine.weights.prepacking import lay_out, restore
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class LocalEngine:
     @cached_property
     def eos(self) -> frozenset[int]:
         """Token ids that end an answer."""
-        return ends.of(self.loaded.model, self.tokenizer)
+        return stopping.of(self.loaded.model, self.tokenizer)
 
     @property
     def token_bytes(self) -> int | None:
@@ -81,7 +82,7 @@ class LocalEngine:
 
     @property
     def way(self) -> str:
-        """How answers are made: "in flight", or one of `engine.batched.WAYS`."""
+        """How answers are made: "in flight", or one of `engine.generation.batched.WAYS`."""
         size, shared = self._sharing
         return WAYS[shared] if size is None else "in flight"
 
@@ -94,7 +95,7 @@ class LocalEngine:
         """
         model = self.loaded.model
         try:
-            return generation.token_bytes(model, self.eos), "padded"
+            return generator.token_bytes(model, self.eos), "padded"
         except Unsupported as reason:
             shared = batching(model, self._pad)
             logger.info("%s answers %s, not in flight: %s", type(model).__name__, WAYS[shared], reason)

@@ -14,7 +14,7 @@ from engine.embedding.pooling import pool
 from engine.errors import ConfigurationError
 from engine.loading import Loaded
 from engine.options import EmbeddingOptions
-from engine.reading import around
+from engine.prompting.tokenization import around
 from engine.text import encodable
 
 DEFAULTS = EmbeddingOptions()

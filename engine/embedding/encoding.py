@@ -10,10 +10,11 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedModel
 
-from engine import packing, trial
+from engine import trial
+from engine.attention import packed
 from engine.errors import ConfigurationError, Unsupported
-from engine.keeping import forget
 from engine.memory import is_out_of_memory
+from engine.module_state import forget
 from engine.progress import line
 
 logger = logging.getLogger(__name__)
@@ -48,11 +49,11 @@ class Encoder:
         self.pad = pad
         self.padding = _padding_position(self.model)
         # A longrope model's long texts run apart, by their length.
-        self.switch = packing.switch(self.model) or math.inf
+        self.switch = packed.switch(self.model) or math.inf
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 0
         self.window = positions - (0 if self.padding is None else self.padding + 1) if positions > 0 else None
         self.budget = CPU_BUDGET if self.model.device.type == "cpu" else BUDGET
-        longest = min(filter(None, (self.window, packing.switch(self.model))), default=None)
+        longest = min(filter(None, (self.window, packed.switch(self.model))), default=None)
         examples = [tokens[:longest] for tokens in examples]
         with torch.inference_mode():
             self.width = self._alone(examples)[0].shape[1]
@@ -120,7 +121,7 @@ class Encoder:
             yield batch
 
     def _ways(self) -> list[Way]:
-        if packing.packs(self.model):
+        if packed.packs(self.model):
             return ["packed", "padded", "level"]
         return ["level"] if trial.minds_padding(self.model) else ["padded", "level"]
 
@@ -153,7 +154,7 @@ class Encoder:
         if way == "packed":
             row = [token for tokens in texts for token in tokens]
             places = [place for tokens in texts for place in _positions(tokens, self.padding)]
-            output = packing.forward(self.model, row, places, packing.Texts(lengths), **wanted)
+            output = packed.forward(self.model, row, places, packed.Texts(lengths), **wanted)
             return list(_layer(output, layer)[0].split(lengths))
         ids = torch.tensor([[*tokens, *[self.pad] * (max(lengths) - len(tokens))] for tokens in texts])
         if way == "padded":
@@ -161,7 +162,7 @@ class Encoder:
             wanted["attention_mask"] = mask.long().to(self.model.device)
         if "use_cache" in inspect.signature(self.model.forward).parameters:
             wanted["use_cache"] = False
-        with packing.alone(self.model):
+        with packed.alone(self.model):
             forget(self.model)
             output = self.model(input_ids=ids.to(self.model.device), **wanted)
         return [row[:length] for row, length in zip(_layer(output, layer), lengths, strict=True)]

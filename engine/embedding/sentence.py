@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from engine.embedding.pooling import POOLINGS
 from engine.errors import LoadError, Unsupported
-from engine.explaining import explained
-from engine.files import find_file, read_json
+from engine.loading.diagnosis import explained
+from engine.loading.files import find_file, read_json
 from engine.options import LoadOptions
 
 _NAMES = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")

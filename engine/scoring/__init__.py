@@ -29,10 +29,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from engine.choosing import decoder_start
 from engine.errors import AdapterError, PromptError
+from engine.generation.sampling import decoder_start
 from engine.loading import Loaded
-from engine.prompting import Prompter
+from engine.prompting.prompter import Prompter
 from engine.scoring import passes
 from engine.scoring.pairs import Pair, Pairs
 from engine.scoring.readers import Row

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from engine.errors import PromptError
-from engine.prompting import Prompter
+from engine.prompting.prompter import Prompter
 from engine.text import encodable
 from engine.types import Request
 

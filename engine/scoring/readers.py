@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import torch
 from transformers import PreTrainedModel
 
-from engine.keeping import forget
-from engine.packing import Scoring, alone, logits
+from engine.attention.packed import Scoring, alone, logits
+from engine.module_state import forget
 
 # Tokens of a tree whose attention is computed at a time, over the keys up to the last of them.
 _BLOCK = 512
@@ -134,7 +134,7 @@ class Trees:
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scoring: Scoring
     ) -> torch.Tensor:
-        """See `engine.packing.Plan`."""
+        """See `engine.attention.packed.Plan`."""
         outputs = []
         parts = zip(*(part[None].split(self.sizes, dim=2) for part in (query, key, value)), strict=True)
         for tree, (q, k, v) in enumerate(parts):

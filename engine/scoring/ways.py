@@ -7,9 +7,10 @@ from weakref import WeakKeyDictionary
 import torch
 from transformers import PreTrainedModel
 
-from engine import packing, trial
+from engine import trial
+from engine.attention import packed
 from engine.errors import Unsupported
-from engine.keeping import forget
+from engine.module_state import forget
 from engine.scoring.readers import EncoderDecoder, Packed, Padded, Reader, Row
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def _fastest(model: PreTrainedModel) -> tuple[_Kind, bool]:
     """
     plain: _Kind = EncoderDecoder if model.config.is_encoder_decoder else Padded
     ways: list[tuple[_Kind, bool]] = [(plain, True), (plain, False)]
-    if packing.packs(model):
+    if packed.packs(model):
         ways.insert(0, (Packed, True))
     if trial.minds_padding(model):
         ways = [(plain, False)]

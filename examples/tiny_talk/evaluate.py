@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 import engine.types
 import models
 from adapters.hugging import HuggingAdapter
-from engine.dialogues import converse
+from engine.conversation import converse
 from engine.types import Answer, Dialogue, Turn
 
 MODEL = Path(__file__).parent / "model"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-import models
+from adapters import registry
 from adapters.dataloop import ModelAdapter, PredictionError
 from adapters.hugging import HuggingAdapter
 from adapters.platform import remote
@@ -105,7 +105,7 @@ def user_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A models folder of the user's own."""
     folder = tmp_path / "models"
     folder.mkdir()
-    monkeypatch.setattr(models, "FOLDER", folder)
+    monkeypatch.setattr(registry, "FOLDER", folder)
     return folder
 
 

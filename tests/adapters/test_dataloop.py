@@ -11,7 +11,7 @@ import pytest
 from adapters.dataloop import ModelAdapter, PredictionError
 from engine.errors import ConfigurationError, LoadError
 from tests import tiny
-from tests.servers.misbehaving import Server
+from tests.helpers.servers.misbehaving import Server
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import dtlpy
 import pytest
 
 from adapters.dataloop import ModelAdapter, PredictionError
-from adapters.failures import Failure
 from adapters.hugging import HuggingAdapter
+from adapters.prediction.failures import Failure
 from engine.backends.local import LocalEngine
 from tests import tiny
 from tests.adapters.conftest import configured

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import kernels, machine
 from engine.loading import load
 from engine.options import LoadOptions
-from tests.engine import model_folders
+from engine.weights import cpu as machine
+from engine.weights import kernels
+from tests.helpers import model_folders
 
 
 @pytest.fixture(scope="session")

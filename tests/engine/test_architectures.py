@@ -14,10 +14,9 @@ from engine.backends.local import LocalEngine
 from engine.errors import AdapterError
 from engine.options import GenerationOptions
 from engine.types import Answer, Request
-from tests import architectures
-from tests.engine import architecture_table
-from tests.engine.reference import NEAR, Reference
-from tests.engine.rows import prompt
+from tests.helpers import architecture_table, architectures
+from tests.helpers.reference import NEAR, Reference
+from tests.helpers.rows import prompt
 
 NAMES = [name for name in architectures.names() if name not in architectures.LEFT_OUT]
 PROMPTS = [tuple(prompt(length, salt=length)) for length in (1, 2, 5, 17, 40, 80)]
@@ -116,7 +115,7 @@ class Promises:
 
     def test_the_documentation_says_how_it_is_run(self, tried: Tried):
         found = architecture_table.made(tried.name, tried.engine)
-        assert found.how() == tried.row.how(), "python -m tests.engine.architecture_table"
+        assert found.how() == tried.row.how(), "python -m tests.helpers.architecture_table"
 
 
 @pytest.mark.parametrize("tried", NAMES[::2], indirect=True, scope="class")

@@ -13,10 +13,10 @@ from accelerate.utils import get_max_memory
 from engine import memory
 from engine.errors import LoadError
 from engine.loading import load
+from engine.loading.placement import place
 from engine.memory import free_memory, is_out_of_memory
 from engine.options import LoadOptions
-from engine.placement import place
-from engine.weights import _affordable
+from engine.weights.prepacking import _affordable
 
 CPU = torch.device("cpu")
 FREE = 10_000_000

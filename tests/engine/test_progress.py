@@ -10,7 +10,7 @@ import pytest
 from engine import progress
 from engine.progress import Progress
 from tests import tiny
-from tests.engine.talk import ask
+from tests.helpers.talk import ask
 
 
 class Terminal(io.StringIO):

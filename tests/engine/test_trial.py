@@ -6,12 +6,13 @@ import transformers
 
 from engine import trial
 from engine.backends.local import LocalEngine
-from engine.batched import batching
 from engine.errors import Unsupported
+from engine.generation.batched import batching
 from engine.options import GenerationOptions
 from engine.types import Request
-from tests import architectures, tiny
-from tests.engine.rows import prompt
+from tests import tiny
+from tests.helpers import architectures
+from tests.helpers.rows import prompt
 
 OPTIONS = GenerationOptions(max_new_tokens=6)
 PROMPTS = [prompt(length, length) for length in (3, 20, 40, 41)]

@@ -17,7 +17,7 @@ from engine.backends.endpoint import embedding, routes
 from engine.backends.endpoint.refusals import Dropped, Refused
 from engine.backends.endpoint.reply import Growth, Reply
 from engine.backends.endpoint.wire import Client, Server
-from engine.dialogues import Follow, gathered
+from engine.conversation import Follow, gathered
 from engine.errors import AdapterError, GenerationError, Unsupported
 from engine.options import EmbeddingOptions, EndpointOptions
 from engine.progress import Progress

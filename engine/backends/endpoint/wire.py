@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 from huggingface_hub import AsyncInferenceClient
 from huggingface_hub.utils import build_hf_headers
 
-from engine import peers
+from engine import redaction
 from engine.backends.endpoint import address, app
 from engine.backends.endpoint.events import events
 from engine.backends.endpoint.refusals import Dropped, Refused, hint, seconds
@@ -179,7 +179,7 @@ class Server:
     def refused(self, response: httpx.Response, body: bytes) -> Refused:
         """The error for an answer that is no success."""
         status, said = response.status_code, body.decode("utf-8", "replace").lower()
-        codes = peers.codes(body, self.address.secrets, status)
+        codes = redaction.codes(body, self.address.secrets, status)
         why = f"status {status}, {codes}" if codes else f"status {status}"
         text = f"{self.name} refused the request ({why}): {hint(status, said)}"
         if status in (401, 403) and self.address.withheld:
@@ -188,7 +188,7 @@ class Server:
 
     def broke_off(self, said: Any) -> GenerationError:
         """The error for an answer that is one."""
-        codes = peers.codes(said, self.address.secrets)
+        codes = redaction.codes(said, self.address.secrets)
         return GenerationError(f"{self.name} broke off{f' ({codes})' if codes else ''}: its log may say why")
 
     def dropped(self, error: Exception) -> Dropped:
@@ -202,7 +202,7 @@ class Server:
 
     def redacted(self, text: str) -> str:
         """A text for people, in one line, without what is secret."""
-        return " ".join(peers.redacted(text, self.address.secrets).split())
+        return " ".join(redaction.redacted(text, self.address.secrets).split())
 
     async def _once(self, call: Callable[[Client], Awaitable[Result]]) -> Result:
         try:

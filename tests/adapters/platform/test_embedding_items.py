@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from adapters.dataloop import ModelAdapter
 from adapters.platform.embedding import PROBE, EmbeddingError, Text, read_text
 from engine.errors import ConfigurationError, PromptError, Unsupported
-from tests import sentences
+from tests.helpers import sentences
 
 SIZE = 32
 
@@ -239,10 +239,10 @@ def test_a_chat_model_embeds_too(model_entity, tiny_model, upload, questions):
 
 
 def test_a_users_own_file_that_cannot_embed_says_so(model_entity, upload, tmp_path, monkeypatch):
-    import models
+    from adapters import registry
 
     (tmp_path / "own.py").write_text("class HuggingAdapter:\n    def __init__(self, configuration): ...\n")
-    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    monkeypatch.setattr(registry, "FOLDER", tmp_path)
     own = ModelAdapter(model_entity=model_entity({"module_name": "own"}))
     with pytest.raises(Unsupported, match="cannot embed: build it on"):
         own.embed_items([upload("text.txt", b"A cat.")])

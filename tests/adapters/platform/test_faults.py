@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from adapters.annotations import as_dict, as_record, collection
 from adapters.dataloop import ModelAdapter, PredictionError
+from adapters.items.annotations import as_dict, as_record, collection
 from adapters.platform import remote, settling, storing
 from engine.errors import GenerationError
 from engine.types import Answer, Usage
 from tests.adapters.conftest import ANSWERS, answers_on, asked, listed, texts_on
-from tests.engine.rows import breaking
+from tests.helpers.rows import breaking
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from adapters.dataloop import ModelAdapter, PredictionError
-from adapters.platform import flow, remote, reporting
+from adapters.platform import flow, progress, remote
 from adapters.platform.flow import Flow
 from adapters.platform.storing import Seen
 from engine.errors import ConfigurationError
 from engine.types import Answer
 from tests.adapters.conftest import ANSWERS, answers_on, asked, texts_on
-from tests.adapters.platform.listing import Listing
+from tests.helpers.listing import Listing
 
 
 def of_items(gateway) -> Counter:
@@ -246,7 +246,7 @@ class Told:
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_execution_is_told_how_far_it_is(adapter, upload, questions, monkeypatch, fails):
-    monkeypatch.setattr(reporting, "INTERVAL", 0.0)
+    monkeypatch.setattr(progress, "INTERVAL", 0.0)
     items, told = [upload(f"{i}.json", questions) for i in range(4)], Told(fails)
     adapter.predict_items(items, progress=told)
     assert told.updates[-1] == (100, "4 of 4 items")
@@ -299,11 +299,11 @@ class HuggingAdapter:
 def test_a_model_file_with_its_own_predict_gets_full_batches(
     model_entity, upload, questions, tmp_path, monkeypatch
 ):
-    import models
+    from adapters import registry
 
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "batched.py").write_text(BATCHED)
-    monkeypatch.setattr(models, "FOLDER", tmp_path / "models")
+    monkeypatch.setattr(registry, "FOLDER", tmp_path / "models")
     adapter = ModelAdapter(model_entity=model_entity({"module_name": "batched", "resume": False}))
     items = [upload(f"{i}.json", questions) for i in range(7)]
     adapter.predict_items(items, batch_size=3)

@@ -6,8 +6,8 @@ import pytest
 from urllib3 import Timeout
 
 from adapters.dataloop import PredictionError
-from adapters.failures import Failure
 from adapters.platform import embedding, remote
+from adapters.prediction.failures import Failure
 from tests.adapters.conftest import ANSWERS, answers_on, listed, texts_on
 
 pytestmark = pytest.mark.usefixtures("no_pauses")

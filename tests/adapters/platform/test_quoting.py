@@ -9,8 +9,8 @@ import pytest
 from aiohttp import web
 
 from adapters.dataloop import PredictionError
-from adapters.platform import embedding, remote, streaming
-from adapters.platform.reporting import Report
+from adapters.platform import embedding, partial, remote
+from adapters.platform.progress import Report
 from engine.errors import GenerationError
 from tests.adapters.conftest import answers_on, listed
 from tests.adapters.platform.test_streaming import AtOnce
@@ -83,7 +83,7 @@ def test_what_the_platform_quotes_is_told_nobody(
 def test_what_it_quotes_of_an_answer_that_grows_is_told_nobody(
     answering, upload, questions, quoting, dl, caplog, monkeypatch, method, path
 ):
-    monkeypatch.setattr(streaming, "ThreadPoolExecutor", AtOnce)
+    monkeypatch.setattr(partial, "ThreadPoolExecutor", AtOnce)
     caplog.set_level(logging.DEBUG)
     item = upload("questions.json", questions)
     adapter = answering(lambda request: PRIVATE, stream=True, stream_interval=0)
@@ -97,7 +97,7 @@ def test_what_it_quotes_of_an_answer_that_grows_is_told_nobody(
         assert [one["coordinates"] for one in answers_on(item)] == [PRIVATE] * 3
         nothing_told(dl, caplog)
     assert "could not be shown: 400" in caplog.text
-    debug = [record.getMessage() for record in caplog.records if record.name == "engine.peers"]
+    debug = [record.getMessage() for record in caplog.records if record.name == "engine.redaction"]
     assert any(PRIVATE[:9] in line for line in debug)
     assert any("Bearer <secret>" in line for line in debug)
 

@@ -6,8 +6,8 @@ from adapters.dataloop import PredictionError
 from engine.backends.endpoint import EndpointEngine
 from engine.options import EndpointOptions
 from tests.adapters.conftest import answers_on, listed, texts_on
-from tests.servers import misbehaving
-from tests.servers.misbehaving import Server
+from tests.helpers.servers import misbehaving
+from tests.helpers.servers.misbehaving import Server
 
 MESSAGES = {
     "reasoning": {"content": None, "reasoning_content": "a private matter"},

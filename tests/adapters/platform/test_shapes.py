@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from adapters.dataloop import ModelAdapter, PredictionError
 from adapters.platform import remote
 from tests.adapters.conftest import texts_on
-from tests.adapters.test_fuzz import ANNOTATIONS, ANYTHING, ITEMS
+from tests.adapters.items.test_fuzz import ANNOTATIONS, ANYTHING, ITEMS
 
 QUESTION = {"prompts": {"p": {"1": {"mimetype": "application/text", "value": "Hello"}}}}
 ANSWER = [("p", "An answer")]

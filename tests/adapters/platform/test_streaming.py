@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from adapters.dataloop import PredictionError
-from adapters.platform import flow, remote, streaming
+from adapters.platform import flow, partial, remote
 from engine.errors import GenerationError
 from tests.adapters.conftest import answers_on, asked, texts_on
 
@@ -15,7 +15,7 @@ from tests.adapters.conftest import answers_on, asked, texts_on
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """No time passes."""
-    monkeypatch.setattr(streaming, "monotonic", lambda: 1.0)
+    monkeypatch.setattr(partial, "monotonic", lambda: 1.0)
 
 
 class AtOnce(ThreadPoolExecutor):
@@ -61,7 +61,7 @@ def stripped(annotations: list[dict]) -> list[dict]:
 
 
 def test_an_answer_grows_and_ends_as_without(answering, upload, questions, gateway, sent, monkeypatch):
-    monkeypatch.setattr(streaming, "ThreadPoolExecutor", AtOnce)
+    monkeypatch.setattr(partial, "ThreadPoolExecutor", AtOnce)
     item = upload("questions.json", questions)
     adapter = answering(asked, stream=True, stream_interval=0)
     adapter.predict_items([item])

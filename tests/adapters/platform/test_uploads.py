@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from adapters.dataloop import ModelAdapter
 from adapters.hugging import HuggingAdapter
-from adapters.platform import flow, remote, settling, storing, streaming, uploads
-from tests.adapters.platform.tables import Tables
-from tests.adapters.platform.turns import RUN, Inheriting, Inline, Run
+from adapters.platform import flow, partial, remote, settling, storing, uploads
 from tests.fakes import FakeEngine
 from tests.gateway import store
+from tests.helpers.tables import Tables
+from tests.helpers.turns import RUN, Inheriting, Inline, Run
 
 TEXT = "application/text"
 QUESTIONS = {
@@ -65,7 +65,7 @@ def one_at_a_time() -> Iterator[None]:
     threads = SimpleNamespace(**{**vars(threading), "Thread": Inheriting})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flow, "threading", threads)
-        for module in (flow, settling, streaming):
+        for module in (flow, settling, partial):
             patch.setattr(module, "ThreadPoolExecutor", Inline)
         patch.setattr(storing, "BATCH", 1)
         yield

@@ -1,0 +1,112 @@
+"""The forms in which the command line writes answers: a table, one JSON document, a line of JSON each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from adapters.cli.output import Output
+from adapters.cli.table import Row, drawn, rows
+from adapters.prediction.failures import Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A file and what came of it.
+
+    Attributes:
+        position: its place among the files.
+        file: its path, as the user wrote it.
+        item: its JSON; None where it could not be read.
+        answers: as `annotations.as_dict` has them, in the order of its prompts.
+        failures: what of it has no answer.
+    """
+
+    position: int
+    file: str
+    item: Mapping[str, Any] | None
+    answers: Sequence[Mapping[str, Any]] = ()
+    failures: Sequence[Failure] = ()
+
+
+class Form(Protocol):
+    """Is told of each file once, in any order, and then the end, which may come before it was told of all."""
+
+    def take(self, asked: Asked) -> None:
+        """Writes it, or keeps it for the end."""
+        ...
+
+    def end(self) -> None:
+        """Writes what is left to write."""
+        ...
+
+
+class Table:
+    """One table in the end, in the order of the files; a file that could not be read has no row."""
+
+    def __init__(self, output: Output, model_name: str) -> None:
+        self._output = output
+        self._model_name = model_name
+        self._rows: dict[int, list[Row]] = {}
+
+    def take(self, asked: Asked) -> None:
+        """Keeps its rows."""
+        if asked.item is not None:
+            found = rows(Path(asked.file).name, asked.item, asked.answers, self._model_name)
+            self._rows[asked.position] = [self._escaped(row) for row in found]
+
+    def end(self) -> None:
+        """Draws the table."""
+        table = [row for position in sorted(self._rows) for row in self._rows[position]]
+        if table:
+            self._output.write(drawn(table, self._output.holds) + "\n")
+
+    def _escaped(self, row: Row) -> Row:
+        # Before it is drawn, so that the columns fit.
+        texts = {key: value for key, value in asdict(row).items() if isinstance(value, str)}
+        return replace(row, **{key: self._output.escaped(text) for key, text in texts.items()})
+
+
+class Document:
+    """One JSON array: in the order of the files, each one's answers; null where it has none, but an error.
+
+    It grows as far as all files are answered. At the end, what is answered beyond keeps its place.
+    """
+
+    def __init__(self, output: Output, model_name: str) -> None:
+        self._output = output
+        self._ahead: dict[int, Sequence[Mapping[str, Any]] | None] = {}
+        self._written = 0
+
+    def take(self, asked: Asked) -> None:
+        """Writes it as soon as all files before it are written."""
+        self._ahead[asked.position] = None if asked.failures and not asked.answers else asked.answers
+        while self._written in self._ahead:
+            self._write()
+
+    def end(self) -> None:
+        """Closes the array."""
+        while self._ahead:
+            self._write()
+        self._output.write("\n]\n" if self._written else "[]\n")
+
+    def _write(self) -> None:
+        text = self._output.json(self._ahead.pop(self._written, None), indent=2)
+        self._output.write((",\n  " if self._written else "[\n  ") + text.replace("\n", "\n  "))
+        self._written += 1
+
+
+class Lines:
+    """A JSON object a line, one for each question, as the answers come."""
+
+    def __init__(self, output: Output, model_name: str) -> None:
+        self._output = output
+        self._model_name = model_name
+
+    def take(self, asked: Asked) -> None:
+        """Writes its lines."""
+        table = rows(asked.file, asked.item, asked.answers, self._model_name, asked.failures)
+        self._output.write("".join(self._output.json(asdict(row)) + "\n" for row in table))
+
+    def end(self) -> None:
+        """All is written."""

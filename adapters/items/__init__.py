@@ -1,0 +1,1 @@
+"""Prompt items and traces, read and written as JSON."""

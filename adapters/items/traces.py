@@ -1,0 +1,138 @@
+"""`dl.LLMTrace` items: a list of messages in one JSON file. Pure.
+
+A message's prompt key is its place in the list, as text.
+"""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+from adapters.items.stored import at, text_at
+from engine.errors import PromptError
+from engine.types import Image, Message, Part, Role
+
+logger = logging.getLogger(__name__)
+
+ROLES: dict[str, Role] = {role: role for role in get_args(Role)} | {"developer": "system"}
+# Messages that hold what a tool has returned.
+TOOLS = ("tool", "function")
+# What stands for an answer in sound, say.
+WORDLESS = "[an answer that is no text]"
+
+
+def is_trace(item: Mapping[str, Any]) -> bool:
+    """Whether an item's JSON is a trace."""
+    said = at(item, "metadata", "dltype") == "llm_trace"
+    return said or ("prompts" not in item and isinstance(item.get("messages"), list))
+
+
+def conversation(item: Mapping[str, Any], name: str) -> list[tuple[str | None, Message]]:
+    """A trace's messages by key, up to the user's last and what tools have returned for it.
+
+    What a tool was asked is told as the assistant's words, and what it has returned as the user's: nobody's
+    command to the model. Neither is a question, and has no key. What a text model cannot read is left out.
+
+    Raises:
+        PromptError: it has no list of messages, or one that is nested too deep.
+    """
+    given = item.get("messages")
+    if not isinstance(given, list):
+        raise PromptError("'messages' must be a list of messages: it is a trace")
+    names: dict[str, str] = {}
+    messages = [
+        message
+        for place, one in enumerate(given)
+        for message in _messages(one, str(place), names, f"{name}: message {place}")
+    ]
+    asked = [i for i, (key, message) in enumerate(messages) if key is not None and message.role == "user"]
+    returned = [i for i, (key, message) in enumerate(messages) if key is None and message.role == "user"]
+    return messages[: max([*asked[-1:], *returned[-1:]]) + 1] if asked else []
+
+
+def question(item: Mapping[str, Any], name: str) -> str:
+    """The words of the user's last message; none where there is no such message.
+
+    Raises:
+        PromptError: as `conversation`.
+    """
+    said = [m.text for key, m in conversation(item, name) if key is not None and m.role == "user"]
+    return said[-1] if said else ""
+
+
+def _messages(
+    given: Any, key: str, names: dict[str, str], place: str
+) -> Iterator[tuple[str | None, Message]]:
+    """What one message of a trace says: what tools have returned, and words or calls of tools.
+
+    Args:
+        names: tools by the ids of their calls; those of this message are added.
+    """
+    role = (text_at(given, "role") or "").lower()
+    if role in TOOLS:
+        yield None, Message("user", (_returned(given, names),))
+        return
+    if role not in ROLES:
+        logger.warning("%s is by nobody of %s: left out", place, ", ".join([*ROLES, *TOOLS]))
+        return
+    content = at(given, "content")
+    elements = _elements(at(given, "refusal") if content is None else content)
+    returned = [_returned(one, names) for one in elements if at(one, "type") == "tool_result"]
+    calls = [_called(one, names) for one in _calls(given, elements)] if role == "assistant" else []
+    parts = [part for one in elements if (part := _part(one)) is not None]
+    if len(parts) + sum(at(one, "type") in ("tool_use", "tool_result") for one in elements) < len(elements):
+        logger.warning("%s: what is no text and no image is left out", place)
+    if role == "assistant" and not (parts or calls) and any(not isinstance(one, str) for one in elements):
+        parts = [WORDLESS]  # Left out, its question would be asked anew.
+    if returned:
+        yield None, Message("user", tuple(returned))
+    if calls:
+        yield None, Message("assistant", (*parts, *calls))
+    elif parts:
+        yield key, Message(ROLES[role], tuple(parts))
+
+
+def _elements(content: Any) -> list[Any]:
+    return content if isinstance(content, list) else [] if content is None else [content]
+
+
+def _part(element: Any) -> Part | None:
+    """A content element as the chat-completion API has them."""
+    if isinstance(element, Mapping):
+        if element.get("type") == "image_url":
+            image = element.get("image_url")
+            url = image.get("url") if isinstance(image, Mapping) else image
+            return Image(url) if isinstance(url, str) and url.strip() else None
+        element = element.get("text") if element.get("type", "text") == "text" else None
+    return element if isinstance(element, str) and element.strip() else None
+
+
+def _calls(given: Any, elements: list[Any]) -> list[Any]:
+    """The calls of tools in an assistant's message, in any of the forms in use."""
+    listed = at(given, "tool_calls")
+    single = at(given, "function_call")
+    used = [one for one in elements if at(one, "type") == "tool_use"]
+    return [*(listed if isinstance(listed, list) else ()), *([] if single is None else [single]), *used]
+
+
+def _called(call: Any, names: dict[str, str]) -> str:
+    function = at(call, "function") or call
+    name = text_at(function, "name") or "a tool"
+    names[text_at(call, "id") or ""] = name
+    given = (at(function, key) for key in ("arguments", "args", "input"))
+    return f"[calls {name} with {_spelled(next((one for one in given if one is not None), {}))}]"
+
+
+def _returned(result: Any, names: dict[str, str]) -> str:
+    identity = text_at(result, "tool_call_id") or text_at(result, "tool_use_id") or ""
+    name = text_at(result, "name") or names.get(identity, "a tool")
+    content = at(result, "content")
+    texts = [part for one in _elements(content) if isinstance(part := _part(one), str)]
+    return f"[{name} returned]\n" + ("\n".join(texts) or _spelled(content))
+
+
+def _spelled(value: Any) -> str:
+    try:
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except (RecursionError, ValueError):
+        raise PromptError("what a tool was asked or has returned is nested too deep") from None

@@ -1,0 +1,1 @@
+"""OpenAI's calls and their responses."""

@@ -1,0 +1,168 @@
+"""The app's manifest, dataloop.json: one module, where it runs, and a model entry for every model file."""
+
+import ast
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from adapters import registry
+from engine.errors import ConfigurationError
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "huggingface-adapter"
+VERSION = "0.1.0"
+ENTRY_POINT = "adapters/dataloop.py"
+MODULE = "model-adapter"
+# What the Dockerfile starts from. The GPU pod takes it too: the GPU libraries come with torch.
+RUNNER_IMAGE = "hub.dataloop.ai/dtlpy-runner-images/cpu:python3.12_opencv"
+
+# What the functions take, by the platform's types.
+_ITEMS = {"items": "Item[]"}
+_DATASET = {"dataset": "Dataset", "filters": "Json"}
+
+
+def build(
+    names: Iterable[str] | None = None, entry_point: str = ENTRY_POINT, version: str = VERSION
+) -> dict[str, Any]:
+    """The manifest as JSON.
+
+    Args:
+        names: the model files to register; all of them by default.
+        entry_point: the file with the class `ModelAdapter`, relative to the repository.
+        version: three numbers with dots.
+
+    Raises:
+        ConfigurationError: no such model or entry point, a model named twice, or a model file that cannot
+            be read.
+    """
+    path = (ROOT / entry_point).resolve()
+    if not path.is_file() or not path.is_relative_to(ROOT):
+        raise ConfigurationError(f"there is no entry point {entry_point!r}: name a file of the repository")
+    return {
+        "name": NAME,
+        "displayName": "Hugging Face adapter",
+        "description": "Hugging Face language models: answers to prompt items, and vectors of texts.",
+        "version": version,
+        "scope": "project",
+        "attributes": {
+            "Provider": "Hugging Face",
+            "Category": "Model",
+            "Gen AI": "LLM",
+            "NLP": ["Conversational", "Embeddings"],
+            "Media Type": ["Text"],
+            "Hub": ["Hugging Face"],
+        },
+        "components": {
+            "computeConfigs": [_compute("cpu", "regular-m"), _compute("gpu", "gpu-t4")],
+            "modules": [_module(path.relative_to(ROOT).as_posix())],
+            "models": [_model(stem) for stem in _stems(names)],
+        },
+    }
+
+
+def dumps(manifest: dict[str, Any]) -> str:
+    """The text of dataloop.json."""
+    return json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+
+
+def _compute(name: str, pod: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        # The first call after a start also downloads the weights.
+        "executionTimeout": 3 * 60 * 60,
+        "runtime": {
+            "podType": pod,
+            "concurrency": 1,
+            "runnerImage": RUNNER_IMAGE,
+            # embed_dataset waits for executions of this service: it gets a second pod.
+            "autoscaler": {"type": "rabbitmq", "minReplicas": 0, "maxReplicas": 2, "queueLength": 1},
+            "preemptible": False,
+        },
+    }
+
+
+def _module(entry_point: str) -> dict[str, Any]:
+    return {
+        "name": MODULE,
+        "entryPoint": entry_point,
+        "className": "ModelAdapter",
+        "computeConfig": "cpu",
+        "initInputs": [_port("model_entity", "Model")],
+        "integrations": ["dl-huggingface-api-key"],
+        "functions": [
+            _function(
+                "predict_items", "Answers prompt items.", _ITEMS, _ITEMS | {"annotations": "Annotation[]"}
+            ),
+            _function(
+                "predict_dataset", "Answers prompt items of a dataset that a filter selects.", _DATASET
+            ),
+            _function(
+                "embed_items", "Stores vectors of items as features.", _ITEMS, _ITEMS | {"features": "Json"}
+            ),
+            _function(
+                "embed_dataset", "Stores vectors of items of a dataset that a filter selects.", _DATASET
+            ),
+        ],
+    }
+
+
+def _function(
+    name: str, description: str, takes: Mapping[str, str], gives: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "displayName": name.replace("_", " ").capitalize(),
+        "description": description,
+        "input": [_port(*port) for port in takes.items()],
+        "output": [_port(*port) for port in (gives or {}).items()],
+    }
+
+
+def _port(name: str, kind: str) -> dict[str, str]:
+    return {"name": name, "type": kind}
+
+
+def _stems(names: Iterable[str] | None) -> list[str]:
+    """The chosen model files' names, in the order given."""
+    chosen = registry.names() if names is None else [registry.stem(name.strip()) for name in names]
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ConfigurationError(
+            f"no model is named, or one twice: name some of {', '.join(registry.names())}"
+        )
+    return chosen
+
+
+def _entry_name(stem: str) -> str:
+    """With hyphens, as the platform's own are; a file that is spelled with them already goes before."""
+    hyphened = stem.replace("_", "-")
+    return stem if hyphened != stem and hyphened in registry.names() else hyphened
+
+
+def _model(stem: str) -> dict[str, Any]:
+    adapter = registry.find(stem)
+    weights = getattr(adapter, "model_name", None)
+    configuration: dict[str, Any] = {"module_name": f"models.{stem}"}
+    # A folder of this machine says nothing to another one: there the file itself knows its own.
+    if weights and not Path(weights).is_absolute() and not (ROOT / weights).exists():
+        configuration["model_name"] = weights
+    configuration |= getattr(adapter, "defaults", {})
+    embeds = getattr(adapter, "task", "generate") == "embed"
+    return {
+        "name": _entry_name(stem),
+        "moduleName": MODULE,
+        "scope": "project",
+        "status": "pre-trained",
+        "description": _description(stem),
+        "tags": ["huggingface", "embedding" if embeds else "llm"],
+        "labels": [] if embeds else ["q"],
+        "inputType": "text",
+        "outputType": "embedding" if embeds else "text",
+        "configuration": configuration,
+        "metadata": {},
+    }
+
+
+def _description(stem: str) -> str:
+    source = (registry.FOLDER / f"{stem}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or stem).split("\n\n")[0].replace("\n", " ")

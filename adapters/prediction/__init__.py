@@ -1,0 +1,1 @@
+"""Items → answers, whichever model file answers them."""

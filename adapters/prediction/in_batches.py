@@ -1,0 +1,147 @@
+"""Asks any model file's adapter, ours or a user's own, and lets no item cost another its answers."""
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+from adapters.hugging import HuggingAdapter
+from adapters.items.prompt_items import item_name
+from adapters.items.stored import at, prompt_of, text_at
+from adapters.prediction.failures import Failure
+from adapters.prediction.in_flight import Done
+from engine.errors import AdapterError, ConfigurationError, GenerationError
+
+logger = logging.getLogger(__name__)
+
+Answers = list[list[dict[str, Any]]]
+
+
+def takes_one_by_one(adapter: Any) -> bool:
+    """Whether items can enter as they come; a `predict` of the user's own takes batches."""
+    return (
+        isinstance(adapter, HuggingAdapter)
+        and type(adapter).predict is HuggingAdapter.predict
+        and hasattr(adapter.engine, "stream")
+    )
+
+
+def batch_size(asked: Any, configuration: Mapping[str, Any], default: int) -> int:
+    """How many items go together: as a call asks, else as the configuration says.
+
+    Raises:
+        ConfigurationError: it is no number of items.
+    """
+    size = asked or configuration.get("batch_size") or default
+    if type(size) is not int or size < 1:
+        raise ConfigurationError(f"batch_size is {size!r}: set it to a whole number above 0")
+    return size
+
+
+def predict_batches(
+    adapter: Any, items: Iterator[Mapping[str, Any]], done: Done, model_name: str, size: int, **options: Any
+) -> None:
+    """Answers items in batches, and gives each to `done`; see `HuggingAdapter.answer`.
+
+    Raises:
+        ConfigurationError: as `predict_each`.
+    """
+    position = 0
+    while batch := list(islice(items, size)):
+        answers, failures = predict_each(adapter, batch, model_name, **options)
+        for i, found in enumerate(answers):
+            done(position + i, found, [failure for failure in failures if failure.position == i])
+        position += len(batch)
+
+
+def predict_each(
+    adapter: Any, batch: Sequence[Mapping[str, Any]], model_name: str, **options: Any
+) -> tuple[Answers, list[Failure]]:
+    """The answers of each item, as `annotations.as_dict` has them, and what has none.
+
+    A batch on which the adapter raises is asked again item by item. A model file of a user's own may return
+    `dl.AnnotationCollection`s, or lists of their annotations, as well.
+
+    Raises:
+        ConfigurationError: what is wrong is wrong for every item.
+    """
+    failures: list[Failure] = []
+    try:
+        answers = adapter.predict(batch, model_name=model_name, failures=failures, **options)
+        if len(answers) != len(batch):
+            raise AdapterError(f"predict returned {len(answers)} lists for {len(batch)} items")
+    except ConfigurationError:
+        raise
+    except Exception as error:  # A user's own code: anything can happen.
+        logger.debug("predict failed on %d items", len(batch), exc_info=True)
+        if len(batch) == 1:
+            return [[]], [_failed(batch, 0, f"{type(error).__name__}: {error}")]
+    else:
+        return _each_checked(answers, batch, model_name, failures), failures
+    answers, failures = [], []
+    for position, item in enumerate(batch):
+        found, failed = predict_each(adapter, [item], model_name, **options)
+        answers += found
+        failures += [replace(failure, position=position) for failure in failed]
+    return answers, failures
+
+
+def _each_checked(
+    answers: Sequence[Any], batch: Sequence[Mapping[str, Any]], model_name: str, failures: list[Failure]
+) -> Answers:
+    """The answers of each item as `_checked` has them; none of an item of which one cannot be."""
+    checked: Answers = []
+    for position, found in enumerate(answers):
+        try:
+            checked.append([_checked(answer, model_name) for answer in found])
+        except Exception as error:  # Of whatever type the user's own code returns.
+            logger.debug("an answer cannot be stored", exc_info=True)
+            checked.append([])
+            reason = str(error) if isinstance(error, AdapterError) else f"{type(error).__name__}: {error}"
+            failures.append(_failed(batch, position, reason))
+    return checked
+
+
+def _failed(batch: Sequence[Mapping[str, Any]], position: int, reason: str) -> Failure:
+    return Failure(position, item_name(batch[position], f"item {position + 1}"), None, reason)
+
+
+def _checked(answer: Any, model_name: str) -> dict[str, Any]:
+    """An answer in the form of `as_dict` whatever else the adapter put into it.
+
+    Args:
+        answer: in that form, or an entity of the SDK.
+
+    Raises:
+        GenerationError: it has no text, or names no prompt.
+        TypeError, ValueError: it is no annotation, or its confidence is no number.
+    """
+    given = answer if isinstance(answer, Mapping) else answer.to_json()
+    text, key, model = text_at(given, "coordinates"), prompt_of(given), at(given, "metadata", "user", "model")
+    if at(given, "type") not in ("text", None) or text is None:
+        raise GenerationError("predict returned an answer that is no text: return dl.FreeText annotations")
+    if key is None:
+        raise GenerationError("predict returned an answer without a prompt's key: give it as prompt_id")
+    return {
+        "type": "text",
+        "label": text_at(given, "label") or "q",
+        "coordinates": text,
+        "metadata": {
+            "system": {"promptId": key},
+            "user": {
+                "annotation_type": "prediction",
+                "model": {
+                    "name": text_at(model, "name") or model_name,
+                    "confidence": _confidence(at(model, "confidence")),
+                },
+            },
+        },
+    }
+
+
+def _confidence(given: Any) -> float | None:
+    """A number in [0, 1] or None: sums of probabilities may round above 1, a tensor is no JSON."""
+    value = given.item() if hasattr(given, "item") else given
+    return None if value is None or math.isnan(value) else min(max(float(value), 0.0), 1.0)

@@ -1,0 +1,1 @@
+"""Token ids in, sampled tokens and their log-probabilities out."""

@@ -1,0 +1,1 @@
+"""Weights as this machine multiplies them fastest."""

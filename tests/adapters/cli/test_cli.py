@@ -1,0 +1,124 @@
+"""The command line answers prompt-item files with no platform, and says what it could not answer."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adapters.cli import main
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def model(tiny_model: Path) -> list[str]:
+    """Arguments that choose a tiny model."""
+    return ["--model", "auto_causal_lm", "--set", f"model_name={tiny_model}", "--set", "max_new_tokens=8"]
+
+
+@pytest.fixture
+def files(tmp_path: Path, questions: dict, messages: dict) -> dict[str, str]:
+    """Prompt-item files, good and bad."""
+    contents = {
+        "questions": json.dumps(questions),
+        "messages": json.dumps(messages),
+        "broken": "{",
+        "list": "[]",
+        "empty": json.dumps({**questions, "prompts": {}}),
+        "half": json.dumps({**questions, "prompts": {**questions["prompts"], "third": "no prompt"}}),
+        "binary": "",
+    }
+    for name, content in contents.items():
+        (tmp_path / f"{name}.json").write_text(content)
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    return {name: str(tmp_path / f"{name}.json") for name in [*contents, "missing"]}
+
+
+def test_json_is_one_document_a_list_of_answers_for_each_file(model, files, capsys):
+    assert main(["predict", files["questions"], files["messages"], "--json", *model]) == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert [len(item) for item in answers] == [3, 2]
+    assert answers[0][0]["metadata"]["user"]["model"]["name"] == "auto_causal_lm"
+
+
+def test_a_file_that_cannot_be_answered_is_named_and_costs_no_other(model, files, capsys):
+    bad = ["broken", "list", "empty", "binary", "missing"]
+    order = [
+        files[name] for name in ["broken", "questions", "list", "empty", "messages", "binary", "missing"]
+    ]
+    assert main(["predict", *order, "--json", *model]) == 1
+    printed = capsys.readouterr()
+    answers = json.loads(printed.out)
+    assert [item and len(item) for item in answers] == [None, 3, None, None, 2, None, None]
+    reasons = [line for line in printed.err.splitlines() if line.startswith("error: ")]
+    assert len(reasons) == len(bad)
+    for name in bad:
+        assert any(files[name] in reason for reason in reasons)
+
+
+def test_a_file_with_one_bad_prompt_keeps_its_other_answers(model, files, capsys):
+    assert main(["predict", files["half"], "--json", *model]) == 1
+    printed = capsys.readouterr()
+    assert len(json.loads(printed.out)[0]) == 3
+    assert "'third'" in printed.err
+
+
+def test_without_json_a_table_shows_every_question(model, files, capsys):
+    assert main(["predict", files["questions"], *model]) == 0
+    table = capsys.readouterr().out
+    for word in ["questions.json", "first", "second", "And again", "Grüß Gott", "confidence"]:
+        assert word in table
+
+
+def test_earlier_answers_in_a_file_are_this_models_however_it_is_spelled(model, messages, tmp_path, capsys):
+    earlier = {"system": {"promptId": "1"}, "user": {"model": {"name": "auto_causal_lm"}}}
+    messages["annotations"] = [{"type": "text", "coordinates": "An earlier answer", "metadata": earlier}]
+    (tmp_path / "item.json").write_text(json.dumps(messages))
+    model[1] = "auto-causal-lm"
+    assert main(["predict", str(tmp_path / "item.json"), *model]) == 0
+    table = capsys.readouterr().out
+    assert "And again" in table
+    assert "│ -" not in table, "the turn that has its answer is not shown as unanswered"
+
+
+def test_odd_characters_cost_no_answer(model, questions, tmp_path, capfd):
+    questions["prompts"] = {"half \ud83d": {"1": {"mimetype": "text", "value": "half \ud83d"}}}
+    (tmp_path / "half.json").write_text(json.dumps(questions))
+    (tmp_path / "bom.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(questions).encode())
+    files = [str(tmp_path / name) for name in ("half.json", "bom.json")]
+    assert main(["predict", *files, "--json", *model]) == 0
+    answers = json.loads(capfd.readouterr().out)
+    assert [len(item) for item in answers] == [1, 1]
+    assert answers[0][0]["metadata"]["system"]["promptId"] == "half \ud83d"
+
+
+def test_no_readable_file_loads_no_model(files, capsys):
+    assert main(["predict", files["broken"], "--json", "--model", "meta_llama_3_8b_instruct"]) == 1
+    assert json.loads(capsys.readouterr().out) == [None]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--model", "nobody"], "there is no model 'nobody'"),
+        (["--set", "temprature=1"], "did you mean 'temperature'?"),
+        (["--set", "temperature"], "is no KEY=VALUE"),
+        (["--set", "model_name=/no/such/folder"], "no such folder"),
+    ],
+)
+def test_wrong_usage_is_one_plain_sentence(arguments, reason, files, capsys):
+    assert main(["predict", files["questions"], *arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert reason in printed.err
+    assert len(printed.err.strip().splitlines()) == 1
+
+
+def test_the_models_are_listed():
+    listed = subprocess.run(
+        [sys.executable, "-m", "adapters", "models"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert "tiny_talk" in listed
+    assert listed == sorted(listed)

@@ -1,0 +1,117 @@
+"""Reading: a long text has the tokens it has as a whole, what is put around it stands there once."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.options import GenerationOptions
+from engine.prompting.escaping import Escaping
+from engine.prompting.prompter import Prompter
+from engine.prompting.tokenization import Sections, around, once
+from tests import tiny
+from tests.helpers.talk import said
+from tests.helpers.tokenizers import KINDS, byte_level, in_python, made
+
+PARTS = [
+    "It is",
+    " true",
+    "  ",
+    "\n",
+    " the words",
+    "of a text",
+    "<s>",
+    "</s>",
+    " 日本",
+    "é",
+    ".",
+    ",",
+    "  a",
+    " A",
+]
+LONG = st.lists(st.sampled_from(PARTS), min_size=5, max_size=40).map(lambda parts: "".join(parts) * 60)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(text=LONG)
+def test_a_long_text_has_the_tokens_it_has_as_a_whole(kind, text: str):
+    tokenizer = made(kind)
+    whole = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert Escaping(tokenizer).read(text) == whole
+
+
+def test_a_tokenizer_in_python_reads_texts_whole():
+    tokenizer, text = in_python(), "a long text</s> " * 500
+    assert Escaping(tokenizer).read(text) == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("between", ["</s>", " and so on, "], ids=["control tokens", "words"])
+def test_a_text_that_grows_is_read_where_it_has_grown(between: str):
+    tokenizer, read = made(byte_level), []
+
+    def encode(text: str) -> list[int]:
+        read.append(len(text))
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    sections = Sections(encode, tokenizer.backend_tokenizer, Escaping(tokenizer).names)
+    turns = [f"this is what is said in turn {i}{between}" for i in range(400)]
+    for count in range(1, len(turns)):
+        sections("".join(turns[:count]))
+    assert sum(read) < 400 * 4096
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("$A", ([], [])),
+        ("<s> $A", ([1], [])),
+        ("$A </s>", ([], [2])),
+        ("<s> $A </s>", ([1], [2])),
+        ("<s> <unk> $A </s> <s>", ([1, 0], [2, 1])),
+    ],
+)
+def test_what_a_tokenizer_puts_around_a_text_is_found(kind, form: str, expected: tuple):
+    assert around(made(kind, form)) == expected
+
+
+def test_what_begins_a_text_begins_it_once():
+    assert once([5, 6], [1]) == once([1, 5, 6], [1]) == [1, 5, 6]
+    assert once([5], []) == [5]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("form", ["$A", "<s> $A", "$A </s>", "<s> $A </s>"])
+def test_a_decoders_prompt_goes_on_and_an_encoders_ends_as_its_tokenizer_ends_it(kind, form: str):
+    tokenizer = made(kind, form)
+    bare = tokenizer("it is true", add_special_tokens=False)["input_ids"]
+    before, after = [1] * form.startswith("<s>"), [2] * form.endswith("</s>")
+    decoder, encoder = (Prompter(tokenizer, tiny.CONFIGS[name](), None) for name in ("llama", "t5"))
+    assert decoder.plain("it is true") == before + bare
+    assert encoder.plain("it is true") == before + bare + after
+    asked = decoder.encode(said("it is true"), GenerationOptions(chat_template="raw"))
+    assert asked == before + bare
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_text_that_has_its_beginning_gets_no_second(kind):
+    tokenizer = made(kind, "<s> $A </s>")
+    prompter = Prompter(tokenizer, tiny.CONFIGS["llama"](), None)
+    assert prompter.plain("<s>it is")[:2] != [1, 1]
+    assert prompter.plain("<s>it is") == tokenizer("<s>it is", add_special_tokens=False)["input_ids"]
+
+
+def test_what_a_caller_ends_with_an_end_token_keeps_it():
+    prompter = Prompter(made(byte_level, "<s> $A </s>"), tiny.CONFIGS["llama"](), None)
+    assert prompter.plain("it is</s>")[-1] == 2
+
+
+def test_a_long_conversation_that_does_not_fit_is_not_written_whole_for_each_turn():
+    prompter, written = Prompter(tiny.byte_tokenizer(), tiny.CONFIGS["llama"](), 512), []
+    write = prompter.writer.write
+    prompter.writer.write = lambda chat, *rest: written.append(len(chat)) or write(chat, *rest)
+    texts: list[str] = []
+    for i in range(150):
+        texts += [f"question number {i}", f"answer number {i}"]
+        prompter.encode(said(*texts[:-1]), GenerationOptions(max_new_tokens=8))
+    assert sum(written) < 150 * 120
