@@ -14,7 +14,7 @@ from adapters.items.context import reader
 from adapters.prediction.failures import Failure, report
 from adapters.prediction.in_flight import Done, Grown, Read, answer_all, answer_each
 from engine.configuration import override, split
-from engine.conversation import Engine
+from engine.contract import Engine
 from engine.errors import ConfigurationError
 
 
@@ -76,7 +76,7 @@ class HuggingAdapter(Calls):
             options = options.model_copy(update={"local_path": str(local_path)})
         engine = LocalEngine(load(options, self.task))
         if self.task == "generate":
-            engine.rows()  # A model that cannot be run is refused now, not at the first question.
+            engine.new_run()  # A model that cannot be run is refused now, not at the first question.
         self._engine = engine
         return self
 

@@ -9,7 +9,8 @@ from typing import Any
 from adapters.items.annotations import as_dict
 from adapters.items.prompt_items import item_name
 from adapters.prediction.failures import Failure
-from engine.conversation import Engine, InFlightEngine, converse, converse_in_flight
+from engine.contract import Engine
+from engine.conversation import InFlightEngine, converse_in_flight, converse_together
 from engine.errors import AdapterError, ConfigurationError, PromptError
 from engine.options import GenerationOptions
 from engine.types import Answer, Dialogue
@@ -69,7 +70,7 @@ def answer_all(
     items = [_opened(content, position, signed, read) for position, content in enumerate(batch)]
     failures = [failure for item in items for failure in item.failures]
     asked = [(item, number, dialogue) for item in items for number, dialogue in enumerate(item.dialogues)]
-    answered = converse(engine, [dialogue for _, _, dialogue in asked], options)
+    answered = converse_together(engine, [dialogue for _, _, dialogue in asked], options)
     for (item, number, _), answers in zip(asked, answered, strict=True):
         known = len(item.failures)
         item.take(number, answers, signed)
