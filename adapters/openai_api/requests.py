@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from adapters.openai_api import responses
 from adapters.openai_api.responses import Echo, Head
 from engine.configuration import ALIASES, Configuration, checked, override, unknown
 from engine.contract import Engine
 from engine.errors import ConfigurationError, PromptError, Unsupported
-from engine.options import GenerationOptions
+from engine.options import GenerationOptions, Options
 from engine.types import OPENAI_ROLES, Answer, Chunk, Image, Message, Part, Request
 
 if TYPE_CHECKING:
@@ -27,16 +27,12 @@ Chat = Sequence[Mapping[str, Any]]
 Prompt = str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]]
 
 
-class _StreamOptions(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _StreamOptions(Options):
     include_usage: bool = False
 
 
-class _Parameters(BaseModel):
+class _Parameters(Options):
     """The parameters of a call that are not generation options."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     n: int = Field(1, ge=1, le=128)
     stream: bool = False

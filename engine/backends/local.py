@@ -82,7 +82,7 @@ class LocalEngine(Engine):
         return stopping.of(self.loaded.model, self.tokenizer)
 
     @property
-    def kv_bytes_per_token(self) -> int | None:
+    def kv_token_bytes(self) -> int | None:
         """The size of one token's KV cache; None for a model that is not batched continuously."""
         return self._trial[0]
 
@@ -94,7 +94,7 @@ class LocalEngine(Engine):
 
     @cached_property
     def _trial(self) -> tuple[int | None, Batching]:
-        """`kv_bytes_per_token`, and how sequences are batched that are not batched continuously.
+        """`kv_token_bytes`, and how sequences are batched that are not batched continuously.
 
         Raises:
             Unsupported: a model that transformers itself cannot generate with.

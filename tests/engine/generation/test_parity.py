@@ -86,7 +86,7 @@ def run(request: pytest.FixtureRequest) -> Run:
     log.addHandler(handler)
     try:
         engine = tiny.engine(request.param, eos_token_id=tiny.ENDS)
-        assert (engine.kv_bytes_per_token is None) == (request.param in tiny.BATCHED)
+        assert (engine.kv_token_bytes is None) == (request.param in tiny.BATCHED)
         with seen(engine.loaded.model) as passes:
             together = answered(engine, conversations(), OPTIONS)
             answered(engine, conversations()[:1], OPTIONS)
