@@ -1,4 +1,4 @@
-"""A request → the row that a model reads; what was generated for a row → its answer."""
+"""Request → token ids; generated tokens → Answer."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from engine import confidence
 from engine.errors import PromptError
-from engine.generation.sampling import Decoding, Generated, Row
+from engine.generation.sequence import Generated, SequenceState, TokenizedRequest
 from engine.loading import Loaded
 from engine.prompting.prompter import Prompter
 from engine.text import Ending, before_stop, context, following, pieces, whole
@@ -22,8 +22,8 @@ class Conversion:
         self._prompter = prompter
         self._eos = eos
 
-    def row(self, request: Request) -> Row:
-        """A request as the model reads it.
+    def tokenized(self, request: Request) -> TokenizedRequest:
+        """A request as token ids.
 
         Raises:
             PromptError, ConfigurationError: it cannot be asked.
@@ -34,25 +34,25 @@ class Conversion:
             options = options.model_copy(update={"stop": self._prompter.stops(options)})
         else:
             prompt = self.plain(request.prompt)
-        row = Row(
+        tokenized = TokenizedRequest(
             prompt=prompt,
             max_new_tokens=self._prompter.answer_limit(len(prompt), options),
             options=options,
             trim=request.prompt is None,
         )
-        last = self._ends(row)
+        last = self._ends(tokenized)
         if not options.stop and not last:
-            return row
-        before = self.before(row)
-        return replace(row, ending=lambda: Ending(self._tokenizer, options.stop, last, before))
+            return tokenized
+        before = self.before(tokenized)
+        return replace(tokenized, stopping=lambda: Ending(self._tokenizer, options.stop, last, before))
 
-    def before(self, row: Row) -> list[int]:
+    def before(self, tokenized: TokenizedRequest) -> list[int]:
         """Tokens that an answer's text goes on from: an encoder-decoder's goes on from none."""
-        return [] if self._prompter.seq2seq else context(self._tokenizer, row.prompt)
+        return [] if self._prompter.seq2seq else context(self._tokenizer, tokenized.prompt)
 
-    def _ends(self, row: Row) -> frozenset[int]:
+    def _ends(self, tokenized: TokenizedRequest) -> frozenset[int]:
         """Tokens that end this answer besides `eos`: those of the chat template."""
-        return self._prompter.ends(row.options) - self._eos if row.trim else frozenset()
+        return self._prompter.ends(tokenized.options) - self._eos if tokenized.trim else frozenset()
 
     def plain(self, prompt: str | Sequence[int]) -> list[int]:
         """A plain prompt as the model reads it; an empty one is the token that begins a text.
@@ -74,24 +74,24 @@ class Conversion:
             )
         return ids
 
-    def answer(self, decoding: Decoding) -> Answer:
-        """What was generated for a row, as text."""
-        row, generated = decoding.row, decoding.generated
+    def answer(self, sequence: SequenceState) -> Answer:
+        """What was generated for a sequence, as text."""
+        tokenized, generated = sequence.request, sequence.generated
         if generated.error:
             return Answer.failed(generated.error)
-        spoken, before = generated.token_ids, self.before(row)
-        if generated.stopped and spoken[-1] in self._ends(row):
+        spoken, before = generated.token_ids, self.before(tokenized)
+        if generated.stopped and spoken[-1] in self._ends(tokenized):
             spoken = spoken[:-1]  # It may have a text, unlike a special token.
-        text = whole(before_stop(following(self._tokenizer, before, spoken), row.options.stop))
+        text = whole(before_stop(following(self._tokenizer, before, spoken), tokenized.options.stop))
         return Answer(
-            text=text.strip() if row.trim else text,
+            text=text.strip() if tokenized.trim else text,
             token_ids=tuple(generated.token_ids),
             logprobs=tuple(generated.logprobs),
-            confidence=confidence.measure(row.options.confidence, generated.evidence),
+            confidence=confidence.measure(tokenized.options.confidence, generated.evidence),
             finish_reason="stop" if generated.stopped else "length",
-            usage=Usage(len(row.prompt), len(generated.token_ids)),
+            usage=Usage(len(tokenized.prompt), len(generated.token_ids)),
             top_logprobs=tuple(generated.top_logprobs),
-            tokens=self._as_text(generated, before, len(text)) if row.options.logprobs else None,
+            tokens=self._as_text(generated, before, len(text)) if tokenized.options.logprobs else None,
         )
 
     def _as_text(self, generated: Generated, before: list[int], length: int) -> tuple[Token, ...]:

@@ -11,16 +11,17 @@ from typing import Any, Literal, cast, overload
 import numpy as np
 
 from engine import scoring
-from engine.attention.packed import alone
 from engine.backends.conversion import Conversion
 from engine.conversation import Follow, gathered
 from engine.embedding import DEFAULTS, Embedder
 from engine.errors import AdapterError, Unsupported
-from engine.generation import generator, stopping
-from engine.generation.batched import WAYS, Batching, batching
-from engine.generation.generator import Generation
-from engine.generation.sampling import Decoding, Row
+from engine.generation.batched import MODE_NAMES, BatchMode
+from engine.generation.generator import Generator
+from engine.generation.sequence import SequenceState, TokenizedRequest
+from engine.generation.stopping import eos_token_ids
+from engine.generation.support import batch_mode, check_continuous_batching
 from engine.loading import Loaded
+from engine.module_state import model_lock
 from engine.options import EmbeddingOptions
 from engine.progress import Progress
 from engine.prompting.prompter import Prompter
@@ -31,7 +32,7 @@ from engine.weights.prepacking import lay_out, restore
 
 logger = logging.getLogger(__name__)
 
-# Rows that wait for a place: enough to fill each one that gets free, and to form batches of like lengths.
+# Requests that are queued ahead: enough to fill each free slot, and to form batches of like lengths.
 AHEAD = 64
 _END = object()
 
@@ -73,33 +74,33 @@ class LocalEngine:
     @cached_property
     def eos(self) -> frozenset[int]:
         """Token ids that end an answer."""
-        return stopping.of(self.loaded.model, self.tokenizer)
+        return eos_token_ids(self.loaded.model, self.tokenizer)
 
     @property
-    def token_bytes(self) -> int | None:
-        """What the keys and values of a token take; None where answers are not made in flight."""
+    def kv_token_bytes(self) -> int | None:
+        """Bytes of KV cache that a token takes; None where the model does not support continuous batching."""
         return self._sharing[0]
 
     @property
     def way(self) -> str:
-        """How answers are made: "in flight", or one of `engine.generation.batched.WAYS`."""
-        size, shared = self._sharing
-        return WAYS[shared] if size is None else "in flight"
+        """How answers are made: "in flight", or one of `engine.generation.batched.MODE_NAMES`."""
+        size, mode = self._sharing
+        return MODE_NAMES[mode] if size is None else "in flight"
 
     @cached_property
-    def _sharing(self) -> tuple[int | None, Batching]:
-        """See `token_bytes`, and which rows may share a batch where they are not in flight.
+    def _sharing(self) -> tuple[int | None, BatchMode]:
+        """`kv_token_bytes`, and which sequences may share a static batch where it is None.
 
         Raises:
             Unsupported: a model that transformers itself cannot generate with.
         """
         model = self.loaded.model
         try:
-            return generator.token_bytes(model, self.eos), "padded"
+            return check_continuous_batching(model, self.eos), "padded"
         except Unsupported as reason:
-            shared = batching(model, self._pad)
-            logger.info("%s answers %s, not in flight: %s", type(model).__name__, WAYS[shared], reason)
-            return None, shared
+            mode = batch_mode(model, self._pad)
+            logger.info("%s answers %s, not in flight: %s", type(model).__name__, MODE_NAMES[mode], reason)
+            return None, mode
 
     def _run(
         self, requests: Iterable[Request | None], follow: Follow | None, in_pieces: bool
@@ -110,10 +111,10 @@ class LocalEngine:
         asked = 0
         with Progress(len(requests) if isinstance(requests, Sized) else 0) as progress:
             while True:
-                while run.rows.waiting < AHEAD and isinstance(request := next(coming), Request):
+                while run.generator.num_waiting < AHEAD and isinstance(request := next(coming), Request):
                     yield from run.ask(asked, request)
                     asked += 1
-                if run.rows.busy:
+                if run.generator.busy:
                     yield from run.step(progress)
                 elif request is _END:
                     return
@@ -174,7 +175,7 @@ class LocalEngine:
         Of a bfloat16 model that was computed in float32, weights below 8e-6 are rounded to multiples of 6e-8.
         """
         self._check_process()
-        with alone(self.loaded.model):
+        with model_lock(self.loaded.model):
             restore(self.loaded.model, self._dtypes)
             try:
                 self.loaded.model.save_pretrained(folder)
@@ -190,21 +191,21 @@ class LocalEngine:
                 'in the process that answers, which multiprocessing has to start by "spawn"'
             )
 
-    def rows(self) -> Generation:
-        """A run of rows by this model, none in it yet.
+    def generator(self) -> Generator:
+        """A generator with this model, and no sequences yet.
 
         Raises:
             Unsupported: a model that writes no text.
         """
         if not self.loaded.model.can_generate():
             raise Unsupported(f"{type(self.loaded.model).__name__} writes no text: it can only embed")
-        return Generation(
+        return Generator(
             self.loaded.model,
             eos=self.eos,
             pad=self._pad,
-            window=self.loaded.window,
-            token_bytes=self._sharing[0],
-            batching=self._sharing[1],
+            context_length=self.loaded.window,
+            kv_token_bytes=self._sharing[0],
+            mode=self._sharing[1],
         )
 
     @property
@@ -217,13 +218,13 @@ class LocalEngine:
         """From requests to token ids and back."""
         return Conversion(self.loaded, self.prompter, self.eos)
 
-    def row(self, request: Request) -> Row:
-        """A request as the model reads it. See `Conversion.row`."""
-        return self.conversion.row(request)
+    def tokenized(self, request: Request) -> TokenizedRequest:
+        """A request as token ids. See `Conversion.tokenized`."""
+        return self.conversion.tokenized(request)
 
-    def answer(self, decoding: Decoding) -> Answer:
-        """What was generated for a row, as text."""
-        return self.conversion.answer(decoding)
+    def answer(self, sequence: SequenceState) -> Answer:
+        """What was generated for a sequence, as text."""
+        return self.conversion.answer(sequence)
 
     def prompt_text(self, request: Request) -> str:
         """A plain prompt as the text that its answer goes on from.
@@ -254,40 +255,40 @@ class LocalEngine:
 
 
 class _Run:
-    """One call of an engine: which row belongs to which request."""
+    """One call of an engine: which sequence belongs to which request."""
 
     def __init__(self, engine: LocalEngine, follow: Follow | None, in_pieces: bool) -> None:
         self.engine = engine
-        self.rows = engine.rows()
+        self.generator = engine.generator()
         self.follow = follow
         self.in_pieces = in_pieces
-        self.asked: dict[Decoding, tuple[int, Pieces | None]] = {}
+        self.asked: dict[SequenceState, tuple[int, Pieces | None]] = {}
 
-    def ask(self, index: int, request: Request, soon: bool = False) -> Iterator[Chunk]:
-        """Lets a request wait for its row; what cannot be asked is answered at once, by its error."""
+    def ask(self, index: int, request: Request, front: bool = False) -> Iterator[Chunk]:
+        """Queues a request; what cannot be asked is answered at once, by its error."""
         try:
-            row = self.engine.row(request)
-            decoding = self.rows.add(row, soon)
+            tokenized = self.engine.tokenized(request)
+            sequence = self.generator.add(tokenized, front)
         except AdapterError as error:
             yield from self._answered(index, Answer.failed(error), "")
         else:
-            stop, trim = row.options.stop, row.trim
-            before = self.engine.conversion.before(row)
+            stop, trim = tokenized.options.stop, tokenized.trim
+            before = self.engine.conversion.before(tokenized)
             growing = Pieces(self.engine.tokenizer, stop, trim, before) if self.in_pieces else None
-            self.asked[decoding] = index, growing
+            self.asked[sequence] = index, growing
 
     def step(self, progress: Progress) -> Iterator[Chunk]:
-        """Brings the rows on, and gives what is new."""
-        for decoding in self.rows.step():
-            index, growing = self.asked[decoding]
-            if decoding.live:
-                text = growing.add(decoding.tokens[-1]) if growing else ""
+        """Advances the running sequences and yields what is new."""
+        for sequence in self.generator.step():
+            index, growing = self.asked[sequence]
+            if sequence.live:
+                text = growing.add(sequence.tokens[-1]) if growing else ""
                 if text:
                     yield Chunk(index, text)
             else:
-                del self.asked[decoding]
-                progress.answered(len(decoding.generated.token_ids), self.rows.live)
-                answer = self.engine.answer(decoding)
+                del self.asked[sequence]
+                progress.answered(len(sequence.generated.token_ids), self.generator.num_running)
+                answer = self.engine.answer(sequence)
                 text = growing.rest(answer.text) if growing else answer.text
                 yield from self._answered(index, answer, text)
 
@@ -295,4 +296,4 @@ class _Run:
         following = self.follow(index, answer) if self.follow else None
         yield Chunk(index, text, answer)
         if following is not None:
-            yield from self.ask(index, following, soon=True)
+            yield from self.ask(index, following, front=True)
