@@ -7,7 +7,7 @@ from engine.generation import continuous
 from engine.options import GenerationOptions
 from engine.types import Answer, Request
 from tests import tiny
-from tests.helpers.rows import seen
+from tests.helpers.sequences import seen
 from tests.helpers.talk import ask, said
 
 pytestmark = pytest.mark.numeric
@@ -71,7 +71,7 @@ def test_a_second_turn_does_not_wait_for_the_others_first(engine: LocalEngine):
 
 
 def test_a_second_turn_goes_before_conversations_that_have_not_begun(engine: LocalEngine, monkeypatch):
-    monkeypatch.setattr(continuous, "MAX_ROWS", 1)
+    monkeypatch.setattr(continuous, "MAX_SEQUENCES", 1)
     order = []
 
     def follow(i: int, answer: Answer) -> Request | None:

@@ -14,7 +14,7 @@ from engine.errors import GenerationError, PromptError
 from engine.options import GenerationOptions
 from engine.types import Answer, Image, Message, Request
 from tests import tiny
-from tests.helpers.rows import breaking, poisoned
+from tests.helpers.sequences import breaking, poisoned
 from tests.helpers.talk import ask
 
 pytestmark = pytest.mark.numeric
