@@ -80,7 +80,7 @@ def _predict(options: argparse.Namespace, output: Output) -> int:
 
     configuration = dict(map(_assignment, options.set))
     name = registry.stem(options.model)
-    form = (Lines if options.jsonl else Document if options.json else Table)(output, name)
+    form = (Lines if options.jsonl else Document if options.json else Table)(output)
     ended, total = 0, len(options.files)
     reasons: list[str] = []
 

@@ -22,7 +22,7 @@ def trace(*messages: tuple | dict) -> dict:
 
 
 def read(item: dict) -> list[Dialogue]:
-    dialogues, errors = prompt_items.read(item, "mine")
+    dialogues, errors = prompt_items.read(item, "the item", {})
     assert errors == {}
     return dialogues
 
