@@ -9,12 +9,12 @@ import dtlpy as dl
 
 from adapters import registry
 from adapters.hugging import HuggingAdapter
-from adapters.items.annotations import as_record
+from adapters.items.annotations import as_record, collection
 from adapters.items.item import Snapshot
 from adapters.items.prompt_items import has_messages
 from adapters.platform import artifacts, reading, remote
 from adapters.platform.embedding import Embedding
-from adapters.platform.flow import whole
+from adapters.platform.flow import Answers, whole
 from adapters.platform.progress import Report
 from adapters.platform.remote import Record
 from adapters.platform.run import Run
@@ -125,16 +125,14 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
         failed = [item for item in batch if isinstance(item, Failure)]
         readable = [item for item in batch if not isinstance(item, Failure)]
         answers, unanswered = predict_each(self.adapter, readable, self.model_entity.name, **kwargs)
-        kept: dict[str, list[Record]] = {}
+        kept: dict[str, Answers] = {}
         for i, (item, found) in enumerate(zip(readable, answers, strict=True)):
             mine = [replace(failure, item=item["id"]) for failure in unanswered if failure.position == i]
-            kept[item["id"]] = [self._record(answer) for answer in whole(found, mine)]
+            kept[item["id"]] = whole(found, mine)
             failed += mine
         report(failed, failures)
         return [
-            dl.AnnotationCollection.from_json(
-                _json=[] if isinstance(item, Failure) else kept[item["id"]], is_video=False
-            )
+            collection([] if isinstance(item, Failure) else kept[item["id"]], self.model_entity)
             for item in batch
         ]
 

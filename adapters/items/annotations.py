@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from engine.types import Answer
@@ -28,7 +28,7 @@ def as_dict(key: str, answer: Answer, model_name: str) -> dict[str, Any]:
 
 
 def as_record(answer: Mapping[str, Any], model: dl.Model) -> dict[str, Any]:
-    """An answer, as `as_dict` has it, as the platform stores it."""
+    """An answer, as `as_dict` has it, as the platform stores it: as from `collection`, without entities."""
     signature = _signature(answer, model)
     key = answer["metadata"]["system"]["promptId"]
     return {
@@ -42,6 +42,28 @@ def as_record(answer: Mapping[str, Any], model: dl.Model) -> dict[str, Any]:
             "user": {"annotation_type": "prediction", "model": signature},
         },
     }
+
+
+def collection(answers: Iterable[Mapping[str, Any]], model: dl.Model) -> dl.AnnotationCollection:
+    """Answers of one item, as `as_dict` has them, as annotations of `model`.
+
+    The model is named in both places the platform looks; an unknown confidence is left out.
+    """
+    import dtlpy as dl
+
+    annotations = dl.AnnotationCollection()
+    for answer in answers:
+        signature = _signature(answer, model)
+        annotations.add(
+            dl.FreeText(text=answer["coordinates"], label=answer["label"]),
+            prompt_id=answer["metadata"]["system"]["promptId"],
+            # Here the SDK insists on a number.
+            model_info={"confidence": 0.0, **signature},
+        )
+        metadata = annotations[-1].metadata
+        metadata["user"] = {**metadata["user"], "annotation_type": "prediction", "model": signature}
+        metadata["system"] = {**metadata["system"], "model": dict(signature)}
+    return annotations
 
 
 def _signature(answer: Mapping[str, Any], model: dl.Model) -> dict[str, Any]:

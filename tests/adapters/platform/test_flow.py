@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from adapters.dataloop import ModelAdapter, PredictionError
+from adapters.items.item import Snapshot
 from adapters.platform import flow, progress, remote
 from adapters.platform.flow import Flow
-from adapters.platform.storing import Seen
 from engine.errors import ConfigurationError
 from engine.types import Answer
 from tests.adapters.conftest import ANSWERS, answers_on, asked, texts_on
@@ -113,7 +113,7 @@ def test_the_engine_goes_on_while_nothing_is_there(answering, upload, questions)
 def test_few_items_are_on_their_way_however_many_there_are(
     answering, upload, questions, dataset, monkeypatch
 ):
-    monkeypatch.setattr(flow, "ON_THEIR_WAY", 3)
+    monkeypatch.setattr(flow, "IN_PROGRESS", 3)
     monkeypatch.setattr(flow, "TOGETHER", 4)
     monkeypatch.setattr(remote, "PAGE", 2)
     items = [upload(f"{i:02}.json", questions) for i in range(12)]
@@ -147,7 +147,7 @@ def test_what_is_kept_of_a_dataset_does_not_grow_with_it(answering, monkeypatch)
     def reply(request):
         adapter.adapter.engine.batches.clear()
         if listing.stored // 500 >= len(alive):
-            alive.append(sum(isinstance(one, Seen) for one in gc.get_objects()))
+            alive.append(sum(isinstance(one, Snapshot) for one in gc.get_objects()))
         return "hi"
 
     adapter = answering(reply)
@@ -156,12 +156,12 @@ def test_what_is_kept_of_a_dataset_does_not_grow_with_it(answering, monkeypatch)
     assert listing.stored == 3000
     assert len(alive) == 6
     # On their way, in the chunk that was just listed, and waiting to be looked at again.
-    assert max(alive) <= flow.ON_THEIR_WAY + flow.TOGETHER + flow.CONNECTIONS * flow.TOGETHER
+    assert max(alive) <= flow.IN_PROGRESS + flow.TOGETHER + flow.CONNECTIONS * flow.TOGETHER
     assert alive[-1] <= 2 * max(alive[:3])
 
 
 def test_a_dataset_is_listed_as_it_is_answered(answering, upload, questions, dataset, gateway, monkeypatch):
-    monkeypatch.setattr(flow, "ON_THEIR_WAY", 2)
+    monkeypatch.setattr(flow, "IN_PROGRESS", 2)
     monkeypatch.setattr(flow, "TOGETHER", 2)
     monkeypatch.setattr(remote, "PAGE", 2)
     for i in range(10):
@@ -192,7 +192,7 @@ def test_items_that_join_or_leave_a_filter_while_it_is_listed_shift_no_other(
     adapter, upload, questions, dataset, monkeypatch
 ):
     """Each item leaves the filter as soon as it has an answer."""
-    monkeypatch.setattr(flow, "ON_THEIR_WAY", 2)
+    monkeypatch.setattr(flow, "IN_PROGRESS", 2)
     monkeypatch.setattr(flow, "TOGETHER", 2)
     monkeypatch.setattr(remote, "PAGE", 2)
     items = [upload(f"{i}.json", questions) for i in range(9)]
@@ -263,7 +263,7 @@ def test_options_of_a_call_reach_the_model(adapter, upload, questions):
 
 
 def test_what_was_answered_before_an_error_ends_the_run_is_stored(answering, upload, questions, monkeypatch):
-    monkeypatch.setattr(flow, "ON_THEIR_WAY", 1)
+    monkeypatch.setattr(flow, "IN_PROGRESS", 1)
     good, bad = upload("good.json", questions), upload("bad.json", questions)
 
     def reply(request):
