@@ -24,7 +24,7 @@ from engine.generation.sampling import Decoding, Row, choose
 from engine.loading import Loaded
 from engine.options import GenerationOptions
 from engine.prompting.prompter import Prompter
-from engine.text import Ending, Pieces
+from engine.text import Deltas, Detokenizer, StoppingCriteria
 from engine.types import Message
 from models import tiny_talk
 from tests.helpers.listing import Listing
@@ -157,11 +157,11 @@ def _ended(loaded: Loaded, tokens: int) -> None:
     """An answer of one letter, and a stop string of more of them: it goes on matching, and never ends it."""
     letter = loaded.tokenizer("aa", add_special_tokens=False)["input_ids"][-1]
     stops = ["a" * 4 * tokens]
-    ending = Ending(loaded.tokenizer, stops)
-    pieces = Pieces(loaded.tokenizer, stops)
+    stopping = StoppingCriteria(loaded.tokenizer, stops)
+    detokenizer, deltas = Detokenizer(loaded.tokenizer, special=False), Deltas(stops)
     for _ in range(tokens):
-        assert not ending(letter)
-        pieces.add(letter)
+        assert not stopping(letter)
+        deltas.add(detokenizer.add(letter))
 
 
 def _naming(ids: int) -> Run:

@@ -36,12 +36,7 @@ class Engine(ABC):
 
     A backend implements `stream` and those of the optional methods (`Capability`) that it can.
     The others raise `Unsupported`.
-
-    Attributes:
-        context_length: the most tokens of a sequence; None where it is unknown or unbounded.
     """
-
-    context_length: int | None = None
 
     @property
     def supports(self) -> frozenset[Capability]:
@@ -82,6 +77,11 @@ class Engine(ABC):
             One answer for each request, in their order. A failed one carries its error.
         """
         return gathered(self.stream(requests, follow, deltas=False), len(requests))
+
+    @property
+    def context_length(self) -> int | None:
+        """The most tokens of a sequence; None where it is unknown or unbounded."""
+        return None
 
     def count_tokens(self, text: str) -> int:
         """The number of tokens of a text, without special tokens; without a tokenizer, an estimate."""

@@ -13,6 +13,7 @@ from adapters.items import fetching
 from adapters.items.item import Item
 from adapters.items.references import Reference, Source
 from adapters.items.stored import at, links, size_of
+from engine.contract import Engine
 from engine.errors import PromptError
 from engine.types import Dialogue, Message, Turn
 
@@ -56,26 +57,17 @@ def fetch(
 
 
 def reader(
-    engine: Any, budget: int, into_question: bool = False, fields: Sequence[str] = ()
+    engine: Engine, budget: int, into_question: bool = False, fields: Sequence[str] = ()
 ) -> Callable[[Item], Sequence[Dialogue]]:
     """What gives an item's dialogues to a model, with their context.
 
     Args:
-        engine: its tokenizer counts the tokens, and a quarter of its context length bounds the budget. Where
-            it has none (a server's), a token is three bytes.
+        engine: counts the tokens; a quarter of its context length bounds the budget.
         budget, into_question, fields: see `with_context`.
     """
-    tokenizer = getattr(engine, "tokenizer", None)
-    window = getattr(getattr(engine, "loaded", None), "window", None)
-    room = budget if window is None else min(budget, window // 4)
-
-    def count(text: str) -> int:
-        text_bytes = text.encode("utf-8", "replace")
-        if tokenizer is None:
-            return -(-len(text_bytes) // 3)
-        return len(tokenizer(text_bytes.decode(), add_special_tokens=False, verbose=False)["input_ids"])
-
-    return lambda item: with_context(item, count, room, into_question, fields)
+    length = engine.context_length
+    room = budget if length is None else min(budget, length // 4)
+    return lambda item: with_context(item, engine.count_tokens, room, into_question, fields)
 
 
 def with_context(

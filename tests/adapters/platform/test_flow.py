@@ -14,6 +14,7 @@ from adapters.dataloop import ModelAdapter, PredictionError
 from adapters.items.item import Snapshot
 from adapters.platform import flow, progress, remote
 from adapters.platform.flow import Flow
+from engine.contract import Engine
 from engine.errors import ConfigurationError
 from engine.types import Answer
 from tests.adapters.conftest import ANSWERS, answers_on, asked, texts_on
@@ -70,10 +71,10 @@ def then(function: Any, after: Any) -> Any:
     return both
 
 
-class Slow:
+class Slow(Engine):
     """An engine that has answered nothing until it was told that nothing more is there yet."""
 
-    def stream(self, requests, follow=None, in_pieces=True):
+    def stream(self, requests, follow=None, deltas=True):
         from engine.types import Chunk, Usage
 
         waiting = []
@@ -145,7 +146,7 @@ def test_what_is_kept_of_a_dataset_does_not_grow_with_it(answering, monkeypatch)
     listing, alive = Listing(3000), []
 
     def reply(request):
-        adapter.adapter.engine.batches.clear()
+        adapter.adapter.engine.requests.clear()
         if listing.stored // 500 >= len(alive):
             alive.append(sum(isinstance(one, Snapshot) for one in gc.get_objects()))
         return "hi"
@@ -203,7 +204,7 @@ def test_items_that_join_or_leave_a_filter_while_it_is_listed_shift_no_other(
 def test_an_item_named_twice_is_answered_once(adapter, upload, questions):
     item = upload("questions.json", questions)
     adapter.predict_items([item, item])
-    assert len(adapter.adapter.engine.batches) == 3
+    assert len(adapter.adapter.engine.requests) == 3
     assert texts_on(item) == ANSWERS
 
 
@@ -257,7 +258,7 @@ def test_the_execution_is_told_how_far_it_is(adapter, upload, questions, monkeyp
 def test_options_of_a_call_reach_the_model(adapter, upload, questions):
     item = upload("questions.json", questions)
     adapter.predict_items([item], max_new_tokens=3)
-    assert {r.options.max_new_tokens for batch in adapter.adapter.engine.batches for r in batch} == {3}
+    assert {r.options.max_new_tokens for r in adapter.adapter.engine.requests} == {3}
     with pytest.raises(ConfigurationError, match="did you mean 'max_new_tokens'"):
         adapter.predict_items([item], max_new_token=3)
 
@@ -267,7 +268,7 @@ def test_what_was_answered_before_an_error_ends_the_run_is_stored(answering, upl
     good, bad = upload("good.json", questions), upload("bad.json", questions)
 
     def reply(request):
-        if len(adapter.adapter.engine.batches) > 3:
+        if len(adapter.adapter.engine.requests) > 3:
             raise KeyboardInterrupt
         return asked(request)
 

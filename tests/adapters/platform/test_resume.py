@@ -36,7 +36,7 @@ from tests.fakes import FakeEngine
 flow.TOGETHER = 4
 
 def reply(request):
-    if len(engine.batches) == 20:
+    if len(engine.requests) == 20:
         os.kill(os.getpid(), signal.SIGKILL)
     return asked(request)
 
@@ -67,7 +67,7 @@ def test_a_run_goes_on_where_another_was_killed(
     assert 0 < sum(map(bool, before.values())) < 12
     half.predict_dataset(dataset)
     there = sum(map(len, before.values()))
-    assert len(half.adapter.engine.batches) == 6 * 3 + 6 * 2 - there
+    assert len(half.adapter.engine.requests) == 6 * 3 + 6 * 2 - there
     for i, item in enumerate(items):
         now = answers_on(item)
         assert all(answer in now for answer in before[item.id])
@@ -80,7 +80,7 @@ def test_what_is_answered_is_left_alone_where_a_call_says_so(adapter, changing, 
     old = [answers_on(item) for item in items]
     _, returned = adapter.predict_items(items, resume=True)
     assert returned == []
-    assert adapter.adapter.engine.batches == []
+    assert adapter.adapter.engine.requests == []
     assert [answers_on(item) for item in items] == old
 
 
