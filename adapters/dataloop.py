@@ -12,11 +12,11 @@ from adapters.hugging import HuggingAdapter
 from adapters.items.annotations import as_record, collection
 from adapters.items.item import Snapshot
 from adapters.items.prompt_items import has_messages
+from adapters.items.stored import Record
 from adapters.platform import artifacts, reading, remote
 from adapters.platform.embedding import Embedding
 from adapters.platform.flow import Answers, whole
 from adapters.platform.progress import Report
-from adapters.platform.remote import Record
 from adapters.platform.run import Run
 from adapters.platform.storing import answers_of
 from adapters.prediction import batches
@@ -172,7 +172,7 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
     def predict_dataset(
         self,
         dataset: dl.Dataset,
-        filters: dl.Filters | dict[str, Any] | None = None,
+        filters: Any = None,
         batch_size: int | None = None,
         progress: dl.Progress | None = None,
         resume: bool | None = None,

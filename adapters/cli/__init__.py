@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             output.write("")  # The help: else it is written when Python ends, and fails there.
         with aside():
-            return options.run(options, output)
+            return int(options.run(options, output))
     except Stop as stop:
         if stop.reason:
             say(f"error: {stop.reason}")

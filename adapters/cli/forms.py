@@ -1,7 +1,7 @@
 """The forms in which the command line writes answers: a table, one JSON document, a line of JSON each."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,8 +63,12 @@ class Table:
 
     def _escaped(self, row: Row) -> Row:
         # Before it is drawn, so that the columns fit.
-        texts = {key: value for key, value in asdict(row).items() if isinstance(value, str)}
-        return replace(row, **{key: self._output.escaped(text) for key, text in texts.items()})
+        return Row(
+            **{
+                key: self._output.escaped(value) if isinstance(value, str) else value
+                for key, value in asdict(row).items()
+            }
+        )
 
 
 class Document:

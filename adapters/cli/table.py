@@ -77,7 +77,8 @@ def drawn(table: Sequence[Row], holds: Callable[[str], bool] = lambda text: True
         for row in table
     ]
     style = "simple_outline" if holds("┌─┬┐│├┼┤└┴┘") else "outline"
-    return tabulate(cells, HEADERS, tablefmt=style, maxcolwidths=WIDTHS, disable_numparse=True)
+    text: str = tabulate(cells, HEADERS, tablefmt=style, maxcolwidths=WIDTHS, disable_numparse=True)
+    return text
 
 
 def _questions(item: Item | None) -> list[tuple[str, str]]:

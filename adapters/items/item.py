@@ -7,13 +7,11 @@ from typing import Any, Self
 
 from adapters.items.prompt_items import earlier_answers, has_messages, read
 from adapters.items.references import Reference, Source, references
-from adapters.items.stored import at, size_of, text_at
+from adapters.items.stored import Record, at, size_of, text_at
 from engine.errors import AdapterError, PromptError
 from engine.types import Dialogue
 
 logger = logging.getLogger(__name__)
-
-Record = dict[str, Any]
 
 
 @dataclass(slots=True)

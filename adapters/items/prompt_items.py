@@ -16,7 +16,7 @@ from engine.types import Dialogue, Image, Message, Part, Role, Turn
 
 logger = logging.getLogger(__name__)
 
-ROLES = get_args(Role)
+ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
 
 
 def read(
@@ -138,11 +138,11 @@ def _role(metadata: Any, otherwise: Role, place: str) -> Role:
         logger.warning("%s: metadata that is %s is ignored", place, _kind_of_json(metadata))
         return otherwise
     role = metadata.get("role", otherwise)
-    role = role.lower() if isinstance(role, str) else role
-    if role not in ROLES:
+    known = ROLES.get(role.lower()) if isinstance(role, str) else None
+    if known is None:
         logger.warning("%s: its role is none of %s: taken as user", place, ", ".join(ROLES))
         return "user"
-    return role
+    return known
 
 
 def _part(element: Any, place: str) -> Part | None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
+from adapters.hugging import HuggingAdapter
 from adapters.items.item import Snapshot
 from adapters.items.prompt_items import read
 from adapters.items.traces import is_trace, question
@@ -145,7 +146,7 @@ class Embedding:
                 landing = [
                     (item, vector)
                     for item, text, vector in zip(batch, texts, found, strict=True)
-                    if vector is not None and (stored or (stored is None and text.kind == "document"))
+                    if vector is not None and _lands(text, stored)
                 ]
                 failures += self._store_vectors(landing, pool)
                 bar.update(len(batch))
@@ -210,6 +211,11 @@ class Embedding:
         return None
 
 
+def _lands(text: Text | Failure, stored: bool | None) -> bool:
+    """Whether a text's vector is stored; by default those of documents alone are."""
+    return isinstance(text, Text) and text.kind == "document" if stored is None else stored
+
+
 def _read(item: Any) -> Text | Failure:
     """What is embedded of an item. What cannot be read is returned, not raised."""
     try:
@@ -248,7 +254,7 @@ def _works(adapter: Any) -> bool:
 
 
 def _embed(adapter: Any, texts: list[str], kind: str) -> np.ndarray:
-    if not hasattr(adapter, "engine"):
+    if not isinstance(adapter, HuggingAdapter):
         raise Unsupported("this model file cannot embed: build it on adapters.hugging.HuggingAdapter")
     return adapter.engine.embed(texts, adapter.configuration.embedding, kind)
 

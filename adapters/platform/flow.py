@@ -10,10 +10,10 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from adapters.items.item import Item, Snapshot
-from adapters.items.stored import prompt_of
+from adapters.items.stored import Record, prompt_of
 from adapters.platform import remote, settling, storing
 from adapters.platform.reading import AnswersOf, prepare
-from adapters.platform.remote import Record, RemoteError
+from adapters.platform.remote import RemoteError
 from adapters.platform.storing import Submission
 from adapters.platform.uploads import judge
 from adapters.prediction.answering import OnDone

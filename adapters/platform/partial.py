@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from time import monotonic
 
 from adapters.items.item import Item
+from adapters.items.stored import Record
 from adapters.platform import remote
-from adapters.platform.remote import Record, RemoteError
+from adapters.platform.remote import RemoteError
 from adapters.platform.uploads import as_partial
 
 logger = logging.getLogger(__name__)

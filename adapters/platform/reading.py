@@ -6,8 +6,9 @@ from typing import Any
 
 from adapters.items.item import Item, Snapshot
 from adapters.items.prompt_items import has_messages
+from adapters.items.stored import Record
 from adapters.platform import remote
-from adapters.platform.remote import Record, RemoteError
+from adapters.platform.remote import RemoteError
 from adapters.platform.storing import answers_of, digest
 from adapters.platform.uploads import judge
 from adapters.prediction.failures import Failure

@@ -7,11 +7,11 @@ from adapters.hugging import HuggingAdapter
 from adapters.items import context
 from adapters.items.annotations import as_dict
 from adapters.items.item import Item
+from adapters.items.stored import Record
 from adapters.platform import remote
 from adapters.platform.flow import Answers, Flow
 from adapters.platform.partial import PartialAnnotations
 from adapters.platform.progress import Report
-from adapters.platform.remote import Record
 from adapters.prediction.answering import OnDone
 from adapters.prediction.batches import predict_batches, takes_one_by_one
 from adapters.prediction.failures import Failure

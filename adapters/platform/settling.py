@@ -6,8 +6,9 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from adapters.items.item import Snapshot
+from adapters.items.stored import Record
 from adapters.platform import remote
-from adapters.platform.remote import Record, Refused, RemoteError, Unreadable
+from adapters.platform.remote import Refused, RemoteError, Unreadable
 from adapters.platform.storing import Submission, answers_of, digest
 from adapters.platform.uploads import ids_of, judge, upload_of
 from adapters.prediction.failures import Failure

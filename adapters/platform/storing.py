@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from adapters.items.item import Snapshot
-from adapters.items.stored import is_by, prompt_of
+from adapters.items.stored import Record, is_by, prompt_of
 from adapters.platform import remote, uploads
-from adapters.platform.remote import Record, RemoteError
+from adapters.platform.remote import RemoteError
 from adapters.platform.uploads import UNMARKED, Upload
 
 # Annotations of one request.

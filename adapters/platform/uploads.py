@@ -16,8 +16,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from adapters.items.stored import mark_of, prompt_of
-from adapters.platform.remote import Record
+from adapters.items.stored import Record, mark_of, prompt_of
 
 
 class Upload(NamedTuple):
@@ -129,7 +128,7 @@ def _is_whole(upload: Upload, parts: Sequence[Record]) -> bool:
     """Whether each answer of an upload to a prompt is there."""
     if upload == UNMARKED:
         return True
-    of = mark_of(parts[0])["of"]
+    of: int = mark_of(parts[0])["of"]
     return 0 < of == len({number for part in parts if 0 <= (number := mark_of(part)["number"]) < of})
 
 

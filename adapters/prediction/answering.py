@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.contract import Engine
-
 from adapters.items.annotations import as_dict
 from adapters.items.item import Item
 from adapters.prediction.failures import Failure
+from engine.contract import Engine
 from engine.conversation import converse
 from engine.errors import AdapterError, ConfigurationError
 from engine.options import GenerationOptions
@@ -113,6 +112,6 @@ def _open(item: Item, opened: Opened) -> _Open:
     except AdapterError as error:
         began.fail(None, error)
         return began
-    for key, error in item.unreadable.items():
-        began.fail(key, error)
+    for key, reason in item.unreadable.items():
+        began.fail(key, reason)
     return began

@@ -1,15 +1,15 @@
 """Many items: read, answered and stored at the same time, with few requests and few items on their way."""
 
-import gc
 import json
 import math
 import threading
 from collections import Counter
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from adapters import dataloop
 from adapters.dataloop import ModelAdapter, PredictionError
 from adapters.items.item import Snapshot
 from adapters.platform import flow, progress, remote
@@ -141,14 +141,29 @@ def test_few_items_are_on_their_way_however_many_there_are(
     assert most <= 3
 
 
+class Counted(Snapshot):
+    """A snapshot that is counted while it is alive."""
+
+    # Appended to and popped from: atomic in any thread.
+    alive: ClassVar[list[None]] = []
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.alive.append(None)
+
+    def __del__(self):
+        self.alive.pop()
+
+
 def test_what_is_kept_of_a_dataset_does_not_grow_with_it(answering, monkeypatch):
     """Of 100,000 items a run holds no more than of 3,000: looked at every 500 answers."""
     listing, alive = Listing(3000), []
+    monkeypatch.setattr(dataloop, "Snapshot", Counted)
 
     def reply(request):
         adapter.adapter.engine.requests.clear()
         if listing.stored // 500 >= len(alive):
-            alive.append(sum(isinstance(one, Snapshot) for one in gc.get_objects()))
+            alive.append(len(Counted.alive))
         return "hi"
 
     adapter = answering(reply)
