@@ -194,7 +194,7 @@ def replaced(page: str, part: str, text: str) -> str:
     """A page of the repository with what stands between a part's two markers replaced."""
     start, end = f"<!-- {part}: written by python -m tests.helpers.docs -->", f"<!-- end of {part} -->"
     before, rest = (ROOT / page).read_text(encoding="utf-8").split(start)
-    return f"{before}{start}\n\n{text}\n\n{end}{rest.split(end)[1]}"
+    return f"{before}{start}\n{text}\n{end}{rest.split(end)[1]}"
 
 
 # The tree quotes the other pages, so it is the last.
