@@ -33,7 +33,7 @@ TOP = {
     "engine": "",
     "examples": "The demonstration and what it needs.",
     "benchmarks": "",
-    "tests": "tests/engine and tests/adapters have the folders of engine/ and adapters/.",
+    "tests": "The tests. tests/engine has the folders of engine/.",
     "docs": "These pages.",
 }
 ELSEWHERE = {
