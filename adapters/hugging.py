@@ -78,7 +78,7 @@ class HuggingAdapter(Calls):
             options = options.model_copy(update={"local_path": str(local_path)})
         engine = LocalEngine(load(options, self.task))
         if self.task == "generate":
-            engine.new_run()  # A model that cannot be run is refused now, not at the first question.
+            engine.generator()  # A model that cannot be run is refused now, not at the first question.
         self._engine = engine
         return self
 

@@ -21,7 +21,7 @@ from benchmarks import killing
 from benchmarks.machine import Machine
 from engine import loading
 from engine.backends.local import LocalEngine
-from engine.generation.sampling import Decoding, Row, choose
+from engine.generation.sequence import SequenceState, TokenizedRequest, extend
 from engine.loading import Loaded
 from engine.options import GenerationOptions
 from engine.prompting.prompter import Prompter
@@ -134,11 +134,11 @@ def _answered(model: HuggingAdapter, turns: int) -> None:
 
 def _chosen(loaded: Loaded, tokens: int, options: GenerationOptions) -> None:
     """Each token of an answer is chosen, from logits that are there."""
-    row = Row([3, 4, 5], tokens, options)
-    decoding = Decoding(row, loaded.model, frozenset())
+    request = TokenizedRequest([3, 4, 5], tokens, options)
+    sequence = SequenceState(request, loaded.model, frozenset())
     logits = torch.randn(1, loaded.model.config.vocab_size, generator=torch.Generator().manual_seed(0))
-    while decoding.live:
-        choose([decoding], logits)
+    while sequence.live:
+        extend([sequence], logits)
 
 
 def _encoding(loaded: Loaded, characters: int) -> Run:

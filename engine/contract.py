@@ -183,7 +183,7 @@ class Engine(ABC):
             PromptError: it cannot be read, or the tokenizer has no bos token.
             Unsupported: the backend gives no log-probabilities of a prompt.
         """
-        raise self.unsupported("prompt_tokens")
+        raise self.unsupported("prompt_tokens (an echo with logprobs)")
 
     def save(self, folder: str | Path) -> None:
         """Writes the model and its tokenizer to a folder.

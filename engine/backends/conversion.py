@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from engine import confidence
 from engine.errors import PromptError
-from engine.generation.sampling import Decoding, Generated, Row
+from engine.generation.sequence import Generated, SequenceState, TokenizedRequest
 from engine.loading import Loaded
 from engine.prompting.prompter import Prompter
 from engine.text import (
@@ -30,8 +30,8 @@ class Conversion:
         self._prompter = prompter
         self._eos = eos
 
-    def encode(self, request: Request) -> Row:
-        """The prompt's token ids, and how to continue them.
+    def encode(self, request: Request) -> TokenizedRequest:
+        """A request as token ids.
 
         Raises:
             PromptError: a prompt that cannot be read or is too long.
@@ -43,27 +43,27 @@ class Conversion:
             options = options.model_copy(update={"stop": self._prompter.stops(options)})
         else:
             prompt = self.encode_plain(request)
-        row = Row(
+        tokenized = TokenizedRequest(
             prompt=prompt,
             max_new_tokens=self._prompter.answer_limit(len(prompt), options),
             options=options,
             trim=request.prompt is None,
         )
-        stop_tokens = self._stop_tokens(row)
+        stop_tokens = self._stop_tokens(tokenized)
         if not options.stop and not stop_tokens:
-            return row
-        before = self._before(row)
+            return tokenized
+        before = self._before(tokenized)
         return replace(
-            row, ending=lambda: StoppingCriteria(self._tokenizer, options.stop, stop_tokens, before)
+            tokenized, stopping=lambda: StoppingCriteria(self._tokenizer, options.stop, stop_tokens, before)
         )
 
-    def _before(self, row: Row) -> list[int]:
+    def _before(self, tokenized: TokenizedRequest) -> list[int]:
         """The tokens that an answer's text continues; none for an encoder-decoder."""
-        return [] if self._prompter.seq2seq else decoding_context(self._tokenizer, row.prompt)
+        return [] if self._prompter.seq2seq else decoding_context(self._tokenizer, tokenized.prompt)
 
-    def _stop_tokens(self, row: Row) -> frozenset[int]:
+    def _stop_tokens(self, tokenized: TokenizedRequest) -> frozenset[int]:
         """Tokens that end this answer besides `eos`: those by which the chat template ends a turn."""
-        return self._prompter.ends(row.options) - self._eos if row.trim else frozenset()
+        return self._prompter.ends(tokenized.options) - self._eos if tokenized.trim else frozenset()
 
     def encode_plain(self, request: Request) -> list[int]:
         """The token ids of a request's plain prompt; of an empty one, the bos token.
@@ -86,30 +86,30 @@ class Conversion:
             )
         return ids
 
-    def streaming(self, row: Row) -> tuple[Detokenizer, Deltas]:
+    def streaming(self, tokenized: TokenizedRequest) -> tuple[Detokenizer, Deltas]:
         """What makes text of a sequence's tokens while it grows, and deltas of the text."""
-        detokenizer = Detokenizer(self._tokenizer, special=False, before=self._before(row))
-        return detokenizer, Deltas(row.options.stop, row.trim)
+        detokenizer = Detokenizer(self._tokenizer, special=False, before=self._before(tokenized))
+        return detokenizer, Deltas(tokenized.options.stop, tokenized.trim)
 
-    def decode(self, decoding: Decoding) -> Answer:
+    def decode(self, sequence: SequenceState) -> Answer:
         """The answer of a sequence that has ended."""
-        row, generated = decoding.row, decoding.generated
+        tokenized, generated = sequence.request, sequence.generated
         if generated.error:
             return Answer.failed(generated.error)
-        spoken, before = generated.token_ids, self._before(row)
-        if generated.stopped and spoken[-1] in self._stop_tokens(row):
+        spoken, before = generated.token_ids, self._before(tokenized)
+        if generated.stopped and spoken[-1] in self._stop_tokens(tokenized):
             spoken = spoken[:-1]  # It may have a text, unlike a special token.
         text = decode_after(self._tokenizer, before, spoken)
-        text = without_incomplete_end(before_stop(text, row.options.stop))
+        text = without_incomplete_end(before_stop(text, tokenized.options.stop))
         return Answer(
-            text=text.strip() if row.trim else text,
+            text=text.strip() if tokenized.trim else text,
             token_ids=tuple(generated.token_ids),
             logprobs=tuple(generated.logprobs),
-            confidence=confidence.measure(row.options.confidence, generated.evidence),
+            confidence=confidence.measure(tokenized.options.confidence, generated.evidence),
             finish_reason="stop" if generated.stopped else "length",
-            usage=Usage(len(row.prompt), len(generated.token_ids)),
+            usage=Usage(len(tokenized.prompt), len(generated.token_ids)),
             top_logprobs=tuple(generated.top_logprobs),
-            tokens=self._as_text(generated, before, len(text)) if row.options.logprobs else None,
+            tokens=self._as_text(generated, before, len(text)) if tokenized.options.logprobs else None,
         )
 
     def _as_text(self, generated: Generated, before: list[int], length: int) -> tuple[Token, ...]:

@@ -10,17 +10,18 @@ from typing import Any, cast, overload
 import numpy as np
 
 from engine import scoring
-from engine.attention.packed import alone
 from engine.backends.conversion import Conversion
 from engine.backends.dispatch import dispatch
 from engine.contract import Engine, Follow, Reduction
 from engine.embedding import DEFAULTS, Embedder
 from engine.errors import AdapterError, Unsupported
-from engine.generation import generator, stopping
-from engine.generation.batched import WAYS, Batching, batching
-from engine.generation.generator import Generation
-from engine.generation.sampling import Decoding
+from engine.generation.batched import MODE_NAMES, BatchMode
+from engine.generation.generator import Generator
+from engine.generation.sequence import SequenceState
+from engine.generation.stopping import eos_token_ids
+from engine.generation.support import batch_mode, check_continuous_batching
 from engine.loading import Loaded
+from engine.module_state import model_lock
 from engine.options import EmbeddingOptions
 from engine.prompting.prompter import Prompter
 from engine.scoring import Scores
@@ -30,8 +31,7 @@ from engine.weights.prepacking import lay_out, restore
 
 logger = logging.getLogger(__name__)
 
-# Encoded requests that wait for a place: enough to fill each place that gets free, and to form batches of
-# similar lengths.
+# Requests that are queued ahead: enough to fill each free slot, and to form batches of similar lengths.
 MAX_WAITING = 64
 
 
@@ -79,33 +79,33 @@ class LocalEngine(Engine):
     @cached_property
     def eos(self) -> frozenset[int]:
         """Token ids that end an answer."""
-        return stopping.of(self.loaded.model, self.tokenizer)
+        return eos_token_ids(self.loaded.model, self.tokenizer)
 
     @property
-    def kv_bytes_per_token(self) -> int | None:
-        """The size of one token's KV cache; None for a model that is not batched continuously."""
+    def kv_token_bytes(self) -> int | None:
+        """Bytes of KV cache for a token; None for a model that does not support continuous batching."""
         return self._trial[0]
 
     @property
     def batching(self) -> str:
-        """How requests are batched: "in flight", or one of `engine.generation.batched.WAYS`."""
-        size, shared = self._trial
-        return WAYS[shared] if size is None else "in flight"
+        """How requests are batched: "in flight", or one of `engine.generation.batched.MODE_NAMES`."""
+        size, mode = self._trial
+        return MODE_NAMES[mode] if size is None else "in flight"
 
     @cached_property
-    def _trial(self) -> tuple[int | None, Batching]:
-        """`kv_bytes_per_token`, and how sequences are batched that are not batched continuously.
+    def _trial(self) -> tuple[int | None, BatchMode]:
+        """`kv_token_bytes`, and which sequences may share a static batch where it is None.
 
         Raises:
             Unsupported: a model that transformers itself cannot generate with.
         """
         model = self.loaded.model
         try:
-            return generator.token_bytes(model, self.eos), "padded"
+            return check_continuous_batching(model, self.eos), "padded"
         except Unsupported as reason:
-            shared = batching(model, self._pad)
-            logger.info("%s answers %s, not in flight: %s", type(model).__name__, WAYS[shared], reason)
-            return None, shared
+            mode = batch_mode(model, self._pad)
+            logger.info("%s answers %s, not in flight: %s", type(model).__name__, MODE_NAMES[mode], reason)
+            return None, mode
 
     @overload
     def score(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
@@ -209,7 +209,7 @@ class LocalEngine(Engine):
             Unsupported: a model that was loaded before a fork.
         """
         self._check_process()
-        with alone(self.loaded.model):
+        with model_lock(self.loaded.model):
             restore(self.loaded.model, self._dtypes)
             try:
                 self.loaded.model.save_pretrained(folder)
@@ -225,21 +225,21 @@ class LocalEngine(Engine):
                 'in the process that answers, which multiprocessing has to start by "spawn"'
             )
 
-    def new_run(self) -> Generation:
-        """Begins a run: sequences may be added to it.
+    def generator(self) -> Generator:
+        """A generator with this model, and no sequences yet.
 
         Raises:
             Unsupported: a model that writes no text.
         """
         if not self.loaded.model.can_generate():
             raise Unsupported(f"{type(self.loaded.model).__name__} writes no text: it can only embed")
-        return Generation(
+        return Generator(
             self.loaded.model,
             eos=self.eos,
             pad=self._pad,
-            window=self.loaded.window,
-            token_bytes=self._trial[0],
-            batching=self._trial[1],
+            context_length=self.loaded.window,
+            kv_token_bytes=self._trial[0],
+            mode=self._trial[1],
         )
 
     @property
@@ -285,44 +285,44 @@ class _Run:
 
     def __init__(self, engine: LocalEngine, deltas: bool) -> None:
         self._conversion = engine.conversion
-        self._generation = engine.new_run()
+        self._generator = engine.generator()
         self._deltas = deltas
-        self._running: dict[Decoding, tuple[int, tuple[Detokenizer, Deltas] | None]] = {}
+        self._running: dict[SequenceState, tuple[int, tuple[Detokenizer, Deltas] | None]] = {}
 
     @property
     def has_room(self) -> bool:
-        """Whether few sequences wait."""
-        return self._generation.waiting < MAX_WAITING
+        """Whether fewer than `MAX_WAITING` sequences wait."""
+        return self._generator.num_waiting < MAX_WAITING
 
     @property
     def busy(self) -> bool:
         """Whether any sequence has not ended."""
-        return self._generation.busy
+        return self._generator.busy
 
     @property
     def live(self) -> int:
         """The number of sequences that are being generated."""
-        return self._generation.live
+        return self._generator.num_running
 
     def add(self, index: int, request: Request, first: bool) -> list[Chunk]:
-        """Lets a request wait; one that cannot be encoded is answered at once, by its error."""
+        """Queues a request; one that cannot be encoded is answered at once, by its error."""
         try:
-            row = self._conversion.encode(request)
-            decoding = self._generation.add(row, first)
+            tokenized = self._conversion.encode(request)
+            sequence = self._generator.add(tokenized, first)
         except AdapterError as error:
             return [Chunk(index, "", Answer.failed(error))]
-        self._running[decoding] = index, self._conversion.streaming(row) if self._deltas else None
+        self._running[sequence] = index, self._conversion.streaming(tokenized) if self._deltas else None
         return []
 
     def step(self, patient: bool) -> Iterator[Chunk]:
         """Runs one step of the model; gives deltas and answers."""
-        for decoding in self._generation.step():
-            index, streaming = self._running[decoding]
-            if not decoding.live:
-                del self._running[decoding]
-                answer = self._conversion.decode(decoding)
+        for sequence in self._generator.step():
+            index, streaming = self._running[sequence]
+            if not sequence.live:
+                del self._running[sequence]
+                answer = self._conversion.decode(sequence)
                 yield Chunk(index, streaming[1].rest(answer.text) if streaming else answer.text, answer)
             elif streaming:
                 detokenizer, deltas = streaming
-                if text := deltas.add(detokenizer.add(decoding.tokens[-1])):
+                if text := deltas.add(detokenizer.add(sequence.tokens[-1])):
                     yield Chunk(index, text)

@@ -12,9 +12,10 @@ from transformers import PreTrainedModel
 
 from engine import trial
 from engine.attention import packed
+from engine.attention.varlen import VarlenMetadata
 from engine.errors import ConfigurationError, Unsupported
 from engine.memory import is_out_of_memory
-from engine.module_state import forget
+from engine.module_state import model_lock, reset_state
 from engine.progress import line
 
 logger = logging.getLogger(__name__)
@@ -45,15 +46,15 @@ class Encoder:
 
     def __init__(self, model: PreTrainedModel, pad: int, examples: Sequence[Sequence[int]]) -> None:
         self.model = _headless(model)
-        self.vocabulary = trial.vocabulary(self.model)
+        self.vocabulary = trial.vocabulary_size(self.model)
         self.pad = pad
         self.padding = _padding_position(self.model)
         # A longrope model's long texts run apart, by their length.
-        self.switch = packed.switch(self.model) or math.inf
+        self.switch = packed.longrope_threshold(self.model) or math.inf
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 0
         self.window = positions - (0 if self.padding is None else self.padding + 1) if positions > 0 else None
         self.budget = CPU_BUDGET if self.model.device.type == "cpu" else BUDGET
-        longest = min(filter(None, (self.window, packed.switch(self.model))), default=None)
+        longest = min(filter(None, (self.window, packed.longrope_threshold(self.model))), default=None)
         examples = [tokens[:longest] for tokens in examples]
         with torch.inference_mode():
             self.width = self._alone(examples)[0].shape[1]
@@ -121,9 +122,9 @@ class Encoder:
             yield batch
 
     def _ways(self) -> list[Way]:
-        if packed.packs(self.model):
+        if packed.supports_packing(self.model):
             return ["packed", "padded", "level"]
-        return ["level"] if trial.minds_padding(self.model) else ["padded", "level"]
+        return ["level"] if trial.forbids_padding(self.model) else ["padded", "level"]
 
     def _alone(self, examples: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         try:
@@ -141,9 +142,9 @@ class Encoder:
             length = min(map(len, examples))
             examples = [tokens[:length] for tokens in examples]
         try:
-            with trial.narrowed(self.model):
+            with trial.narrowed_windows(self.model):
                 found, expected = self._states(way, examples, -1), self._alone(examples)
-            return trial.heeds(self.model, found, expected, lambda: self._alone(examples))
+            return trial.matches(self.model, found, expected, lambda: self._alone(examples))
         except Exception as error:  # A model that cannot says so in many ways.
             logger.debug("%s does not take texts %s: %s", type(self.model).__name__, way, error)
             return False
@@ -154,7 +155,7 @@ class Encoder:
         if way == "packed":
             row = [token for tokens in texts for token in tokens]
             places = [place for tokens in texts for place in _positions(tokens, self.padding)]
-            output = packed.forward(self.model, row, places, packed.Texts(lengths), **wanted)
+            output = packed.forward(self.model, row, places, VarlenMetadata(lengths), **wanted)
             return list(_layer(output, layer)[0].split(lengths))
         ids = torch.tensor([[*tokens, *[self.pad] * (max(lengths) - len(tokens))] for tokens in texts])
         if way == "padded":
@@ -162,8 +163,8 @@ class Encoder:
             wanted["attention_mask"] = mask.long().to(self.model.device)
         if "use_cache" in inspect.signature(self.model.forward).parameters:
             wanted["use_cache"] = False
-        with packed.alone(self.model):
-            forget(self.model)
+        with model_lock(self.model):
+            reset_state(self.model)
             output = self.model(input_ids=ids.to(self.model.device), **wanted)
         return [row[:length] for row, length in zip(_layer(output, layer), lengths, strict=True)]
 

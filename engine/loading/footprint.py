@@ -57,7 +57,7 @@ class Plan:
         """Bytes of the keys and values of one such sequence; None where there are none or it is unknown."""
         widened = set(self.free) == {"cpu"} and not cpu.multiplies(self.dtype)
         dtype = torch.float32 if widened else self.dtype
-        size = token_bytes(self.model.config, dtype) if self.model.can_generate() else None
+        size = kv_token_bytes(self.model.config, dtype) if self.model.can_generate() else None
         return None if size is None else self.tokens * size
 
     @property
@@ -148,7 +148,7 @@ def _quantized_bytes(layer: Any, quantized: BitsAndBytesConfig) -> int:
     return -(-size // 2) + (scales + 4 * -(-scales // _SCALES) if doubly else 4 * scales)
 
 
-def token_bytes(config: PretrainedConfig, dtype: torch.dtype) -> int | None:
+def kv_token_bytes(config: PretrainedConfig, dtype: torch.dtype) -> int | None:
     """Bytes of one token's keys and values in all layers; None where the configuration does not tell."""
     text = config.get_text_config(decoder=True)
     layers = getattr(text, "num_decoder_layers", None) or getattr(text, "num_hidden_layers", None)

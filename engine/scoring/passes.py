@@ -67,7 +67,7 @@ def _batches(reader: Reader, rows: Sequence[Row], shared: bool) -> Iterator[list
         for i in range(len(rows)):
             yield [i]
         return
-    switch = packed.switch(reader.model)  # A longrope model's long rows are read apart.
+    switch = packed.longrope_threshold(reader.model)  # A longrope model's long rows are read apart.
     most = LOGITS // (4 * reader.model.config.get_text_config(decoder=True).vocab_size)
 
     def fit(batch: list[int]) -> bool:

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import torch
 from transformers import PreTrainedModel
 
-from engine.attention.packed import Scoring, alone, logits
-from engine.module_state import forget
+from engine.attention.packed import logits
+from engine.attention.parameters import AttentionParameters
+from engine.module_state import model_lock, reset_state
 
 # Tokens of a tree whose attention is computed at a time, over the keys up to the last of them.
 _BLOCK = 512
@@ -109,7 +110,7 @@ class Packed:
 
 
 class Trees:
-    """A plan for trees: a trunk each, and branches that continue it without seeing one another.
+    """Attention metadata of trees: a trunk each, and branches that continue it without seeing one another.
 
     Scoring candidates this way is the verification step of tree-structured speculative decoding (SpecInfer,
     2023) with every branch given in advance.
@@ -132,16 +133,21 @@ class Trees:
         self.masks: dict[tuple[object, ...], torch.Tensor] = {}
 
     def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scoring: Scoring
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        parameters: AttentionParameters,
     ) -> torch.Tensor:
-        """See `engine.attention.packed.Plan`."""
+        """See `engine.attention.packed.AttentionMetadata`."""
         outputs = []
         parts = zip(*(part[None].split(self.sizes, dim=2) for part in (query, key, value)), strict=True)
         for tree, (q, k, v) in enumerate(parts):
             for start in range(0, self.sizes[tree], _BLOCK):
                 end = min(start + _BLOCK, self.sizes[tree])
-                mask = self._mask(tree, start, end, scoring.window, q)
-                outputs.append(scoring.attend(q[:, :, start:end], k[:, :, :end], v[:, :, :end], mask))
+                mask = self._mask(tree, start, end, parameters.sliding_window, q)
+                outputs.append(parameters.attend(q[:, :, start:end], k[:, :, :end], v[:, :, :end], mask))
         return torch.cat(outputs, dim=2)[0].transpose(0, 1)
 
     def _mask(self, tree: int, start: int, end: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
@@ -182,8 +188,8 @@ class Padded:
         first, width = min(row.places[0] for row in rows), tokens.shape[1]
         supported: Any = self.model._supports_logits_to_keep
         keep = {"logits_to_keep": width - first} if supported() else {}
-        with alone(self.model):
-            forget(self.model)
+        with model_lock(self.model):
+            reset_state(self.model)
             logits = self.model(input_ids=tokens, attention_mask=mask, use_cache=False, **keep).logits
         return _flat(logits[:, first - width :], [[place - first for place in row.places] for row in rows])
 
@@ -208,8 +214,8 @@ class EncoderDecoder:
         sources = list(dict.fromkeys(row.source for row in rows))
         tokens, mask = _padded(sources, self.model.device)
         encoder: Any = self.model.get_encoder()
-        with alone(self.model):
-            forget(self.model)
+        with model_lock(self.model):
+            reset_state(self.model)
             read = encoder(input_ids=tokens, attention_mask=mask)
             number = {source: i for i, source in enumerate(sources)}
             of = torch.tensor([number[row.source] for row in rows], device=tokens.device)

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from engine import trial
 from engine.attention import packed
 from engine.errors import Unsupported
-from engine.module_state import forget
+from engine.module_state import reset_state
 from engine.scoring.readers import EncoderDecoder, Packed, Padded, Reader, Row
 
 logger = logging.getLogger(__name__)
@@ -36,9 +36,9 @@ def _fastest(model: PreTrainedModel) -> tuple[_Kind, bool]:
     """
     plain: _Kind = EncoderDecoder if model.config.is_encoder_decoder else Padded
     ways: list[tuple[_Kind, bool]] = [(plain, True), (plain, False)]
-    if packed.packs(model):
+    if packed.supports_packing(model):
         ways.insert(0, (Packed, True))
-    if trial.minds_padding(model):
+    if trial.forbids_padding(model):
         ways = [(plain, False)]
     rows = _rows(model)
     name = type(model).__name__
@@ -48,19 +48,19 @@ def _fastest(model: PreTrainedModel) -> tuple[_Kind, bool]:
 
     with torch.inference_mode():
         try:
-            with trial.narrowed(model):
+            with trial.narrowed_windows(model):
                 expected = alone()
         except Exception as error:  # A model's code is its author's.
             reason = f"{type(error).__name__}: {error}"
             raise Unsupported(f"{name} cannot score: it fails by itself ({reason})") from None
         for kind, together in ways:
             try:
-                with trial.narrowed(model):
+                with trial.narrowed_windows(model):
                     found = _asked(kind(model), rows, together)
             except Exception as error:
                 logger.debug("a trial of scoring failed", exc_info=error)
                 continue
-            if trial.heeds(model, found, expected, alone):
+            if trial.matches(model, found, expected, alone):
                 logger.info("%s scores %s, together: %s", name, kind.__name__.lower(), together)
                 return kind, together
     raise Unsupported(f"{name} cannot score: a trial gave other logits than the model alone")
@@ -68,7 +68,7 @@ def _fastest(model: PreTrainedModel) -> tuple[_Kind, bool]:
 
 def _rows(model: PreTrainedModel) -> list[Row]:
     """Three continuations of each prompt."""
-    first, second, third = trial.sequence(model, 3, step=29)
+    first, second, third = trial.token_ids(model, 3, step=29)
     continuations = (first, second), (second, first, third), (third,)
     rows = []
     for group, prompt in enumerate(trial.prompts(model)):
@@ -83,7 +83,7 @@ def _rows(model: PreTrainedModel) -> list[Row]:
 
 def _alone(model: PreTrainedModel, row: Row) -> torch.Tensor:
     """(targets, vocabulary): the logits of a row in a pass of its own."""
-    forget(model)
+    reset_state(model)
     tokens = torch.tensor([row.tokens], device=model.device)
     if row.source:
         source = torch.tensor([row.source], device=model.device)

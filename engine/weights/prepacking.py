@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from engine import trial
-from engine.generation.batched import continued
+from engine.generation.hf_generate import forced_logits
 from engine.memory import free_memory
 from engine.progress import line
 from engine.weights import cpu
@@ -49,7 +49,7 @@ def lay_out(model: PreTrainedModel) -> dict[str, torch.dtype]:
     if widen and not _affordable(_growth(model, {layer.weight for layer in layers} - {embedding})):
         logger.warning("%s is emulated on this CPU and slow: there is no memory for float32", model.dtype)
         return dtypes
-    with trial.narrowed(model):
+    with trial.narrowed_windows(model):
         try:
             observed = observe(model, layers)
         except Exception as error:  # A model's code is its author's.
@@ -86,7 +86,7 @@ def _changed(model: PreTrainedModel, before: Sequence[torch.Tensor], tolerance: 
         return f"fails ({type(error).__name__}: {error})"
     if len(found) != len(before):
         return "fails"
-    far = trial.difference(found, before)
+    far = trial.relative_error(found, before)
     return None if far <= tolerance else f"gives other numbers (by {far:.1e})"
 
 
@@ -95,7 +95,7 @@ def _answered(model: PreTrainedModel) -> list[torch.Tensor]:
     if not model.can_generate():
         return []
     try:
-        return [continued(model, trial.prompts(model)[:1], pad=0)]
+        return [forced_logits(model, trial.prompts(model)[:1], pad=0)]
     except Exception as error:  # A model's code is its author's.
         logger.debug("a trial of an answer failed", exc_info=error)
         return []

@@ -16,7 +16,7 @@ from engine.options import GenerationOptions
 from engine.types import Answer, Request
 from tests.helpers import architecture_table, architectures
 from tests.helpers.reference import NEAR, Reference
-from tests.helpers.rows import prompt
+from tests.helpers.sequences import prompt
 
 NAMES = [name for name in architectures.names() if name not in architectures.LEFT_OUT]
 PROMPTS = [tuple(prompt(length, salt=length)) for length in (1, 2, 5, 17, 40, 80)]

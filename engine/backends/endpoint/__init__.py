@@ -20,7 +20,7 @@ from engine.backends.endpoint.wire import Client, Server
 from engine.contract import Engine, Follow
 from engine.errors import AdapterError, GenerationError, Unsupported
 from engine.options import EmbeddingOptions, EndpointOptions
-from engine.text import Deltas, before_stop
+from engine.text import Deltas, before_stop, encodable
 from engine.types import Answer, Chunk, Request
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class EndpointEngine(Engine):
         """
         if not isinstance(request.prompt, str):
             raise self.unsupported("the text of token ids")
-        return request.prompt
+        return encodable(request.prompt)
 
     def unsupported(self, name: str) -> Unsupported:
         """The error of what only a backend with the model itself can do."""

@@ -14,7 +14,7 @@ from engine.options import LoadOptions
 from engine.weights.kernels import HALF
 from engine.weights.prepacking import lay_out, pack, restore
 from tests import tiny
-from tests.helpers.rows import prompt
+from tests.helpers.sequences import prompt
 from tests.helpers.talk import ask
 
 pytestmark = pytest.mark.numeric
