@@ -11,7 +11,6 @@ import torch
 
 from adapters.dataloop import ModelAdapter
 from adapters.hugging import HuggingAdapter
-from adapters.platform.reading import parsed
 from benchmarks import models, workload
 from benchmarks.contest import ours
 from benchmarks.machine import Machine
@@ -116,7 +115,7 @@ class Stored:
 
     def read(self) -> dict[str, Any]:
         """What the model is asked."""
-        return {**parsed(self.id, self.content), "id": self.id, "filename": self.filename}
+        return {**json.loads(self.content), "id": self.id, "filename": self.filename}
 
 
 def content(conversation: Conversation) -> bytes:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from adapters.hugging import HuggingAdapter
 from adapters.items import context
+from adapters.items.item import Item
 from adapters.platform import remote
 from benchmarks import killing
 from benchmarks.machine import Machine
@@ -172,7 +173,7 @@ def _naming(ids: int) -> Run:
         {"mimetype": "metadata", "value": {"nearestItems": near}},
     ]
     item = {"prompts": {"1": elements}}
-    return lambda: context.wanted(item, "a model")
+    return lambda: context.wanted(Item.of(item, "a model"))
 
 
 def _listed(items: int) -> None:

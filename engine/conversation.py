@@ -1,6 +1,6 @@
 """Whole conversations: every open turn is answered in order, with all that was said before it."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from engine.contract import Engine
@@ -85,7 +85,7 @@ def converse(
     def follow(index: int, answer: Answer) -> Request | None:
         return running[index].add(answer)
 
-    for chunk in engine.stream(requests(), follow, deltas=on_delta is not None):
+    for chunk in engine.stream(requests(), follow, on_delta is not None):
         conversation = running[chunk.index]
         if chunk.answer is not None:
             if conversation.ended:
@@ -100,40 +100,3 @@ def converse(
 
 def _not_asked(key: str) -> Answer:
     return Answer.failed(PromptError(f"not asked, for the turn before it has no answer (prompt {key!r})"))
-
-
-# Until adapters/prediction calls `converse`.
-InFlightEngine = Engine
-
-
-def converse_together(
-    engine: Engine, dialogues: Sequence[Dialogue], options: GenerationOptions
-) -> list[list[Answer]]:
-    """The answers of each dialogue, in their order."""
-    found = {id(dialogue): answers for dialogue, answers in converse(engine, dialogues, options)}
-    return [found[id(dialogue)] for dialogue in dialogues]
-
-
-def converse_in_flight(
-    engine: Engine,
-    dialogues: Iterable[Dialogue | None],
-    options: GenerationOptions,
-    grown: Callable[[int, int, str], object] | None = None,
-) -> Iterator[tuple[int, list[Answer]]]:
-    """The answers of each dialogue as it ends, with its place."""
-    places: dict[int, int] = {}
-
-    def placed() -> Iterator[Dialogue | None]:
-        place = 0
-        for dialogue in dialogues:
-            if dialogue is not None:
-                places[id(dialogue)] = place
-                place += 1
-            yield dialogue
-
-    def on_delta(dialogue: Dialogue, turn: int, text: str) -> None:
-        if grown is not None:
-            grown(places[id(dialogue)], turn, text)
-
-    for dialogue, answers in converse(engine, placed(), options, on_delta if grown else None):
-        yield places.pop(id(dialogue)), answers

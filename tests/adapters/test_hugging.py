@@ -61,7 +61,7 @@ def test_what_fails_is_named_by_item_and_prompt_and_costs_nothing_else(adapter):
     ]
     answers = adapter.predict(batch, failures=failures)
     assert texts(answers) == [["1: one", "1: two"], [], [], ["1: four"]]
-    assert [str(failure) for failure in failures][:1] == ["17: 'prompts' is empty: add a prompt"]
+    assert "17: 'prompts' is empty: add a prompt" in map(str, failures)
     named = {(failure.position, failure.item) for failure in failures}
     assert named == {(0, "/a.json"), (1, "17"), (2, "item 3"), (3, "/b.json")}
     reasons = [failure.reason for failure in failures if failure.position == 0]

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from adapters.dataloop import PredictionError
+from adapters.items.annotations import as_dict
 from adapters.platform import remote, settling, storing, uploads
 from engine.errors import GenerationError
+from engine.types import Answer, Usage
 from tests.adapters.conftest import ANSWERS, answers_on, asked, texts_on
 from tests.gateway import store
 
@@ -201,7 +203,8 @@ def test_what_grew_in_a_run_that_was_killed_goes_with_the_next(answering, upload
     if answered:
         answering(lambda request: "old").predict_items([item])
     half = answering(asked)
-    remote.annotate(item.id, [uploads.as_draft(half._draft("1", "This is half"))])
+    grown = half._record(as_dict("1", Answer("This is half", (), None, None, "length", Usage(0, 0)), "tiny"))
+    remote.annotate(item.id, [uploads.as_partial(grown)])
     assert "This is half" not in str(half.prepare_item_func(item))
     half.predict_items([item], resume=True)
     assert texts_on(item) == (
