@@ -62,8 +62,8 @@ async def completion(
     options = _usage(stream, without)
     body |= {"stream": True} | ({"stream_options": options} if options else {})
     await client.post("completions", body, stream=True)
-    async for piece in client.answers:
-        yield piece
+    async for chunk in client.answers:
+        yield chunk
 
 
 def tgi(client: Client, request: Request, stream: bool, without: frozenset[str]) -> AsyncIterator[Any]:
@@ -148,8 +148,8 @@ async def _each(client: Client, answered: Any, stream: bool) -> AsyncIterator[An
     if not stream:
         yield whole
         return
-    async for piece in client.answers:  # The hub library parses only one form of streams.
-        yield piece
+    async for chunk in client.answers:  # The hub library parses only one form of streams.
+        yield chunk
 
 
 def _openai(options: GenerationOptions, without: frozenset[str]) -> dict[str, Any]:
