@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from adapters.hugging import HuggingAdapter
 from adapters.items import context
+from adapters.items.item import Item
 from adapters.platform import remote
 from benchmarks import killing
 from benchmarks.machine import Machine
@@ -24,7 +25,7 @@ from engine.generation.sequence import SequenceState, TokenizedRequest, extend
 from engine.loading import Loaded
 from engine.options import GenerationOptions
 from engine.prompting.prompter import Prompter
-from engine.text import Ending, Pieces
+from engine.text import Deltas, Detokenizer, StoppingCriteria
 from engine.types import Message
 from models import tiny_talk
 from tests.helpers.listing import Listing
@@ -157,11 +158,11 @@ def _ended(loaded: Loaded, tokens: int) -> None:
     """An answer of one letter, and a stop string of more of them: it goes on matching, and never ends it."""
     letter = loaded.tokenizer("aa", add_special_tokens=False)["input_ids"][-1]
     stops = ["a" * 4 * tokens]
-    ending = Ending(loaded.tokenizer, stops)
-    pieces = Pieces(loaded.tokenizer, stops)
+    stopping = StoppingCriteria(loaded.tokenizer, stops)
+    detokenizer, deltas = Detokenizer(loaded.tokenizer, special=False), Deltas(stops)
     for _ in range(tokens):
-        assert not ending(letter)
-        pieces.add(letter)
+        assert not stopping(letter)
+        deltas.add(detokenizer.add(letter))
 
 
 def _naming(ids: int) -> Run:
@@ -172,7 +173,7 @@ def _naming(ids: int) -> Run:
         {"mimetype": "metadata", "value": {"nearestItems": near}},
     ]
     item = {"prompts": {"1": elements}}
-    return lambda: context.wanted(item, "a model")
+    return lambda: context.wanted(Item.of(item, "a model"))
 
 
 def _listed(items: int) -> None:

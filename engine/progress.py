@@ -10,7 +10,7 @@ from tqdm import tqdm
 DELAY = 1
 
 
-def line(doing: str, total: int, unit: str) -> tqdm:  # type: ignore[type-arg]
+def line(doing: str, total: int, unit: str) -> tqdm:
     """A line for what may take long; its `update` counts."""
     return tqdm(desc=doing, total=total, unit=unit, leave=False, disable=None, delay=DELAY)
 

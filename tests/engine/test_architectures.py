@@ -78,6 +78,7 @@ def test_the_documentation_lists_every_architecture_of_this_transformers():
         assert WRITTEN[name].answers == f"no tiny model: {reason}"
 
 
+@pytest.mark.slow
 @pytest.mark.architectures
 class Promises:
     """What holds for each architecture, or is refused in words that stand in the documentation."""

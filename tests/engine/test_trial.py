@@ -102,7 +102,7 @@ def test_a_window_that_only_the_mask_knows_has_no_continuous_batching(window: in
     for layer in model.model.layers:
         layer.self_attn.config = _Windowless(layer.self_attn.config)
     engine = loaded(model)
-    assert engine.way == "in batches"
+    assert engine.batching == "in batches"
     assert answers(engine) == [answers(engine, [one])[0] for one in PROMPTS]
 
 
@@ -137,7 +137,7 @@ RWKV = {"hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32, 
 )
 def test_a_model_that_depends_on_padding_or_its_neighbours_gets_none(kind: str, settings: dict, way: str):
     engine, reference = (loaded(made(config(kind, **settings))) for _ in range(2))
-    assert engine.way == way
+    assert engine.batching == way
     expected = [answers(reference, [one])[0] for one in PROMPTS]
     assert answers(engine) == expected
     own = made(config(kind, **settings))
@@ -163,7 +163,7 @@ def test_a_model_whose_sequences_depend_on_each_other_answers_one_by_one():
 
     block.register_forward_pre_hook(look_around)
     engine = loaded(model)
-    assert engine.way == "one by one"
+    assert engine.batching == "one by one"
     assert answers(engine) == [answers(engine, [one])[0] for one in PROMPTS]
 
 

@@ -10,7 +10,8 @@ from engine.backends.endpoint.wire import Client
 from engine.confidence import FIRST_TOP
 from engine.errors import AdapterError, ConfigurationError, PromptError, Unsupported
 from engine.options import GenerationOptions
-from engine.prompting.prompter import merged, readable
+from engine.prompting.prompter import readable
+from engine.prompting.renderer import merged
 from engine.prompting.sandbox import render
 from engine.prompting.templates import find, no_template
 from engine.text import encodable

@@ -11,14 +11,13 @@ from itertools import chain, pairwise
 import pytest
 
 from engine.backends.local import LocalEngine
-from engine.conversation import converse
 from engine.generation.continuous import common_prefix
 from engine.options import GenerationOptions
-from engine.text import whole
+from engine.text import without_incomplete_end
 from engine.types import Answer, Dialogue
 from tests import tiny
 from tests.helpers.sequences import own_logprobs, seen
-from tests.helpers.talk import ask, dialogue
+from tests.helpers.talk import answered, ask, dialogue
 
 pytestmark = pytest.mark.numeric
 
@@ -71,7 +70,7 @@ def one_at_a_time(model, tokenizer, conversation: Dialogue) -> list[Alone]:
         output = model.generate(**prompt, max_new_tokens=OPTIONS.max_new_tokens, do_sample=False)[0]
         ids = prompt["input_ids"][0]
         tokens = output[1:] if model.config.is_encoder_decoder else output[len(ids) :]
-        text = whole(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+        text = without_incomplete_end(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
         chat.append({"role": "assistant", "content": text})
         answers.append(Alone(ids.tolist(), tokens.tolist()))
     return answers
@@ -89,8 +88,8 @@ def run(request: pytest.FixtureRequest) -> Run:
         engine = tiny.engine(request.param, eos_token_id=tiny.ENDS)
         assert (engine.kv_token_bytes is None) == (request.param in tiny.BATCHED)
         with seen(engine.loaded.model) as passes:
-            together = converse(engine, conversations(), OPTIONS)
-            converse(engine, conversations()[:1], OPTIONS)
+            together = answered(engine, conversations(), OPTIONS)
+            answered(engine, conversations()[:1], OPTIONS)
     finally:
         log.removeHandler(handler)
         log.setLevel(before)

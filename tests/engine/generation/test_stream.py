@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from engine.backends.local import LocalEngine
 from engine.generation.sequence import SequenceState, extend
-from engine.text import Pieces
 from engine.types import Answer, Chunk, Request
 from tests import tiny
 from tests.engine.test_text import broken, bytes_of, sequences, special, spelled, stops
@@ -135,15 +134,15 @@ def test_a_stream_that_is_left_leaves_the_engine_as_it_was(engine: LocalEngine):
 def test_whatever_tokens_come_the_pieces_are_the_answers_text(
     engine: LocalEngine, tokens: list[int], stops: list[str]
 ):
-    request = engine.tokenized(ask("Go on", stop=tuple(stops), max_new_tokens=len(tokens)))
+    request = engine.conversion.encode(ask("Go on", stop=tuple(stops), max_new_tokens=len(tokens)))
     sequence = SequenceState(request, engine.loaded.model, frozenset([tiny.EOS]))
-    pieces = Pieces(engine.tokenizer, request.options.stop)
+    detokenizer, deltas = engine.conversion.streaming(request)
     given = ""
     for token in tokens:
         if sequence.live:
             # The model is as certain of this token as can be.
             extend([sequence], torch.nn.functional.one_hot(torch.tensor([token]), tiny.VOCABULARY) * 50.0)
-            given += pieces.add(token) if sequence.live else ""
-    answer = engine.answer(sequence)
-    assert given + pieces.rest(answer.text) == answer.text
+            given += deltas.add(detokenizer.add(token)) if sequence.live else ""
+    answer = engine.conversion.decode(sequence)
+    assert given + deltas.rest(answer.text) == answer.text
     assert not any(stop in answer.text for stop in stops)
