@@ -1,14 +1,15 @@
-"""Continuous (in-flight) batching: a sequence that ends leaves at once, and the next one takes its slot.
+"""Continuous (in-flight) batching: a scheduler that admits, prefills, decodes and preempts sequences.
 
-Each step is one forward pass. A decoding sequence is extended by the token sampled last, a prefilling one by
-a chunk of its prompt (chunked prefill, within a token budget per step). Both are the same: the scheduler
-tracks which tokens of each sequence are in the KV cache, and a step computes the next ones.
+A sequence that ends leaves at once, and the next one takes its slot. Each step is one forward pass. A
+decoding sequence is extended by the token sampled last, a prefilling one by a chunk of its prompt (chunked
+prefill, within a token budget per step). Both are the same: the scheduler tracks which tokens of each
+sequence are in the KV cache, and a step computes the next ones.
 
 - Prefix caching: a sequence starts from the longest prefix that any slot has cached: a shared system prompt,
   the turn before it, the same prompt sampled n times.
 - Deferring: a waiting sequence is not admitted while a running one prefills a prefix that both share.
-- Preemption: when a step fails, half of the sequences wait with what they have generated, and recompute
-  their KV cache later.
+- Preemption: when a step fails, for lack of memory say, the KV cache is cleared and half as many sequences
+  run. Those that wait keep the tokens they have generated; all of them are recomputed when they run again.
 """
 
 import bisect

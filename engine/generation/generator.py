@@ -1,6 +1,6 @@
-"""Token ids in, sampled tokens and log-probabilities out: continuous batching where the model supports it.
+"""The generator: continuous batching where the model supports it, else static batching.
 
-Else static batching. Knows no text: custom stopping criteria are callbacks on token ids.
+It knows token ids and no text: custom stopping criteria are callbacks on token ids.
 """
 
 from transformers import PreTrainedModel

@@ -104,7 +104,9 @@ def is_right(kernel: type[Kernel], dtype: torch.dtype) -> bool:
     return _agrees(made, weight.float(), made.dtype, rounded + _INPUTS**0.5 * torch.finfo(torch.float32).eps)
 
 
-def _agrees(product: Callable, weight: torch.Tensor, dtype: torch.dtype, tolerance: float) -> bool:
+def _agrees(
+    product: Callable[..., torch.Tensor], weight: torch.Tensor, dtype: torch.dtype, tolerance: float
+) -> bool:
     """Whether a product with (outputs, inputs) is what it should be, of one row and of several."""
     try:
         for rows in _FEW:

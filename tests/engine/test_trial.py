@@ -1,4 +1,4 @@
-"""What a model is tried on when it is loaded: inputs that show whatever a faster way would change."""
+"""Trials at load: their inputs show whatever a faster way to run the model would change."""
 
 import pytest
 import torch
@@ -86,7 +86,7 @@ def test_in_half_precision_a_window_counts_where_it_changes_less_than_rounding_m
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("architecture", ["t5", "bloom", "gpt2"])
-def test_models_that_heed_padding_are_padded_in_any_dtype(architecture: str, dtype: torch.dtype):
+def test_models_that_mask_padding_are_padded_in_any_dtype(architecture: str, dtype: torch.dtype):
     assert batch_mode(tiny.random_model(architecture).to(dtype), tiny.PAD) == "padded"
 
 
@@ -135,7 +135,7 @@ RWKV = {"hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32, 
         ("Rwkv", RWKV, "one by one"),  # In a batch of several it goes on from a wrong state.
     ],
 )
-def test_a_model_that_minds_padding_or_its_neighbours_is_not_given_any(kind: str, settings: dict, way: str):
+def test_a_model_that_depends_on_padding_or_its_neighbours_gets_none(kind: str, settings: dict, way: str):
     engine, reference = (loaded(made(config(kind, **settings))) for _ in range(2))
     assert engine.batching == way
     expected = [answers(reference, [one])[0] for one in PROMPTS]
@@ -153,12 +153,12 @@ def test_no_answer_goes_on_from_what_a_module_kept_of_another():
     assert answers(used, [[5]]) == answers(fresh, [[5]])
 
 
-def test_a_model_whose_rows_heed_each_other_answers_one_by_one():
+def test_a_model_whose_sequences_depend_on_each_other_answers_one_by_one():
     model = tiny.random_model("bloom")
     block = model.transformer.h[1].mlp
 
     def look_around(_layer, args):
-        """Each row takes some of the others, as experts with a capacity do."""
+        """Each sequence takes some of the others, as experts with a capacity do."""
         return (args[0] + args[0].mean(0, keepdim=True), *args[1:])
 
     block.register_forward_pre_hook(look_around)

@@ -1,4 +1,4 @@
-"""Several sequences in one forward pass: each is computed as alone, and the model is left as it was."""
+"""Packed forward passes: each sequence is computed as alone, and the model is left as it was."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def llama():
 
 
 def pack(lengths: list[int]) -> tuple[list[list[int]], list[int], list[int]]:
-    """Sequences, and their tokens and positions as one row."""
+    """Sequences, and their tokens and positions concatenated."""
     texts = [prompt(length, salt=i) for i, length in enumerate(lengths)]
     return texts, [token for text in texts for token in text], [i for text in texts for i in range(len(text))]
 

@@ -1,4 +1,4 @@
-"""In batches, for models whose requests cannot come and go: who runs with whom, and what a failure costs."""
+"""Static batching: which sequences share a batch, and what a failure costs."""
 
 import errno
 import logging
@@ -34,7 +34,7 @@ DECODERS = ["gpt2", "phi3", "bloom"]
 
 
 def batches(model, requests) -> list[int]:
-    """How many requests each batch has, in the order in which they run."""
+    """The size of each batch, in the order in which they run."""
     run = generator(model, continuous_batching=False)
     for one in requests:
         run.add(one)
@@ -82,21 +82,21 @@ def test_a_batch_reads_its_prompts_once_and_then_a_token_of_each_sequence():
     assert [tuple(ids.shape) for ids in passes] == [(2, 20), (2, 1), (2, 1), (2, 1), (2, 1)]
 
 
-def test_sequences_that_would_run_each_other_past_the_window_run_apart():
+def test_sequences_that_would_run_each_other_past_the_context_length_run_apart():
     model = tiny.random_model("gpt2", n_positions=64)
     assert batches(
         model, [random_request(60, 4), random_request(4, 60), random_request(20, 4), random_request(1, 60)]
     ) == [2, 2]
 
 
-def test_an_encoder_and_its_decoder_have_a_window_each():
+def test_an_encoder_and_its_decoder_have_a_context_length_each():
     model = tiny.random_model("bart", max_position_embeddings=64)
     requests = [random_request(64, 64), random_request(5, 40), random_request(64, 3)]
     assert batches(model, requests) == [3]
     assert tokens(model, requests) == [alone(model, request) for request in requests]
 
 
-def test_longrope_sequences_on_either_side_of_its_first_window_run_apart():
+def test_longrope_sequences_on_either_side_of_its_threshold_run_apart():
     model = tiny.random_model("phi3", original_max_position_embeddings=64, rope_parameters=LONGROPE)
     assert longrope_threshold(model) == 64
     assert batches(

@@ -1,4 +1,4 @@
-"""In flight: requests come and go at every step, none waits for another, nothing is computed twice."""
+"""Continuous batching: sequences join and leave at every step, and nothing is computed twice."""
 
 import pytest
 
@@ -28,13 +28,13 @@ def llama():
 
 @pytest.fixture(autouse=True)
 def no_step_fails(caplog: pytest.LogCaptureFixture):
-    """An error in a step is made good for by fewer requests: it would not be seen in the answers."""
+    """A step that fails is recomputed with fewer sequences: the answers would not show it."""
     yield
     assert "failed" not in caplog.text
 
 
 def tokens_seen(model, requests) -> int:
-    """How many tokens the model computes to answer some requests together."""
+    """The number of tokens that the model computes to answer some requests together."""
     run = generator(model, eos=())
     for one in requests:
         run.add(one)
@@ -106,7 +106,7 @@ def test_sequences_are_added_while_others_are_answered(llama):
 # A long prompt
 
 
-def test_a_long_prompt_is_read_in_parts_while_the_others_go_on(llama, monkeypatch):
+def test_a_long_prompt_is_prefilled_in_chunks_while_the_others_go_on(llama, monkeypatch):
     monkeypatch.setattr(continuous, "PREFILL_BUDGET", 16)
     run = generator(llama, eos=())
     short = run.add(random_request(5, 30))
@@ -120,7 +120,7 @@ def test_a_long_prompt_is_read_in_parts_while_the_others_go_on(llama, monkeypatc
     assert tokens(llama, [long.request], eos=())[0][0] == long.generated.token_ids[0]
 
 
-def test_a_step_reads_no_more_of_prompts_than_its_budget(llama, monkeypatch):
+def test_a_step_prefills_no_more_than_its_budget(llama, monkeypatch):
     monkeypatch.setattr(continuous, "PREFILL_BUDGET", 16)
     run = generator(llama, eos=())
     for length in (100, 50, 7, 33, 17):
@@ -132,7 +132,7 @@ def test_a_step_reads_no_more_of_prompts_than_its_budget(llama, monkeypatch):
 
 @pytest.mark.parametrize("budget", [2, 3, 16])
 @pytest.mark.parametrize("architecture", ["gpt2", "mistral", "qwen3_moe"])
-def test_the_parts_that_a_prompt_is_read_in_do_not_change_its_answer(monkeypatch, architecture, budget):
+def test_the_chunks_of_a_prefill_do_not_change_its_answer(monkeypatch, architecture, budget):
     model, requests = (
         tiny.random_model(architecture),
         [
@@ -155,14 +155,14 @@ def test_every_token_is_computed_once(llama):
     assert tokens_seen(llama, requests) == sum(len(one.prompt) + one.max_new_tokens - 1 for one in requests)
 
 
-def test_what_many_prompts_begin_with_is_computed_once(llama):
+def test_a_shared_prefix_is_computed_once(llama):
     shared = prompt(100)
     requests = [request([*shared, *prompt(6, salt=1 + i)], 4) for i in range(20)]
     assert tokens_seen(llama, requests) == 100 + 20 * (6 + 4 - 1)
     assert tokens(llama, requests) == [alone(llama, one) for one in requests]
 
 
-def test_what_prompts_share_is_computed_once_though_others_came_between(llama, monkeypatch):
+def test_a_shared_prefix_is_computed_once_though_others_came_between(llama, monkeypatch):
     monkeypatch.setattr(continuous, "MAX_SEQUENCES", 3)
     shared = prompt(100)
     system = [request([*shared, *prompt(6, salt=1 + i)], 4) for i in range(6)]
@@ -177,7 +177,7 @@ def test_what_prompts_share_is_computed_once_though_others_came_between(llama, m
 
 def test_equal_prompts_are_read_once_and_drawn_apart(llama):
     requests = [random_request(80, 5, temperature=2.0, seed=seed) for seed in range(8)]
-    # Each request reads its prompt's last token itself, for its logits.
+    # Each sequence computes its prompt's last token itself, for its logits.
     assert tokens_seen(llama, requests) == 80 + 7 + 8 * (5 - 1)
     assert len({tuple(ids) for ids in tokens(llama, requests)}) == 8
 
@@ -195,12 +195,12 @@ def test_the_next_turn_reads_only_what_is_new(llama):
         while second.live:
             run.step()
     others = 4 * len(passes)
-    # The last token of the first answer was never read.
+    # The last token of the first answer is not cached.
     assert sum(ids.numel() for ids in passes) - others == 1 + 9 + 5 - 1
     assert [second.generated.token_ids] == tokens(llama, [follow], eos=())
 
 
-def test_what_an_ended_sequence_held_serves_a_later_one(llama):
+def test_what_an_ended_sequence_cached_serves_a_later_one(llama):
     run = generator(llama, eos=())
     run.add(random_request(90, 3, salt=5))
     finish(run)
@@ -210,7 +210,7 @@ def test_what_an_ended_sequence_held_serves_a_later_one(llama):
     assert sum(ids.numel() for ids in passes) == 110 + 3 - 1
 
 
-def test_a_beginning_of_a_few_tokens_is_not_waited_for(llama):
+def test_a_sequence_is_not_deferred_for_a_short_prefix(llama):
     requests = [request([*prompt(8), *prompt(20, salt=1 + i)], 3) for i in range(4)]
     run = generator(llama, eos=())
     for one in requests:
@@ -230,21 +230,21 @@ def test_a_beginning_of_a_few_tokens_is_not_waited_for(llama):
         ([1], [2], 0),
     ],
 )
-def test_common_is_how_far_two_sequences_are_alike(one: list[int], other: list[int], length: int):
+def test_the_common_prefix_of_two_sequences(one: list[int], other: list[int], length: int):
     assert common_prefix(one, other) == common_prefix(other, one) == length
 
 
 # Memory
 
 
-@pytest.mark.parametrize("tokens_held", [130, 1000])
-def test_where_memory_is_short_fewer_sequences_are_live(llama, monkeypatch, tokens_held: int):
-    _memory_for(monkeypatch, tokens_held)
+@pytest.mark.parametrize("cached_tokens", [130, 1000])
+def test_where_memory_is_short_fewer_sequences_are_live(llama, monkeypatch, cached_tokens: int):
+    _memory_for(monkeypatch, cached_tokens)
     requests = [random_request(30 + i, 12) for i in range(8)]
     run = generator(llama, eos=())
     sequences = [run.add(one) for one in requests]
     counts = running_counts(run)
-    assert max(counts) == min(8, tokens_held // 64)
+    assert max(counts) == min(8, cached_tokens // 64)
     assert [one.generated.token_ids for one in sequences] == [
         alone(llama, one, eos_token_id=None) for one in requests
     ]
@@ -252,7 +252,7 @@ def test_where_memory_is_short_fewer_sequences_are_live(llama, monkeypatch, toke
 
 def test_a_long_sequence_after_short_ones_has_the_memory_that_they_had(llama, monkeypatch):
     _memory_for(monkeypatch, 4 * 64)
-    # The long one begins as the last of the short ones did, whose slot there is no room for any more.
+    # The long one shares the prefix of the last short one, whose slot there is no room for any more.
     requests = [
         random_request(20, 12),
         random_request(21, 3),
@@ -277,7 +277,7 @@ def test_a_sequence_that_the_budget_has_no_room_for_is_tried_alone(llama, monkey
 
 
 def _memory_for(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
-    """Leaves memory for the keys and values of so many tokens of the tiny Llama."""
+    """Leaves memory for a KV cache of `tokens` tokens of the tiny Llama."""
     size = kv_token_bytes(tiny.random_model("llama"))
     monkeypatch.setattr(
         continuous, "free_memory", lambda device: 1 + int(tokens * size / continuous.MEMORY_SHARE)

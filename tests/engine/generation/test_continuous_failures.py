@@ -1,4 +1,4 @@
-"""In flight, where things go wrong: what fails costs itself, and what was finished stays."""
+"""Failures in continuous batching: preemption, recomputation, and sequences that fail alone."""
 
 import errno
 import logging
@@ -38,7 +38,7 @@ def clean(length: int, salt: int) -> list[int]:
 
 
 def live(inputs: dict) -> int:
-    """How many requests a forward pass brings on."""
+    """The number of sequences in a forward pass."""
     return len(inputs["attention_metadata"].chunks)
 
 
@@ -121,7 +121,7 @@ def test_after_memory_ran_out_so_many_sequences_are_not_tried_again(llama, caplo
     assert caplog.text.count("failed") == 2
 
 
-def test_a_sequence_without_memory_alone_has_an_error_with_the_plan_of_it(llama):
+def test_a_sequence_without_memory_alone_has_an_error_with_what_it_takes(llama):
     requests = [random_request(9, 5), random_request(100, 28), random_request(12, 5)]
     too_long = lambda inputs: max(inputs["attention_metadata"].positions) > 60  # noqa: E731
     first, lost, last = answers(llama, requests, too_long, NO_MEMORY, eos=tiny.ENDS)
@@ -137,10 +137,10 @@ def test_slots_that_cannot_grow_cost_no_live_sequence_its_answer(
 ):
     resize = KVCache.resize
 
-    def limited(slots: KVCache, requests: int, tokens: int, held: Sequence[int] = ()) -> None:
+    def limited(kv_cache: KVCache, slots: int, tokens: int, cached: Sequence[int] = ()) -> None:
         if tokens > 64:
             raise error
-        resize(slots, requests, tokens, held)
+        resize(kv_cache, slots, tokens, cached)
 
     monkeypatch.setattr(KVCache, "resize", limited)
     requests = [random_request(9, 20), random_request(100, 20), random_request(12, 20)]
@@ -149,7 +149,7 @@ def test_slots_that_cannot_grow_cost_no_live_sequence_its_answer(
     assert "out of memory" in str(lost.error)
 
 
-# A request that the model fails on
+# A sequence that the model fails on
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), IndexError("far"), ValueError("odd")])
@@ -215,7 +215,7 @@ def test_a_sequence_that_moves_leaves_no_nan_behind(monkeypatch, llama):
     run = generator(model, eos=())
     long = run.add(request(clean(150, salt=1), 4))
     short = run.add(request(clean(6, salt=2), 2))
-    # Its NaN is in the last slot, and its prompt not read to the end, when the slot before it is free.
+    # Its NaN is in the last slot, and its prefill not complete, when the slot before it is free.
     sick = run.add(request([POISON, *clean(150, salt=3)], 4))
     later = [request(clean(3 + i, salt=4 + i), 30) for i in range(4)]
     while short.live:

@@ -1,4 +1,4 @@
-"""In flight, whatever requests come in whatever order: each gets what it gets alone."""
+"""Continuous batching, whatever requests come in whatever order: each gets what it gets alone."""
 
 import functools
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ def run_of(architecture: str) -> ContinuousBatching:
 
 @functools.cache
 def expected(architecture: str, prompt: tuple[int, ...], sampled: bool) -> list[int]:
-    """The longest answer to a prompt by itself; a shorter one is its beginning."""
+    """The longest answer to a prompt by itself; a shorter one is its prefix."""
     run = run_of(architecture)
     sequence = run.add(request(prompt, LONGEST_ANSWER, **(SAMPLED if sampled else {})))
     finish(run)
@@ -83,7 +83,7 @@ sizes = st.fixed_dictionaries(
 
 
 def converse(architecture: str, conversations: list[Asked]) -> list[SequenceState]:
-    """Every request of some conversations that come one by one, their turns asked as soon as they can be."""
+    """Every sequence of some conversations that come one by one; their next turns go to the front."""
     run = run_of(architecture)
     sequences: list[SequenceState] = []
     following: dict[SequenceState, tuple[Asked, tuple[int, ...]]] = {}
@@ -113,13 +113,13 @@ def converse(architecture: str, conversations: list[Asked]) -> list[SequenceStat
 
 
 def check(architecture: str, conversations: list[Asked], sizes: dict[str, int]) -> None:
-    """Every request of some conversations equals its run alone, where everything has these sizes."""
+    """Every sequence of some conversations equals its run alone, with the constants set to these sizes."""
     with pytest.MonkeyPatch.context() as patch:
         for name, size in sizes.items():
             for module in (continuous, kv_cache, forward_batch):
                 if hasattr(module, name):
                     patch.setattr(module, name, size)
-        # An error in a step is made good for by fewer requests: it would not be seen in the answers.
+        # A step that fails is recomputed with fewer sequences: the answers would not show it.
         patch.setattr(continuous.logger, "warning", pytest.fail)
         sequences = converse(architecture, conversations)
     # Here, where everything has its usual size again.

@@ -1,4 +1,4 @@
-"""A step extends sequences: each token attends to its own sequence, whoever shares its call."""
+"""A forward batch: each token attends to its own sequence, whichever chunks share its attention call."""
 
 import pytest
 import torch

@@ -1,17 +1,14 @@
-"""Generation: requests of any kind run together, and each gets what `model.generate` gives it alone."""
+"""Generator: sequences of any kind run together, and each gets what `model.generate` gives it alone."""
 
 import pytest
 import torch
 
-from engine.errors import Unsupported
-from engine.generation.support import check_continuous_batching
 from tests import tiny
 from tests.helpers.sequences import (
     BYTES,
     WAYS,
     alone,
     answer,
-    breaking,
     finish,
     generator,
     own_logprobs,
@@ -32,12 +29,12 @@ LONGROPE = {
 }
 both_ways = pytest.mark.parametrize(("architecture", "continuous_batching"), WAYS)
 continuous_or_static = pytest.mark.parametrize(
-    "continuous_batching", [True, False], ids=["in flight", "batched"]
+    "continuous_batching", [True, False], ids=["continuous", "static"]
 )
 
 
 def passes(model, requests, continuous_batching: bool = True) -> set[int]:
-    """How many sequences the model was handed at once, as requests of a tensor."""
+    """The batch sizes of the model's forward passes."""
     run = generator(model, continuous_batching)
     for one in requests:
         run.add(one)
@@ -146,7 +143,7 @@ def test_half_precision_is_measured_in_float32(continuous_batching: bool):
     assert generated.logprobs == pytest.approx(exact, abs=1e-5) != pytest.approx(rounded, abs=1e-5)
 
 
-# How a request ends
+# How a sequence ends
 
 
 @continuous_or_static
@@ -198,25 +195,13 @@ def test_each_sequence_has_its_own_length(continuous_batching: bool):
 
 
 @pytest.mark.parametrize("architecture", tiny.CONFIGS)
-def test_sequences_are_in_flight_where_the_architecture_allows_it(architecture: str):
+def test_batching_is_continuous_where_the_architecture_allows_it(architecture: str):
     model, requests = (
         tiny.random_model(architecture),
         [random_request(9, 4), random_request(40, 4), random_request(20, 4)],
     )
     together = {1} if architecture in tiny.IN_FLIGHT else {3}
     assert passes(model, requests) == together
-
-
-@pytest.mark.parametrize("architecture", tiny.IN_FLIGHT)
-def test_the_memory_of_a_token_is_measured(architecture: str):
-    model = tiny.random_model(architecture)
-    config = model.config
-    heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    assert (
-        check_continuous_batching(model, frozenset([tiny.EOS]))
-        == 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize
-    )
 
 
 @pytest.mark.parametrize(
@@ -246,47 +231,6 @@ def test_what_the_checkpoint_forbids_is_forbidden_and_log_probabilities_stay_the
     for one, generated in zip(requests, answers, strict=True):
         expected = own_logprobs(model, one.prompt, generated.token_ids)
         assert generated.logprobs == pytest.approx(expected, abs=1e-4)
-
-
-def test_a_checkpoints_rules_are_the_reason_that_is_given():
-    model = tiny.random_model("llama")
-    model.generation_config.min_new_tokens = 8
-    with pytest.raises(Unsupported, match="forces or forbids tokens"):
-        check_continuous_batching(model, frozenset([tiny.EOS]))
-
-
-@pytest.mark.parametrize("architecture", tiny.BATCHED)
-def test_an_attention_of_another_kind_is_the_reason_that_is_given(architecture: str):
-    with pytest.raises(Unsupported, match="attention"):
-        check_continuous_batching(tiny.random_model(architecture), frozenset())
-
-
-def test_a_model_spread_over_devices_is_not_in_flight():
-    model = tiny.random_model("llama")
-    model.hf_device_map = {"model.layers.0": 0, "model.layers.1": "cpu"}
-    with pytest.raises(Unsupported, match="several devices"):
-        check_continuous_batching(model, frozenset([tiny.EOS]))
-
-
-def test_a_model_that_gives_other_logits_in_flight_is_not():
-    model = tiny.random_model("llama")
-
-    def look_around(_layer, args):
-        """Each token takes the mean of all, as code may that knows of one sequence only."""
-        return (args[0] + args[0].mean(1, keepdim=True),)
-
-    model.model.layers[1].mlp.register_forward_pre_hook(look_around)
-    with pytest.raises(Unsupported, match="other logits"):
-        check_continuous_batching(model, frozenset([tiny.EOS]))
-
-
-def test_a_model_that_breaks_in_flight_is_not():
-    model = tiny.random_model("llama")
-    with (
-        breaking(model, lambda inputs: "attention_metadata" in inputs, KeyError("cache")),
-        pytest.raises(Unsupported, match="failed on a trial: KeyError: 'cache'"),
-    ):
-        check_continuous_batching(model, frozenset([tiny.EOS]))
 
 
 @pytest.mark.parametrize(

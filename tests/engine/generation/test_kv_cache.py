@@ -1,4 +1,4 @@
-"""Keys and values of live sequences: each slot keeps its own."""
+"""The KV cache: each slot keeps its own keys and values."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Parity, in float32: whole conversations in flight equal the same run one question at a time.
+"""Parity, in float32: whole conversations together equal the same run one question at a time.
 
 The other side is transformers' own: its chat template, its `generate` for one request, its forward pass.
 """
@@ -135,7 +135,7 @@ def test_every_conversation_is_longer_than_the_sliding_window(run: Run):
     assert all(len(one.prompt) > 16 for one in run.alone)
 
 
-def test_the_way_taken_is_in_flight_or_in_batches_and_those_are_said_once(run: Run):
+def test_batching_is_continuous_or_static_and_the_latter_is_logged_once(run: Run):
     continuous_batching = run.architecture in tiny.IN_FLIGHT
     requests = {requests for requests, _ in run.passes}
     assert (requests == {1}) if continuous_batching else (max(requests) == CONVERSATIONS)
@@ -144,7 +144,7 @@ def test_the_way_taken_is_in_flight_or_in_batches_and_those_are_said_once(run: R
 
 
 @pytest.mark.parametrize("run", tiny.IN_FLIGHT, indirect=True)
-def test_no_token_of_a_conversation_in_flight_is_computed_again(run: Run):
+def test_no_token_of_a_conversation_is_computed_again(run: Run):
     turns = [run.alone[i : i + TURNS] for i in range(0, len(run.alone), TURNS)]
     # An answer's text may be spelled otherwise in the next prompt than it was made.
     expected = sum(

@@ -22,7 +22,7 @@ from tests.helpers.sequences import (
 pytestmark = pytest.mark.numeric
 
 continuous_or_static = pytest.mark.parametrize(
-    "continuous_batching", [True, False], ids=["in flight", "batched"]
+    "continuous_batching", [True, False], ids=["continuous", "static"]
 )
 # Probabilities of the first six tokens.
 SHARES = torch.tensor([0.3, 0.25, 0.2, 0.12, 0.08, 0.05])
@@ -34,7 +34,7 @@ def llama():
 
 
 def draws(llama, scores: torch.Tensor, count: int, **options) -> Counter[int]:
-    """How often each token is drawn from the same scores, by one request."""
+    """How often each token is drawn from the same scores, in one sequence."""
     sequence = SequenceState(request([0], count, seed=0, **options), llama, frozenset())
     for _ in range(count):
         extend([sequence], scores[None])
@@ -171,7 +171,7 @@ def test_a_seed_gives_one_answer_whatever_else_runs_in_whatever_order(llama, con
     ids=str,
 )
 @pytest.mark.parametrize("architecture", ["gpt2", "phi3"])
-def test_a_seed_gives_the_same_answer_in_flight_and_in_batches(architecture: str, settings: dict):
+def test_a_seed_gives_the_same_answer_in_continuous_and_in_static_batching(architecture: str, settings: dict):
     model = tiny.random_model(architecture)
     requests = [
         random_request(9, 10, seed=5, **settings),
