@@ -15,7 +15,7 @@ FinishReason = Literal["stop", "length", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image in a message, by the address it was given with: not fetched yet."""
+    """An image in a message, by its URL; it is not fetched yet."""
 
     url: str
 
@@ -25,22 +25,22 @@ Part = str | Image
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a conversation; its parts are text (str) and images, in order."""
+    """One message of a conversation: texts and images, in order."""
 
     role: Role
     parts: tuple[Part, ...]
 
     @property
     def text(self) -> str:
-        """The text parts, a line each."""
+        """The text parts, joined by newlines."""
         return "\n".join(part for part in self.parts if isinstance(part, str))
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Messages that wait for one answer; `key` is the prompt key the answer belongs to.
+    """Messages to be answered together; `key` is the prompt key of the answer.
 
-    Usually one user message; more when messages that ask nothing (a system message, say) come first.
+    Usually one user message; other messages (a system message, say) may come before it.
     """
 
     key: str
@@ -49,7 +49,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """A conversation: what was said, and the turns that are still to be answered, in order.
+    """A conversation: its messages so far, and its open turns, in order.
 
     `key` names it to the user: the prompt key of a questions dialogue, the first open key of a
     messages dialogue.
@@ -62,10 +62,10 @@ class Dialogue:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One conversation whose last message is to be answered, and how.
+    """A conversation whose last message is to be answered, with options.
 
     Attributes:
-        prompt: a text or token ids to go on with, as they are, instead of messages.
+        prompt: a text or token ids to continue as they are, instead of messages.
     """
 
     messages: tuple[Message, ...]
@@ -75,7 +75,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts; `prompt_tokens` is what the model read after any turns were dropped."""
+    """Token counts; turns that were dropped are not in `prompt_tokens`."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -83,12 +83,12 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A generated token as text, for people and for other programs.
+    """A token as text, with its log-probability.
 
     Attributes:
-        text: what it adds to the text; "" for a special token and for the first bytes of a character.
+        text: what it adds to the text; "" for a special token and for an incomplete character.
         logprob: natural logarithm of the probability that the model gave to it.
-        top: the likeliest tokens at its place, (text, log-probability), the likeliest first.
+        top: the likeliest tokens at its position, (text, log-probability), the likeliest first.
     """
 
     text: str
@@ -98,22 +98,22 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What every engine returns for a request.
+    """The answer to a request.
 
     Attributes:
         text: the answer, without special tokens and cut before a stop string.
         token_ids: the generated tokens, the end-of-sequence token included.
         logprobs: natural logarithms of the probabilities that the model itself gave to `token_ids`
-            (before temperature and filters), one each; None where the engine cannot know them.
-        confidence: in [0, 1] by the method of `GenerationOptions.confidence`; None where unknown.
-        finish_reason: "stop" (the model ended it, or a stop string), "length", or "error".
+            (before temperature and filters), one each; None if unknown.
+        confidence: in [0, 1] by the method of `GenerationOptions.confidence`; None if unknown.
+        finish_reason: "stop" (an end token or a stop string), "length", or "error".
         usage: token counts.
-        error: why there is no answer, with `finish_reason` "error"; else None.
-        top_logprobs: for each of `token_ids` the likeliest tokens there, (token id, log-probability), the
-            likeliest first; as many as the options ask for. Empty where they ask for none.
-        tokens: the tokens as text, where the options ask for `logprobs` and the engine knows them.
-        reasoning: what a server's model has thought before it answered; no part of `text`, nor are its tokens
-            of the other fields but `usage`. None where there is none.
+        error: why there is no answer, if `finish_reason` is "error"; else None.
+        top_logprobs: for each of `token_ids` the likeliest tokens at its position, (token id,
+            log-probability), the likeliest first; as many as `GenerationOptions.top_logprobs`.
+        tokens: the tokens as text, if `GenerationOptions.logprobs` is set and they are known; else None.
+        reasoning: the reasoning of a server's model; it is not in `text`, and its tokens are in `usage` only.
+            None if there is none.
     """
 
     text: str
@@ -129,18 +129,18 @@ class Answer:
 
     @classmethod
     def failed(cls, error: AdapterError) -> "Answer":
-        """The answer of a request that has none."""
+        """The answer of a request that failed."""
         return cls("", (), None, None, "error", Usage(0, 0), error)
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of an answer while it grows.
+    """A part of an answer while it is generated.
 
     Attributes:
-        index: the request it belongs to, by its place among those asked first.
-        text: what the answer's text has grown by.
-        answer: the whole answer, with its last piece; else None.
+        index: the index of its request; a request that `follow` returned has the index of the one before it.
+        text: the delta: the text that is new.
+        answer: the whole answer, in its last chunk; else None.
     """
 
     index: int

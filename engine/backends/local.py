@@ -12,12 +12,12 @@ import numpy as np
 from engine import scoring
 from engine.backends.conversion import Conversion
 from engine.backends.dispatch import dispatch
+from engine.backends.local_worker import LocalWorker
 from engine.contract import Engine, Follow, Reduction
 from engine.embedding import DEFAULTS, Embedder
-from engine.errors import AdapterError, Unsupported
+from engine.errors import Unsupported
 from engine.generation.batched import MODE_NAMES, BatchMode
 from engine.generation.generator import Generator
-from engine.generation.sequence import SequenceState
 from engine.generation.stopping import eos_token_ids
 from engine.generation.support import batch_mode, check_continuous_batching
 from engine.loading import Loaded
@@ -25,14 +25,11 @@ from engine.module_state import model_lock
 from engine.options import EmbeddingOptions
 from engine.prompting.prompter import Prompter
 from engine.scoring import Scores
-from engine.text import Deltas, Detokenizer, decode_after, encodable, token_texts
-from engine.types import Answer, Chunk, Request, Token
+from engine.text import decode_after, encodable, token_texts
+from engine.types import Chunk, Request, Token
 from engine.weights.prepacking import lay_out, restore
 
 logger = logging.getLogger(__name__)
-
-# Requests that are queued ahead: enough to fill each free slot, and to form batches of similar lengths.
-MAX_WAITING = 64
 
 
 class LocalEngine(Engine):
@@ -54,8 +51,7 @@ class LocalEngine(Engine):
         request that `follow` returns.
 
         Args:
-            requests: taken whenever fewer than `MAX_WAITING` wait. None means that the next one is not there
-                yet.
+            requests: taken while few of them wait. None means that the next one is not there yet.
             follow: callback for each answer, called before its last chunk is given. The request that it
                 returns is answered next, under the same index.
             deltas: whether answers come in deltas; if False, and for a model that answers in batches, each
@@ -65,7 +61,8 @@ class LocalEngine(Engine):
             Unsupported: a model that writes no text, or one that was loaded before a fork.
         """
         self._check_process()
-        yield from dispatch(requests, follow, _Run(self, deltas))
+        generator = self.generator()
+        yield from dispatch(requests, follow, LocalWorker(self.conversion, generator, deltas))
 
     @property
     def context_length(self) -> int | None:
@@ -278,51 +275,3 @@ class LocalEngine(Engine):
         [scored] = scores.candidates
         texts = token_texts(self.tokenizer, ids)
         return tuple(Token(text, logprob) for text, logprob in zip(texts, scored.logprobs, strict=True))
-
-
-class _Run:
-    """The sequences of one call of `LocalEngine.stream`; a `Worker`."""
-
-    def __init__(self, engine: LocalEngine, deltas: bool) -> None:
-        self._conversion = engine.conversion
-        self._generator = engine.generator()
-        self._deltas = deltas
-        self._running: dict[SequenceState, tuple[int, tuple[Detokenizer, Deltas] | None]] = {}
-
-    @property
-    def has_room(self) -> bool:
-        """Whether fewer than `MAX_WAITING` sequences wait."""
-        return self._generator.num_waiting < MAX_WAITING
-
-    @property
-    def busy(self) -> bool:
-        """Whether any sequence has not ended."""
-        return self._generator.busy
-
-    @property
-    def live(self) -> int:
-        """The number of sequences that are being generated."""
-        return self._generator.num_running
-
-    def add(self, index: int, request: Request, first: bool) -> list[Chunk]:
-        """Queues a request; one that cannot be encoded is answered at once, by its error."""
-        try:
-            tokenized = self._conversion.encode(request)
-            sequence = self._generator.add(tokenized, first)
-        except AdapterError as error:
-            return [Chunk(index, "", Answer.failed(error))]
-        self._running[sequence] = index, self._conversion.streaming(tokenized) if self._deltas else None
-        return []
-
-    def step(self, patient: bool) -> Iterator[Chunk]:
-        """Runs one step of the model; gives deltas and answers."""
-        for sequence in self._generator.step():
-            index, streaming = self._running[sequence]
-            if not sequence.live:
-                del self._running[sequence]
-                answer = self._conversion.decode(sequence)
-                yield Chunk(index, streaming[1].rest(answer.text) if streaming else answer.text, answer)
-            elif streaming:
-                detokenizer, deltas = streaming
-                if text := deltas.add(detokenizer.add(sequence.tokens[-1])):
-                    yield Chunk(index, text)

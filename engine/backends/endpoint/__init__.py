@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.backends.dispatch import dispatch
 from engine.backends.endpoint import embedding, routes
-from engine.backends.endpoint.refusals import Dropped, Rejected
+from engine.backends.endpoint.rejections import Dropped, Rejected
 from engine.backends.endpoint.reply import Reply
 from engine.backends.endpoint.wire import Client, Server
 from engine.contract import Engine, Follow
@@ -122,7 +122,7 @@ class EndpointEngine(Engine):
         trim = request.prompt is None
         try:
             if trim and options.chat_template:
-                request = routes.written(request)
+                request = routes.rendered(request)
                 options = request.options
             give = (lambda text: put(Chunk(index, text))) if stream else None
             reply, deltas = await self._replied(request, trim, give)

@@ -1,4 +1,4 @@
-"""Where a server is, and which token it may be told."""
+"""A server's address, and the token that it may be sent."""
 
 import base64
 import ipaddress
@@ -21,14 +21,14 @@ class Address:
     """A server's address.
 
     Attributes:
-        name: how errors call it, without a password.
-        openai: the beginning of its OpenAI routes, "…/v1"; None for the hub's router, and before an app's is
-            known.
-        token: what it is told; None where there is none, or none is safe.
-        headers: of every request; None leaves out what the hub library would send.
+        name: its name in errors, without a password.
+        openai: the prefix of its OpenAI routes, "…/v1"; None for the hub's router, and for an app whose
+            route is not known yet.
+        token: the token to send; None if there is none, or it is not safe to send it.
+        headers: of every request; None removes a header that the hub library would send.
         app_id: the Dataloop app it belongs to.
-        withheld: whether there is a token that it is not told.
-        password: the one in its URL, which goes as a header.
+        withheld: whether there is a token that is not sent.
+        password: the password of its URL, which is sent as a header.
     """
 
     name: str
@@ -41,46 +41,46 @@ class Address:
 
     @property
     def loopback(self) -> str | None:
-        """What the HTTP library calls it where it is on this machine: no proxy is told the token."""
+        """The HTTP library's pattern of an address on this machine, which bypasses proxies; else None."""
         parts = urlsplit(self.openai or "")
         bare = parts.netloc.rpartition("@")[2].removesuffix(f":{parts.port}")
         return f"all://{bare}" if _loopback(parts.hostname or "") else None
 
     @property
     def secrets(self) -> list[str]:
-        """What it is told and no one else may read."""
+        """Secrets that are sent to it and must not be logged."""
         logins = [value for value in self.headers.values() if value]
         return [secret for secret in (self.token, self.password, *logins, *map(_last, logins)) if secret]
 
     @property
     def hub(self) -> bool:
-        """Whether it is the hub's router, which finds a provider."""
+        """Whether it is the hub's router, which chooses a provider."""
         return self.openai is None and self.app_id is None
 
     @property
     def root(self) -> str | None:
-        """The beginning of TGI's own routes."""
+        """The prefix of TGI's own routes."""
         return self.openai and self.openai.removesuffix("/v1")
 
     def of_app(self, url: str, cookie: str) -> "Address":
-        """The address of this app, found at a URL, which is told a cookie instead of a token."""
+        """The address of this app's route; a cookie replaces the token."""
         return replace(self, openai=_openai(url), headers={"authorization": None, "cookie": cookie})
 
     def forgotten(self) -> "Address":
-        """An app's address before it is known; any other as it is."""
+        """The address without an app's route, so that the route is found again."""
         return replace(self, openai=None) if self.app_id else self
 
 
 def find(options: EndpointOptions, token: str | None) -> Address:
-    """The server that the options name: theirs, HUGGINGFACE_API_BASE, else the hub's router.
+    """The server that the options name, else HUGGINGFACE_API_BASE, else the hub's router.
 
-    A token goes where https or this machine's own loopback hides it on the way, and over plain http nowhere.
+    A token is sent over https and to this machine, never over plain http to another one.
 
     Args:
         token: the hub's token from the environment.
 
     Raises:
-        ConfigurationError: no server is named, or two, or by what is no address.
+        ConfigurationError: no server is named, more than one is, or the address is invalid.
     """
     named = [key for key in ("base_url", "app_id", "provider") if getattr(options, key)]
     if len(named) > 1:
@@ -102,7 +102,7 @@ def find(options: EndpointOptions, token: str | None) -> Address:
 
 
 def safe(url: str) -> bool:
-    """Whether nobody can read along what is sent to a URL."""
+    """Whether what is sent to a URL cannot be intercepted: https, or this machine."""
     parts = urlsplit(url)
     return parts.scheme == "https" or _loopback(parts.hostname or "")
 
@@ -114,7 +114,7 @@ def _at(url: str, token: str | None) -> Address:
         token = get_token()
     sent = token if safe(url) else None
     login = f"Bearer {sent}" if sent else None
-    if parts.username is not None:  # Out of the URL, which stands in logs of the HTTP library.
+    if parts.username is not None:  # Not in the URL, which the HTTP library logs.
         named = ":".join(unquote(part or "") for part in (parts.username, parts.password))
         login = f"Basic {base64.b64encode(named.encode()).decode()}"
     bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
@@ -134,7 +134,7 @@ def _parted(url: str) -> SplitResult:
         wrong = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
     except ValueError:
         wrong = True
-    # What two readers of addresses could read differently is none.
+    # URLs that parsers read differently are rejected.
     if wrong or parts.query or parts.fragment or not re.fullmatch(r"[!-\[\]-~]+", url):
         raise ConfigurationError(
             "base_url is the beginning of a server's routes, as http://localhost:8000/v1: this one has no "
@@ -149,7 +149,7 @@ def _last(login: str) -> str:
 
 def _openai(url: str) -> str:
     base = url.rstrip("/")
-    if base.endswith("/chat/completions"):  # Of a server that has its routes elsewhere than under /v1.
+    if base.endswith("/chat/completions"):  # A server whose routes are not under /v1.
         return base.removesuffix("/chat/completions")
     return base if base.endswith("/v1") else f"{base}/v1"
 
@@ -158,4 +158,4 @@ def _loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"  # Names below it are left to the name server of whoever asks.
+        return host == "localhost"  # Its subdomains depend on the DNS server.

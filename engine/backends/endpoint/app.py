@@ -1,4 +1,4 @@
-"""The route of a Dataloop app: over plain HTTP, with the login that the SDK has left behind."""
+"""Finds the route of a Dataloop app, with the SDK's login but without the SDK."""
 
 import base64
 import json
@@ -15,11 +15,11 @@ from engine.errors import ConfigurationError
 async def find(app_id: str, session: Any) -> tuple[str, str]:
     """The URL of an app's server, and the cookie that opens it.
 
-    The platform sends a request for the app's route on to the server, with the cookie. A platform's service
-    has its login from its agent; elsewhere it is in the SDK's cookie file, once `dlp login` has been run.
+    The platform forwards requests for the app's route to the server if they carry the cookie. A service of
+    the platform gets its login from the agent; elsewhere `dlp login` writes it to the SDK's cookie file.
 
     Args:
-        session: what sends requests; it follows redirects.
+        session: an `httpx.AsyncClient` that follows redirects.
 
     Raises:
         ConfigurationError: no login, no such app, or one without a server.
@@ -45,7 +45,7 @@ async def find(app_id: str, session: Any) -> tuple[str, str]:
     hops = [*response.history, response]
     opened = [(hop.cookies["JWT-APP"], to.url.host) for hop, to in pairwise(hops) if "JWT-APP" in hop.cookies]
     url, found, _ = str(response.url).rpartition(path)
-    # The cookie is for where the platform leads, not for where that leads.
+    # The cookie is for the host that the platform redirects to, not for further hosts.
     if not opened or opened[0][1] != response.url.host or not found or (safe(route) and not safe(url)):
         raise ConfigurationError(
             f"the platform does not open the app {app_id} (status {response.status_code}): check that its "

@@ -1,4 +1,4 @@
-"""Server-sent events, in all the forms that their standard has → the JSON of each."""
+"""Parses server-sent events, in all forms of the standard, into the JSON of each."""
 
 import codecs
 import io
@@ -11,13 +11,13 @@ _END = object()
 
 
 async def events(parts: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-    """The JSON of each event, up to the one that says that all is said.
+    """The JSON of each event before "[DONE]".
 
-    A body that is no event stream but JSON (a server that does not stream, or an error) is the only event. An
-    event that is cut off is left out.
+    A body that is plain JSON (a server that does not stream, or an error) is one event. An event that is cut
+    off at the end is dropped.
 
     Raises:
-        ValueError: an event without JSON.
+        ValueError: an event that is not JSON.
     """
     data: list[str] = []
     plain: bool | None = None  # Whether the body is JSON itself; None before its first line.
@@ -29,7 +29,7 @@ async def events(parts: AsyncIterator[bytes]) -> AsyncIterator[Any]:
             data.append(line)
         elif name == "data" and value.strip():
             data.append(value.removeprefix(" "))
-            # Its end, a blank line, may be late or left out.
+            # The blank line that ends it may be late or missing.
             if len(data) == 1 and (found := _whole(value)) is not None:
                 if found is _END:
                     return
@@ -43,7 +43,7 @@ async def events(parts: AsyncIterator[bytes]) -> AsyncIterator[Any]:
 
 
 def _whole(text: str) -> Any:
-    """The JSON of a text, or what stands for the end; None where there is more to come."""
+    """The JSON of a text, or `_END` for "[DONE]"; None if it is incomplete."""
     if text.strip() == "[DONE]":
         return _END
     with suppress(ValueError):
@@ -52,7 +52,7 @@ def _whole(text: str) -> Any:
 
 
 async def _lines(parts: AsyncIterator[bytes]) -> AsyncIterator[str]:
-    # Other characters than these three ends of a line (U+2028) may be within a text.
+    # Only \n, \r and \r\n end a line: other separators (U+2028) may be part of a text.
     decoder = io.IncrementalNewlineDecoder(
         codecs.getincrementaldecoder("utf-8-sig")("replace"), translate=True
     )

@@ -1,4 +1,4 @@
-"""What a model thinks before it answers, apart from the answer."""
+"""Separates a model's reasoning from its answer."""
 
 import re
 from bisect import bisect_left
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 OPEN, CLOSE = "<think>", "</think>"
-# Not where a text speaks of it: `</think>`.
+# Not where it is quoted: `</think>`.
 _CLOSED = re.compile(rf"(?<![`'\"]){CLOSE}(?![`'\"])")
 
 
 class Thoughts:
-    """Takes the <think>…</think> at the beginning of a growing text out of it.
+    """Removes the <think>…</think> at the beginning of a growing text.
 
     Attributes:
-        text: what was thought so far; None where nothing was.
+        text: the reasoning so far; None if there is none.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Thoughts:
         self._state = "before"
 
     def part(self, piece: str) -> str:
-        """What of a text's next piece, and of what was held back before it, is no thought."""
+        """Takes the next part of the text; returns what is certainly not reasoning."""
         if self._state == "before":
             self._held += piece
             begun = self._held.lstrip()
@@ -34,7 +34,7 @@ class Thoughts:
             if begun.startswith(OPEN):
                 piece, self._state, self.text = begun.removeprefix(OPEN), "within", ""
         if self._state == "within":
-            # Only what is new can end it, but for the beginning of the end.
+            # Only the new part can contain </think>, or complete one that has begun.
             thought, ended, rest = (self._held + piece).partition(CLOSE)
             keep = 0 if ended else len(CLOSE) - 1
             self._held = thought[max(len(thought) - keep, 0) :] if keep else ""
@@ -44,7 +44,7 @@ class Thoughts:
         return piece
 
     def rest(self) -> str:
-        """What was held back to the end of the text, and is no thought."""
+        """What was held back until the end of the text, and is not reasoning."""
         held, self._held = self._held, ""
         if self._state == "within":
             self.text = (self.text or "") + held
@@ -53,18 +53,19 @@ class Thoughts:
 
 
 def unopened(text: str) -> tuple[str | None, str]:
-    """What was thought and what is said in a whole text whose thought the model's template has begun.
+    """The reasoning (or None) and the answer of a whole text.
 
-    So it has no <think>, which is why no piece of it could tell before its </think> came.
+    If the model's chat template writes the <think>, the text contains only the </think>. So while the text
+    grew, its reasoning could not be recognized.
     """
     parts = _CLOSED.split(text, maxsplit=1)
     return (parts[0], parts[1]) if len(parts) == 2 else (None, text)
 
 
 def first_of(text: str, tokens: Sequence[str]) -> int:
-    """Which of the tokens a text begins with that they end with; behind the last where they do not show it.
+    """The index of the token with which a text begins; `len(tokens)` if that cannot be told.
 
-    A server may list the tokens of what was thought before the answer's, and the end token behind them.
+    A server may list the tokens of the reasoning before those of the answer, and the end token after them.
     """
     said = "".join(tokens)
     starts = list(accumulate(map(len, tokens), initial=0))
@@ -72,6 +73,6 @@ def first_of(text: str, tokens: Sequence[str]) -> int:
     if not text or place < 0 or (len(tokens) > 1 and place + len(text) < starts[-2]):
         return len(tokens)
     first = bisect_left(starts, place)
-    if starts[first] > place:  # Within a token: that may have blanks before the text, and nothing else.
+    if starts[first] > place:  # Within a token, which may have only white space before the text.
         first -= 1
     return len(tokens) if said[starts[first] : place].strip() else first

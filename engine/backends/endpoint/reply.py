@@ -1,4 +1,4 @@
-"""What a server says, whole or in pieces → an answer."""
+"""Parses what a server answers, whole or in chunks, into an `Answer`."""
 
 import codecs
 import math
@@ -17,10 +17,10 @@ from engine.types import Answer, Token, Usage
 
 Likeliest = tuple[tuple[str, float], ...]
 
-# What servers write for minus infinity, and for a token that is not among those that they keep numbers of.
+# Servers write this for minus infinity, and for tokens whose log-probability they did not keep.
 _LEAST = -9999.0
 _CUT = ("length", "max_tokens", "model_length")
-# What ends an answer that is none.
+# Finish reasons of failed answers.
 _FAULTS = {
     "abort": "gave up",
     "content_filter": "withheld the answer: its content filter took offence",
@@ -29,27 +29,28 @@ _FAULTS = {
 
 
 class Reply:
-    """One answer as it comes: OpenAI's chat completions and completions, TGI's own, and chunks of each.
+    """Accumulates one answer: of OpenAI's chat and completion routes, or of TGI's; whole or in chunks.
 
     Attributes:
-        text: what has been said so far, without what was thought before it.
-        streamed: the text before reasoning that the chat template opened was removed from it.
-        finish: the server's word for why it ended; None while it goes on.
+        text: the text so far, without reasoning.
+        streamed: the whole text, with reasoning that the chat template opened: it was recognized at the end.
+        finish: the server's finish reason; None until it ends.
     """
 
     def __init__(self, server: Server, chat: bool) -> None:
         """Begins empty.
 
         Args:
-            chat: whether it answers a conversation: it is trimmed, has to say something, and may think first.
+            chat: whether it answers a conversation: its text is trimmed, must not be empty, and may follow
+                reasoning.
         """
         self.server = server
         self.text = self.streamed = ""
         self.finish: str | None = None
         self._chat = chat
         self._thoughts = Thoughts()
-        self._half = ""  # Of a surrogate pair whose other half is in the next piece.
-        self._reasoning = ""  # What the server itself has kept apart.
+        self._half = ""  # Of a surrogate pair whose other half is in the next chunk.
+        self._reasoning = ""  # What the server sends in fields of its own.
         self._reasoned = self._refused = self._called = False
         self._tokens: list[Token] = []
         self._ids: list[int] = []
@@ -62,7 +63,7 @@ class Reply:
         """Takes an answer, or the next chunk of one; returns the text that is new.
 
         Raises:
-            GenerationError: it is no answer.
+            GenerationError: an error, or no completion.
         """
         body, known = _plain(body), len(self.text)
         if body.get("error") or body.get("object") == "error" or body.get("type") == "error":
@@ -78,10 +79,10 @@ class Reply:
         return self.text[known:]
 
     def end(self) -> None:
-        """Nothing more comes.
+        """Ends the answer.
 
         Raises:
-            GenerationError: there is no answer in it.
+            GenerationError: it has no text.
         """
         self.text += self._thoughts.rest() + _paired(self._half)
         self.streamed = self.text
@@ -97,7 +98,7 @@ class Reply:
             raise GenerationError(f"the answer of {self.server.name} is empty: ask again, or in other words")
 
     def answer(self, options: GenerationOptions) -> Answer:
-        """The answer, once it is whole."""
+        """The answer, after `end`."""
         text = before_stop(self.text, options.stop)
         first = first_of(self.text.strip(), [token.text for token in self._tokens]) if self._reasoned else 0
         tokens = self._tokens[first:]
@@ -123,7 +124,7 @@ class Reply:
 
     @property
     def _lacking(self) -> str | None:
-        """What there is instead of an answer, and what to do."""
+        """What the server sent instead of a text, and what to do; None if it sent nothing else."""
         if self._refused:
             return "is a refusal: ask in other words, or another model"
         if self._called:
@@ -138,12 +139,12 @@ class Reply:
         if isinstance(usage := body.get("usage"), dict):
             self._usage = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
             self._reasoned |= bool((usage.get("completion_tokens_details") or {}).get("reasoning_tokens"))
-        # One was asked for; of several each piece says which it is of.
+        # One choice was requested; of several, the one of index 0 counts.
         choices = [one for one in body["choices"] or [] if not one.get("index")]
         for choice in choices[:1]:
             said = choice.get("message") or choice.get("delta") or choice
             text, thought = _texts(said.get("text") if said is choice else said.get("content"))
-            for key in ("reasoning_content", "reasoning"):  # One of them, or the same in both.
+            for key in ("reasoning_content", "reasoning"):  # Servers send one of them, or the same in both.
                 if isinstance(said.get(key), str) and not thought:
                     thought = said[key]
             self._reasoning += thought
@@ -196,18 +197,18 @@ class Reply:
 def _confidence(options: GenerationOptions, tokens: Sequence[Token]) -> float | None:
     wanted = FIRST_TOP.get(options.confidence, 0)
     first = [logprob for _, logprob in tokens[0].top[:wanted]]
-    if len(first) < wanted:  # A server may give fewer than it was asked for: their sum is another number.
+    if len(first) < wanted:  # The server gave fewer: their sum would be another number.
         return None
     return confidence.measure(options.confidence, Evidence([token.logprob for token in tokens], first))
 
 
 def _paired(text: str) -> str:
-    """A text in which halves of surrogate pairs are joined, and such as have no other half are marked."""
+    """Joins halves of surrogate pairs; lone ones become replacement characters."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _plain(value: Any) -> Any:
-    """The hub library's types as dicts, with what it does not know."""
+    """The hub library's types as dicts, with fields that it does not know."""
     if isinstance(value, list):
         return [_plain(one) for one in value]
     fields = vars(value) if hasattr(value, "__dataclass_fields__") else None
@@ -215,7 +216,7 @@ def _plain(value: Any) -> Any:
 
 
 def _texts(content: Any) -> tuple[str, str]:
-    """What is said and what is thought in a content: a text, or a list of parts."""
+    """The answer and the reasoning in a content: a text, or a list of parts."""
     said = thought = ""
     for part in content if isinstance(content, list) else [content]:
         match part:
@@ -236,7 +237,7 @@ def _texts(content: Any) -> tuple[str, str]:
 
 
 def _entries(logprobs: dict[str, Any]) -> list[tuple[Any, Any, Likeliest]]:
-    """Each token's text (or its bytes, where they are told), log-probability and likeliest tokens."""
+    """Each token's text (or its bytes, if sent), log-probability and likeliest tokens."""
     if logprobs.get("content"):
         return [
             (
@@ -246,7 +247,7 @@ def _entries(logprobs: dict[str, Any]) -> list[tuple[Any, Any, Likeliest]]:
             )
             for entry in logprobs["content"]
         ]
-    # The lists may be of several lengths, and the last of them missing.
+    # The lists may differ in length, and the last ones may be missing.
     listed = [logprobs.get(key) or [] for key in ("tokens", "token_logprobs", "top_logprobs")]
     return [
         (token, logprob, _likeliest([{"token": text, "logprob": top} for text, top in (tops or {}).items()]))

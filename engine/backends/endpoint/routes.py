@@ -1,4 +1,4 @@
-"""A request as a server's routes take it, and what they answer, chunk by chunk."""
+"""Sends a request to a server's routes; yields their answers, whole or in chunks."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -17,16 +17,16 @@ from engine.prompting.templates import find, no_template
 from engine.text import encodable
 from engine.types import Request
 
-# A client, a request, whether it streams, and the extras that the server refuses → what it says.
+# A client, a request, whether to stream, and the extras that the server rejects → its answers.
 Route = Callable[[Client, Request, bool, frozenset[str]], AsyncIterator[Any]]
 
-_END = "\ue0ff"  # Stands for an end token while a template is written; no text has this character.
-# Wanted, but not worth a refusal: a server that has one not is asked without.
+_END = "\ue0ff"  # Replaces the end token while a template is rendered; no text has this character.
+# Optional parameters: a server that rejects one is asked without it.
 EXTRAS = frozenset({"logprobs", "stream_options"})
 
 
 def chat(client: Client, request: Request, stream: bool, without: frozenset[str]) -> AsyncIterator[Any]:
-    """OpenAI's route for conversations, which TGI and the hub's providers have, too."""
+    """OpenAI's route for conversations; TGI and the hub's providers have it, too."""
     body = _openai(request.options, without)
     own = ("top_k", "min_p", "repetition_penalty")
     arguments = {key: value for key, value in body.items() if key not in own}
@@ -62,8 +62,8 @@ async def completion(
     options = _usage(stream, without)
     body |= {"stream": True} | ({"stream_options": options} if options else {})
     await client.post("completions", body, stream=True)
-    async for piece in client.answers:
-        yield piece
+    async for chunk in client.answers:
+        yield chunk
 
 
 def tgi(client: Client, request: Request, stream: bool, without: frozenset[str]) -> AsyncIterator[Any]:
@@ -77,7 +77,7 @@ def tgi(client: Client, request: Request, stream: bool, without: frozenset[str])
     if not isinstance(request.prompt, str):
         raise Unsupported("TGI's own routes take no token ids: give the prompt as text")
     root = client.where.root
-    stream = stream and root is not None  # Of the providers, each streams in another way.
+    stream = stream and root is not None  # The hub's providers have different stream formats.
     sampled = options.sampled
     return _each(
         client,
@@ -91,7 +91,7 @@ def tgi(client: Client, request: Request, stream: bool, without: frozenset[str])
             do_sample=sampled,
             temperature=options.temperature if sampled else None,
             top_k=options.top_k if sampled else None,
-            # 1 means no filter, which TGI wants left out.
+            # TGI rejects 1, which means no filter.
             top_p=options.top_p if sampled and options.top_p != 1 else None,
             repetition_penalty=options.repetition_penalty,
             frequency_penalty=options.frequency_penalty or None,
@@ -103,12 +103,12 @@ def tgi(client: Client, request: Request, stream: bool, without: frozenset[str])
     )
 
 
-def written(request: Request) -> Request:
-    """A conversation as a plain prompt, by the option `chat_template`.
+def rendered(request: Request) -> Request:
+    """Renders a conversation to a plain prompt, by the option `chat_template`.
 
     Raises:
-        PromptError: nothing to read, or a template that refuses the conversation.
-        ConfigurationError: what is no valid template.
+        PromptError: an empty conversation, or a template that rejects it.
+        ConfigurationError: an invalid template.
     """
     options = request.options
     template = find(str(options.chat_template))
@@ -117,7 +117,7 @@ def written(request: Request) -> Request:
             template.text,
             _said(request),
             add_generation_prompt=True,
-            bos_token="",  # The server begins a text with its own.
+            bos_token="",  # The server adds its own.
             eos_token=_END,
         )
     except AdapterError:
@@ -148,8 +148,8 @@ async def _each(client: Client, answered: Any, stream: bool) -> AsyncIterator[An
     if not stream:
         yield whole
         return
-    async for piece in client.answers:  # The hub library reads one form of streams only.
-        yield piece
+    async for chunk in client.answers:  # The hub library parses only one form of streams.
+        yield chunk
 
 
 def _openai(options: GenerationOptions, without: frozenset[str]) -> dict[str, Any]:

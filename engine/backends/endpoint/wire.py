@@ -1,4 +1,4 @@
-"""How a server is reached: bounded bodies, a timeout, retries, and errors that say what to do."""
+"""HTTP to a server: size limits, timeouts, retries, and errors that say what to do."""
 
 import asyncio
 import itertools
@@ -17,31 +17,31 @@ from huggingface_hub.utils import build_hf_headers
 from engine import redaction
 from engine.backends.endpoint import address, app
 from engine.backends.endpoint.events import events
-from engine.backends.endpoint.refusals import Dropped, Rejected, hint, seconds
+from engine.backends.endpoint.rejections import Dropped, Rejected, hint, seconds
 from engine.environment import hub_token
 from engine.errors import AdapterError, ConfigurationError, GenerationError
 from engine.options import EndpointOptions
 
 try:
     import httpx2 as httpx
-except ImportError:  # What the hub library sent its requests with before its version 2.
+except ImportError:  # huggingface_hub < 2 depends on httpx.
     import httpx  # type: ignore[no-redef]
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-LIMIT = 64 * 2**20  # Bytes of an answer's body: no server has more to say.
+LIMIT = 64 * 2**20  # Bytes of a response body: more than any answer has.
 REDIRECTS = 3
-_LONGEST_WAIT = 30  # Seconds between two tries, where the server names none.
+_LONGEST_WAIT = 30  # Seconds between two tries, if the server sends no Retry-After.
 
 
 class Client(AsyncInferenceClient):
-    """The hub library's client for one request, sent by us: bounded, and refused in one way.
+    """The hub library's client for one request; `_inner_post` sends it with our limits and errors.
 
-    What it opens is closed with it.
+    Closing the client closes its response.
 
     Attributes:
-        answers: what comes in pieces, where it does.
+        answers: the events of a streamed response.
     """
 
     def __init__(self, server: "Server", session: httpx.AsyncClient) -> None:
@@ -59,12 +59,12 @@ class Client(AsyncInferenceClient):
     async def _inner_post(self, request_parameters: Any, *, stream: bool = False) -> Any:
         asked = request_parameters
         found = await self.send(asked.url, asked.json, asked.headers, stream)
-        if not stream and (b"NaN" in found or b"Infinity" in found):  # On which the hub library never ends.
+        if not stream and (b"NaN" in found or b"Infinity" in found):  # The hub library hangs on these.
             found = json.dumps(json.loads(found, parse_constant=_finite)).encode()
         return found
 
     async def post(self, route: str, body: dict[str, Any], stream: bool = False) -> Any:
-        """What an OpenAI route answers, as bytes; where it streams, in `answers`."""
+        """Posts to an OpenAI route; returns the body as bytes. Events of a stream are in `answers`."""
         headers = build_hf_headers(token=False) | dict(self.headers)
         return await self.send(f"{self.where.openai}/{route}", body, headers, stream)
 
@@ -72,25 +72,26 @@ class Client(AsyncInferenceClient):
         """Posts JSON.
 
         Raises:
-            Rejected, Dropped: no answer; whether to ask again is for `Server.ask` to decide.
+            Rejected: a status that is not a success.
+            Dropped: no connection, or one that ended early.
         """
         headers = {key: value for key, value in headers.items() if value is not None}
         try:
             request = self.session.build_request("POST", url, json=body, headers=headers)
             self.sent = True
-            response = await self._answered(request)
+            response = await self._response(request)
         except httpx.HTTPError as error:
             raise self.server.dropped(error) from None
         self.exit_stack.push_async_callback(response.aclose)
         if not response.is_success:
-            raise self.server.refused(response, await self._first(response))
+            raise self.server.rejected(response, await self._first(response))
         if stream:
             self.answers = events(self._parts(response))
             return self.answers
         return b"".join([part async for part in self._parts(response)])
 
-    async def _answered(self, request: httpx.Request) -> httpx.Response:
-        """What answers, after redirects within one host: what is sent is for no other."""
+    async def _response(self, request: httpx.Request) -> httpx.Response:
+        """The response, after redirects within one host: the request must not go to another one."""
         for _ in range(REDIRECTS):
             response = await self.session.send(request, stream=True, follow_redirects=False)
             following = response.next_request
@@ -114,7 +115,7 @@ class Client(AsyncInferenceClient):
             raise self.server.dropped(error) from None
 
     async def _first(self, response: httpx.Response) -> bytes:
-        """The beginning of a body that says why there is no answer."""
+        """The first 64 KiB of the body of an error response."""
         body = b""
         with suppress(httpx.HTTPError):
             async for part in response.aiter_bytes():
@@ -125,17 +126,17 @@ class Client(AsyncInferenceClient):
 
 
 class Server:
-    """One server and what is known of it. All of it runs in one event loop.
+    """A server, with its connections. All of its coroutines run in one event loop.
 
     Attributes:
-        name: how errors call it: its address without passwords, or the hub's router.
+        name: its name in errors: the address without passwords, or the hub's router.
     """
 
     def __init__(self, options: EndpointOptions) -> None:
-        """Looks up where the server is; asks nothing yet.
+        """Resolves the server's address; sends nothing yet.
 
         Raises:
-            ConfigurationError: no server is named, or in two ways, or by what is no address.
+            ConfigurationError: no server is named, more than one is, or the address is invalid.
         """
         self.options = options
         self.address = address.find(options, hub_token())
@@ -149,13 +150,13 @@ class Server:
     async def ask(
         self, call: Callable[[Client], Awaitable[Result]], repeatable: Callable[[], bool] = lambda: True
     ) -> Result:
-        """What a call makes of a server's answer; asked again where it is put off or cut off.
+        """Makes a call, with retries after dropped connections and the statuses 429 and 5xx.
 
         Args:
-            repeatable: whether the call may still be made again; False once a part of its answer is out.
+            repeatable: whether the call may be made again; False once a part of its answer has been given.
 
         Raises:
-            GenerationError: no answer, and why.
+            GenerationError: no answer; the text says why.
             ConfigurationError: a request that cannot be sent.
         """
         for attempt in itertools.count():
@@ -176,8 +177,8 @@ class Server:
         if self._session is not None:
             await self._session.aclose()
 
-    def refused(self, response: httpx.Response, body: bytes) -> Rejected:
-        """The error for an answer that is no success."""
+    def rejected(self, response: httpx.Response, body: bytes) -> Rejected:
+        """The error of a response whose status is not a success."""
         status, said = response.status_code, body.decode("utf-8", "replace").lower()
         codes = redaction.codes(body, self.address.secrets, status)
         why = f"status {status}, {codes}" if codes else f"status {status}"
@@ -187,21 +188,21 @@ class Server:
         return Rejected(text, status, said, seconds(response.headers.get("retry-after")))
 
     def broke_off(self, said: Any) -> GenerationError:
-        """The error for an answer that is one."""
+        """The error of an answer that contains an error."""
         codes = redaction.codes(said, self.address.secrets)
         return GenerationError(f"{self.name} broke off{f' ({codes})' if codes else ''}: its log may say why")
 
     def dropped(self, error: Exception) -> Dropped:
-        """The error for a connection that was not to be had, or ended early."""
+        """The error of a connection that failed or ended early."""
         why = type(error).__name__
-        if isinstance(error, httpx.ConnectError):  # Nothing was sent yet that could be quoted.
+        if isinstance(error, httpx.ConnectError):  # Nothing was sent yet, so the text quotes no prompt.
             why = self.redacted(str(error)) or why
         return Dropped(
             f"{self.name} cannot be reached, or ended the connection ({why}): check base_url, and its log"
         )
 
     def redacted(self, text: str) -> str:
-        """A text for people, in one line, without what is secret."""
+        """A text in one line, without secrets."""
         return " ".join(redaction.redacted(text, self.address.secrets).split())
 
     async def _once(self, call: Callable[[Client], Awaitable[Result]]) -> Result:
@@ -215,7 +216,7 @@ class Server:
                     return await call(client)
                 except AdapterError:
                     raise
-                except Exception as error:  # The hub library reads answers without checking them.
+                except Exception as error:  # The hub library does not validate answers.
                     raise self._unread(error, client.sent) from None
         except TimeoutError:
             raise GenerationError(
@@ -231,10 +232,10 @@ class Server:
         return GenerationError(f"{self.name} answered what cannot be read ({kind}): check base_url and api")
 
     async def _found(self) -> httpx.AsyncClient:
-        """What sends requests, once the server's address is known."""
+        """The HTTP session, after the server's address was found."""
         async with self._finding:
             if self._session is None:
-                # `max_concurrent` and `timeout` bound it, above.
+                # `_once` bounds it, by `max_concurrent` and `timeout`.
                 limits = httpx.Limits(max_connections=None)
                 direct = {self.address.loopback: None} if self.address.loopback else None
                 self._session = httpx.AsyncClient(limits=limits, follow_redirects=True, mounts=direct)
@@ -249,18 +250,18 @@ class Server:
         return self._session
 
     def _wait(self, error: Rejected | Dropped, attempt: int) -> float | None:
-        """Seconds until the request may be sent again; None where it may not."""
+        """Seconds until the request is sent again; None if it must not be."""
         backoff = min(2.0**attempt, _LONGEST_WAIT) * random.uniform(0.5, 1)  # noqa: S311
         if isinstance(error, Dropped):
             return backoff
         if error.status in (401, 403) and self.address.app_id and attempt == 0:
-            self.address = self.address.forgotten()  # Its cookie may have run out.
+            self.address = self.address.forgotten()  # Its cookie may have expired.
             return 0
         if error.status != 429 and error.status < 500:
             return None
         if error.retry_after is None:
             return backoff
-        # All that were put off together should not come back together.
+        # Jitter: requests that were rejected together are not sent again together.
         wait = error.retry_after + backoff
         return wait if error.retry_after <= self.options.timeout else None
 
@@ -270,14 +271,14 @@ def _finite(number: str) -> float | None:
 
 
 def _same(one: httpx.URL, other: httpx.URL) -> bool:
-    """Whether a redirect stays with whom it was asked; from http to https it does."""
+    """Whether a redirect stays on the same server; from http to https it does."""
     ports = (one.port, other.port)
     upgraded = (one.scheme, other.scheme) == ("http", "https") and ports == (None, None)
     return one.host == other.host and (upgraded or (one.scheme == other.scheme and ports[0] == ports[1]))
 
 
 def _wordless(record: logging.LogRecord) -> bool:
-    """The HTTP library's line for a request, without the server's words at its end."""
+    """Removes the server's reason phrase from the HTTP library's log line."""
     if isinstance(record.args, tuple) and len(record.args) == 5:
         record.args = (*record.args[:4], "")
     return True

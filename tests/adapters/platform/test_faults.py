@@ -228,7 +228,7 @@ def test_out_of_memory_makes_smaller_batches_and_all_are_answered(
     adapter.predict_items([item])
     expected = texts_on(item)
     model, error = adapter.adapter.engine.loaded.model, torch.OutOfMemoryError("CUDA out of memory")
-    with breaking(model, lambda inputs: len(inputs["plan"].segments) > 2, error):
+    with breaking(model, lambda inputs: len(inputs["attention_metadata"].chunks) > 2, error):
         adapter.predict_items([item])
     assert "a step of 6 rows failed (OutOfMemoryError" in caplog.text
     assert texts_on(item) == expected

@@ -1,4 +1,4 @@
-"""What a server says when it does not answer, and what is to be done then."""
+"""The errors of requests that a server does not answer, with what to do about them."""
 
 import re
 from contextlib import suppress
@@ -20,7 +20,7 @@ _HINTS = {
 _TOO_LONG = re.compile(
     r"context[ _]?(length|window|size)|max_model_len|too many (input )?tokens|inputs?\W+tokens"
 )
-_QUOTED = re.compile(r"\W(messages|prompt|inputs)\W*:")  # The request itself, which names all of them.
+_QUOTED = re.compile(r"\W(messages|prompt|inputs)\W*:")  # The request itself is quoted: it names all options.
 _OPTIONS = (
     "frequency_penalty", "max_tokens", "min_p", "presence_penalty", "repetition_penalty", "seed", "stop",
     "temperature", "top_k", "top_logprobs", "top_p",
@@ -28,12 +28,12 @@ _OPTIONS = (
 
 
 class Rejected(GenerationError):
-    """A server that answered a request with a status that is no success.
+    """A response whose status is not a success.
 
     Attributes:
         status: the HTTP status.
-        said: the body, in small letters: what the server has to say about it, for no one to read.
-        retry_after: seconds after which it wants to be asked again; None where it names none.
+        said: the body in lower case. It may quote the prompt, and must not be logged or shown.
+        retry_after: seconds of its Retry-After header; None if it has none.
     """
 
     def __init__(self, text: str, status: int, said: str, retry_after: float | None) -> None:
@@ -44,11 +44,11 @@ class Rejected(GenerationError):
 
 
 class Dropped(GenerationError):
-    """A connection that could not be had, or ended before the answer did."""
+    """A connection that failed, or ended before the answer did."""
 
 
 def hint(status: int, said: str) -> str:
-    """What to do about a refusal, by its status and its body in small letters, of which nothing is told."""
+    """What to do about a rejection, by its status and its body in lower case, which is not quoted."""
     if 400 <= status < 500 and _TOO_LONG.search(said):
         return "the conversation is too long for it: shorten it, or lower max_new_tokens"
     if status in _HINTS:
@@ -64,7 +64,7 @@ def hint(status: int, said: str) -> str:
 
 
 def seconds(retry_after: str | None) -> float | None:
-    """A Retry-After header, which has seconds or a date, as seconds from now."""
+    """A Retry-After header, seconds or a date, as seconds from now."""
     if retry_after is None:
         return None
     with suppress(ValueError):

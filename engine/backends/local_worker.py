@@ -1,0 +1,61 @@
+"""The worker of `LocalEngine`: requests → sequences of a generator → chunks."""
+
+from collections.abc import Iterator
+
+from engine.backends.conversion import Conversion
+from engine.errors import AdapterError
+from engine.generation.generator import Generator
+from engine.generation.sequence import SequenceState
+from engine.text import Deltas, Detokenizer
+from engine.types import Answer, Chunk, Request
+
+# Requests that are queued ahead: enough to fill each free slot, and to form batches of similar lengths.
+MAX_WAITING = 64
+
+
+class LocalWorker:
+    """The sequences of one call of `LocalEngine.stream`."""
+
+    def __init__(self, conversion: Conversion, generator: Generator, deltas: bool) -> None:
+        self._conversion = conversion
+        self._generator = generator
+        self._deltas = deltas
+        self._running: dict[SequenceState, tuple[int, tuple[Detokenizer, Deltas] | None]] = {}
+
+    @property
+    def has_room(self) -> bool:
+        """Whether fewer than `MAX_WAITING` sequences wait."""
+        return self._generator.num_waiting < MAX_WAITING
+
+    @property
+    def busy(self) -> bool:
+        """Whether any sequence has not ended."""
+        return self._generator.busy
+
+    @property
+    def live(self) -> int:
+        """The number of sequences that are being generated."""
+        return self._generator.num_running
+
+    def add(self, index: int, request: Request, first: bool) -> list[Chunk]:
+        """Queues a request; one that cannot be encoded is answered at once, by its error."""
+        try:
+            tokenized = self._conversion.encode(request)
+            sequence = self._generator.add(tokenized, first)
+        except AdapterError as error:
+            return [Chunk(index, "", Answer.failed(error))]
+        self._running[sequence] = index, self._conversion.streaming(tokenized) if self._deltas else None
+        return []
+
+    def step(self, patient: bool) -> Iterator[Chunk]:
+        """Runs one step of the model; gives deltas and answers."""
+        for sequence in self._generator.step():
+            index, streaming = self._running[sequence]
+            if not sequence.live:
+                del self._running[sequence]
+                answer = self._conversion.decode(sequence)
+                yield Chunk(index, streaming[1].rest(answer.text) if streaming else answer.text, answer)
+            elif streaming:
+                detokenizer, deltas = streaming
+                if text := deltas.add(detokenizer.add(sequence.tokens[-1])):
+                    yield Chunk(index, text)
