@@ -27,7 +27,7 @@ from engine.prompting.prompter import Prompter
 from engine.scoring import Scores
 from engine.text import Pieces, following, pieces
 from engine.types import Answer, Chunk, Request, Token
-from engine.weights.prepacking import lay_out, restore
+from engine.weights.prepacking import prepack, restore
 
 logger = logging.getLogger(__name__)
 
@@ -37,13 +37,13 @@ _END = object()
 
 
 class LocalEngine:
-    """Answers requests with a loaded model, whose weights it lays out anew for this machine."""
+    """Answers requests with a loaded model, whose weights it prepacks for this machine."""
 
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
         self.tokenizer = loaded.tokenizer
         self.prompter = Prompter(loaded.tokenizer, loaded.model.config, loaded.window)
-        self._dtypes = lay_out(loaded.model)
+        self._dtypes = prepack(loaded.model)
         self._process = os.getpid()
 
     def generate(self, requests: Sequence[Request], follow: Follow | None = None) -> list[Answer]:
@@ -180,7 +180,7 @@ class LocalEngine:
                 self.loaded.model.save_pretrained(folder)
                 self.tokenizer.save_pretrained(folder)
             finally:
-                lay_out(self.loaded.model)
+                prepack(self.loaded.model)
 
     def _check_process(self) -> None:
         # The threads that compute are not copied by a fork, and would be waited for without end.

@@ -15,7 +15,7 @@ from engine.attention import packed
 from engine.errors import ConfigurationError, Unsupported
 from engine.memory import is_out_of_memory
 from engine.module_state import forget
-from engine.progress import line
+from engine.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -76,12 +76,12 @@ class Encoder:
             ConfigurationError: a layer that the model does not have.
         """
         width = self.width
-        with line("reading texts", len(texts), "text") as shown:
+        with progress_bar("reading texts", len(texts), "text") as bar:
             for whole in self._batches([len(tokens) for tokens in texts]):
                 for batch, states in self._halved(whole, texts, layer):
                     width = states[0].shape[1]
                     yield batch, states
-                    shown.update(len(batch))
+                    bar.update(len(batch))
         if empty := [i for i, tokens in enumerate(texts) if not tokens]:
             yield empty, [torch.zeros(0, width)] * len(empty)
 

@@ -16,7 +16,7 @@ from engine.generation.continuous import InFlight
 from engine.generation.kv_cache import Slots
 from engine.generation.sampling import Decoding, Row
 from engine.generation.step import Segment, Step
-from engine.weights.prepacking import is_spread
+from engine.loading.placement import is_sharded
 
 
 class Generation:
@@ -85,7 +85,7 @@ def token_bytes(model: PreTrainedModel, eos: frozenset[int]) -> int:
     """
     if has_rules(model, eos):
         raise Unsupported("the checkpoint forces or forbids tokens")
-    if is_spread(model):
+    if is_sharded(model):
         raise Unsupported("the model is spread over several devices")
     if not packs(model):
         raise Unsupported("its attention or its cache is not made for it")

@@ -21,7 +21,7 @@ from engine.loading.footprint import Plan
 from engine.loading.placement import Placement, attention, place
 from engine.options import LoadOptions
 from engine.weights import cpu
-from engine.weights.kernels import HALF
+from engine.weights.kernels import HALF_DTYPES
 
 logger = logging.getLogger(__name__)
 
@@ -203,8 +203,8 @@ def _dtype(options: LoadOptions, config: PretrainedConfig, placement: Placement)
         return own
     # Layers that stay as they are multiply half precision as it is, also where that is slow.
     quantized = quantization.config(options) or getattr(config, "quantization_config", None)
-    laid_out = cpu.keeps_half() and not quantized and not placement.spills
-    return own if own in HALF and (laid_out or cpu.multiplies(own)) else torch.float32
+    prepacked = cpu.supports_fp16_storage() and not quantized and not placement.spills
+    return own if own in HALF_DTYPES and (prepacked or cpu.computes_natively(own)) else torch.float32
 
 
 def _window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:

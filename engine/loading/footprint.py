@@ -55,7 +55,7 @@ class Plan:
     @property
     def row(self) -> int | None:
         """Bytes of the keys and values of one such sequence; None where there are none or it is unknown."""
-        widened = set(self.free) == {"cpu"} and not cpu.multiplies(self.dtype)
+        widened = set(self.free) == {"cpu"} and not cpu.computes_natively(self.dtype)
         dtype = torch.float32 if widened else self.dtype
         size = token_bytes(self.model.config, dtype) if self.model.can_generate() else None
         return None if size is None else self.tokens * size

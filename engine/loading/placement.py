@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import get_max_memory
+from transformers import PreTrainedModel
 
 from engine.errors import ConfigurationError
 from engine.memory import free_memory
@@ -141,3 +142,8 @@ def _missing_for(flash: str, device: torch.device) -> str | None:
     if flash == FLASH and not (find_spec("flash_attn") or find_spec("kernels")):
         return "flash-attn is not installed (pip install flash-attn)"
     return None
+
+
+def is_sharded(model: PreTrainedModel) -> bool:
+    """Whether the weights of a model are on several devices."""
+    return len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1

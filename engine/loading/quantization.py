@@ -86,9 +86,9 @@ def settle(model: PreTrainedModel) -> None:
         if type(layer).__name__ != "Linear4bit" or layer.weight.device.type != "cpu":
             continue
         size = layer.out_features, layer.in_features
-        if cpu.holds_4_bits(*size):
+        if cpu.supports_4bit(*size):
             _keep(layer)
-        elif cpu.holds_4_bits(*size, packed=False):
+        elif cpu.supports_4bit(*size, packed=False):
             layer.support_avx512bf16_for_cpu = False
         else:
             raise ConfigurationError(

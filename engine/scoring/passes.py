@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from engine.attention import packed
 from engine.errors import GenerationError
-from engine.progress import line
+from engine.progress import progress_bar
 from engine.scoring.readers import Reader, Row
 from engine.scoring.ways import way
 
@@ -53,11 +53,11 @@ def last_logits(model: PreTrainedModel, rows: Sequence[Row]) -> list[torch.Tenso
 def _read(model: PreTrainedModel, rows: Sequence[Row], take: Take[Result]) -> list[Result | GenerationError]:
     reader, shared = way(model)
     results: dict[int, Result | GenerationError] = {}
-    with line("scoring", len(rows), "text") as shown:
+    with progress_bar("scoring", len(rows), "text") as bar:
         for batch in _batches(reader, rows, shared):
             read = _read_or_halve(reader, [rows[i] for i in batch], take)
             results |= zip(batch, read, strict=True)
-            shown.update(len(batch))
+            bar.update(len(batch))
     return [results[i] for i in range(len(rows))]
 
 
