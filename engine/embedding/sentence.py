@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from engine.embedding.pooling import POOLINGS
 from engine.errors import LoadError, Unsupported
-from engine.loading.diagnosis import explained
+from engine.loading.diagnosis import explain_load_errors
 from engine.loading.files import find_file, read_json
 from engine.options import LoadOptions
 
@@ -59,7 +59,7 @@ def read(options: LoadOptions) -> SentenceSettings:
         Unsupported: a module or setting that is none of the common ones; the text names it.
         LoadError: a file that cannot be read, or weights of a module that are pickled.
     """
-    with explained(options):
+    with explain_load_errors(options):
         modules = read_json(options, "modules.json")
         return SentenceSettings() if modules is None else _settings(options, modules)
 

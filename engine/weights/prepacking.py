@@ -48,9 +48,8 @@ def prepack(model: PreTrainedModel) -> dict[str, torch.dtype]:
         if _can_prepack(module.weight, widen)
         and (module.weight is not embedding or _fits_in_memory(module.weight.nbytes))
     ]
-    if widen and not _fits_in_memory(
-        _widening_bytes(model, {layer.weight for layer in layers} - {embedding})
-    ):
+    prepacked = {layer.weight for layer in layers} - {embedding}
+    if widen and not _fits_in_memory(_widening_bytes(model, prepacked)):
         logger.warning("%s is emulated on this CPU and slow: there is no memory for float32", model.dtype)
         return dtypes
     with trial.narrowed(model):

@@ -85,7 +85,7 @@ def engine(request: pytest.FixtureRequest, folder: Path) -> Iterator[LocalEngine
     ids=str,
 )
 def test_the_options_become_bitsandbytes_settings(given: dict, expected: dict | None):
-    settings = quantization.config(options(**given))
+    settings = quantization.quantization_config(options(**given))
     if expected is None:
         assert settings is None
     else:
@@ -279,4 +279,4 @@ def test_the_plan_knows_what_quantized_weights_will_take(tmp_path: Path, archite
             taken += state.absmax.nbytes + (state.state2.absmax.nbytes if state.nested else 0)
     with torch.device("meta"):
         empty = type(model)(tiny.random_model(architecture).config)
-    assert weight_bytes(empty, torch.float32, quantization.config(chosen)) == taken
+    assert weight_bytes(empty, torch.float32, quantization.quantization_config(chosen)) == taken
