@@ -57,7 +57,7 @@ class MemoryFootprint:
         """Bytes of the KV cache of one sequence; None if the model has none or its size is unknown."""
         in_float32 = set(self.free) == {"cpu"} and not cpu.computes_natively(self.dtype)
         dtype = torch.float32 if in_float32 else self.dtype
-        size = kv_bytes_per_token(self.model.config, dtype) if self.model.can_generate() else None
+        size = kv_token_bytes(self.model.config, dtype) if self.model.can_generate() else None
         return None if size is None else self.sequence_tokens * size
 
     @property
@@ -150,7 +150,7 @@ def _quantized_bytes(layer: Any, quantized: BitsAndBytesConfig) -> int:
     return -(-size // 2) + (scales + 4 * -(-scales // _SCALES_PER_SCALE) if doubly else 4 * scales)
 
 
-def kv_bytes_per_token(config: PretrainedConfig, dtype: torch.dtype) -> int | None:
+def kv_token_bytes(config: PretrainedConfig, dtype: torch.dtype) -> int | None:
     """Bytes of the KV cache per token over all layers; None if the configuration does not tell."""
     text = config.get_text_config(decoder=True)
     layers = getattr(text, "num_decoder_layers", None) or getattr(text, "num_hidden_layers", None)

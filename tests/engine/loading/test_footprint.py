@@ -13,7 +13,7 @@ import torch
 
 from engine.errors import LoadError
 from engine.loading import load
-from engine.loading.footprint import MemoryFootprint, format_bytes, kv_bytes_per_token, weight_bytes
+from engine.loading.footprint import MemoryFootprint, format_bytes, kv_token_bytes, weight_bytes
 from engine.options import LoadOptions
 from tests import tiny
 
@@ -43,7 +43,7 @@ def test_weights_take_what_the_plan_says(architecture: str, dtype: torch.dtype):
 @pytest.mark.parametrize("architecture", tiny.IN_FLIGHT)
 def test_keys_and_values_take_what_the_plan_says(architecture: str):
     engine = tiny.engine(architecture)
-    assert kv_bytes_per_token(engine.loaded.model.config, torch.float32) == engine.token_bytes
+    assert kv_token_bytes(engine.loaded.model.config, torch.float32) == engine.token_bytes
 
 
 @pytest.mark.parametrize("architecture", tiny.BATCHED)
@@ -54,13 +54,13 @@ def test_keys_and_values_of_other_models_take_what_the_plan_says(architecture: s
     cache = model(ids, **decoder, use_cache=True).past_key_values
     parts = [cache] if not decoder else [cache.self_attention_cache, cache.cross_attention_cache]
     taken = sum(layer.keys.nbytes + layer.values.nbytes for part in parts for layer in part.layers)
-    assert 3 * kv_bytes_per_token(model.config, torch.float32) == taken
+    assert 3 * kv_token_bytes(model.config, torch.float32) == taken
 
 
 @pytest.mark.parametrize(("window", "tokens"), [(512, 512), (100_000, 4096), (None, 4096)])
 def test_the_kv_cache_is_that_of_the_window_or_of_4096_tokens(window: int | None, tokens: int):
     footprint = MemoryFootprint(empty("llama"), torch.float32, None, window, {"cpu": 10**9})
-    assert footprint.kv_cache == tokens * kv_bytes_per_token(footprint.model.config, torch.float32)
+    assert footprint.kv_cache == tokens * kv_token_bytes(footprint.model.config, torch.float32)
     assert f"a sequence of {tokens} tokens" in str(footprint)
 
 

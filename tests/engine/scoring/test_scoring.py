@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from engine.errors import PromptError
 from engine.loading import Loaded
-from engine.scoring import next_logits, passes, readers
+from engine.scoring import batching, next_logits, tree_attention
 from tests import tiny
 from tests.helpers.scored import ALL, PACKED, TARGETS, alone, assert_close, made, prompter, scores, work
 from tests.helpers.talk import ask
@@ -171,7 +171,7 @@ def test_passes_keep_to_the_budget_and_split_no_prompt_that_fits(
 ):
     prompts, candidates = work(seed=5)
     expected = scores(llama, prompts, candidates)
-    monkeypatch.setattr(passes, "TOKENS", 120)
+    monkeypatch.setattr(batching, "TOKENS", 120)
     with Seen(llama.model) as seen:
         results = scores(llama, prompts, candidates)
     once = sum(
@@ -188,8 +188,8 @@ def test_passes_keep_to_the_budget_and_split_no_prompt_that_fits(
 def test_candidates_too_many_for_a_pass_go_through_several(llama: Loaded, monkeypatch: pytest.MonkeyPatch):
     candidates = [f"number {i}" for i in range(30)]
     expected = scores(llama, ["Which?"], [candidates])
-    monkeypatch.setattr(passes, "TOKENS", 64)
-    monkeypatch.setattr(passes, "LOGITS", 30 * 4 * tiny.VOCABULARY)
+    monkeypatch.setattr(batching, "TOKENS", 64)
+    monkeypatch.setattr(batching, "LOGITS_BYTES", 30 * 4 * tiny.VOCABULARY)
     with Seen(llama.model) as seen:
         results = scores(llama, ["Which?"], [candidates])
     assert len(seen.passes) > 4
@@ -201,8 +201,8 @@ def test_a_long_prompt_is_attended_to_block_by_block(monkeypatch: pytest.MonkeyP
     loaded = made("mistral")
     prompts, candidates = work(seed=6)
     expected = scores(loaded, prompts, candidates)
-    monkeypatch.setattr(readers, "_BLOCK", 7)
-    monkeypatch.setattr(readers, "_KEPT", 20)
+    monkeypatch.setattr(tree_attention, "_BLOCK", 7)
+    monkeypatch.setattr(tree_attention, "_CACHED_TOKENS", 20)
     assert_close(scores(loaded, prompts, candidates), expected)
 
 
