@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from engine.text import Decoder, Ending, Match, Pieces, context, following, held_back, pieces
 from tests import tiny
-from tests.helpers.tokenizers import KINDS, TEXTS, made
+from tests.helpers.tiny_tokenizers import KINDS, TEXTS, made
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 

@@ -74,7 +74,7 @@ def made(name: str, engine: LocalEngine) -> Row:
         type(engine.loaded.model).__name__,
         answers,
         _way(lambda: _scoring(engine)),
-        _way(lambda: engine._embedder.encoder.way),
+        _way(lambda: engine._embedder.reader.batching),
         why[1] if why else "",
     )
 

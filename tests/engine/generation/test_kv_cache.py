@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine.generation.kv_cache import BLOCK, Slots
-from tests.helpers.filled import DIM, KEY_HEADS, filled, held, numbers
+from tests.helpers.filled_caches import DIM, KEY_HEADS, filled, held, numbers
 
 pytestmark = pytest.mark.numeric
 

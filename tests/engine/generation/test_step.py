@@ -9,7 +9,7 @@ from engine.attention.packed import Scoring
 from engine.generation import step
 from engine.generation.kv_cache import Slots
 from engine.generation.step import Segment, Step, grouped
-from tests.helpers.filled import DIM, HEADS, KEY_HEADS, filled, held, numbers
+from tests.helpers.filled_caches import DIM, HEADS, KEY_HEADS, filled, held, numbers
 
 pytestmark = pytest.mark.numeric
 

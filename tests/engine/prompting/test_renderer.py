@@ -9,8 +9,7 @@ from engine.options import GenerationOptions
 from engine.prompting.escaping import MARK
 from engine.types import Message
 from tests import tiny
-from tests.engine.prompting.test_escaping import OURS, byte_level, named, unigram
-from tests.engine.prompting.test_escaping import prompter as prompter_of
+from tests.engine.prompting.test_escaping import OURS, byte_level, named, prompter_of, unigram
 from tests.helpers.prompters import prompter, read
 from tests.helpers.talk import said
 

@@ -10,7 +10,7 @@ from engine.prompting.prompter import Prompter
 from engine.prompting.tokenization import Sections, around, once
 from tests import tiny
 from tests.helpers.talk import said
-from tests.helpers.tokenizers import KINDS, byte_level, in_python, made
+from tests.helpers.tiny_tokenizers import KINDS, byte_level, in_python, made
 
 PARTS = [
     "It is",

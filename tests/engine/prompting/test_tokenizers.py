@@ -10,7 +10,7 @@ from engine.options import GenerationOptions
 from engine.types import Answer, Request
 from tests import tiny
 from tests.helpers.talk import ask, said
-from tests.helpers.tokenizers import KINDS, byte_level, in_python, made, prepending
+from tests.helpers.tiny_tokenizers import KINDS, byte_level, in_python, made, prepending
 
 NAMELESS = {"bos_token": None, "eos_token": None}
 HALF = "half a pair \ud800"

@@ -18,7 +18,7 @@ from engine.prompting.prompter import Prompter
 from engine.scoring.pair_tokenizer import PairTokenizer
 from engine.types import Request
 from tests import tiny
-from tests.helpers.scored import alone, made, scores
+from tests.helpers.scoring_models import logprobs_alone, made, scores
 from tests.helpers.talk import ask, said
 
 pytestmark = pytest.mark.numeric
@@ -135,7 +135,7 @@ def test_a_pass_that_fails_is_halved_down_to_one_candidate(llama: Loaded, small_
     first, second, third = scores(llama, prompts, candidates)
     for text, candidate in zip(candidates[0], first.candidates, strict=True):
         ids = [llama.tokenizer(part)["input_ids"] for part in (prompts[0], text)]
-        assert candidate.logprobs == pytest.approx(alone(llama.model, *ids), abs=1e-4)
+        assert candidate.logprobs == pytest.approx(logprobs_alone(llama.model, *ids), abs=1e-4)
     assert second.error is None
     assert isinstance(third.error, GenerationError)
     assert str(third.error).startswith(f"prompt 2: the model failed on this prompt: {small_memory}")

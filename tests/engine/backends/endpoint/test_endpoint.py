@@ -13,7 +13,16 @@ from engine.errors import ConfigurationError, GenerationError, PromptError, Unsu
 from engine.options import EmbeddingOptions, GenerationOptions
 from engine.prompting import sandbox
 from engine.types import Answer, Image, Message, Request, Token, Usage
-from tests.helpers.remote import Engines, engine, engines, environment, failure, plain, server, waits
+from tests.helpers.endpoint_engines import (
+    Engines,
+    engine,
+    engines,
+    environment,
+    failure,
+    plain,
+    server,
+    waits,
+)
 from tests.helpers.servers import misbehaving
 from tests.helpers.servers.misbehaving import LOGPROB, Server, answering, held, refusing, streaming, together
 from tests.helpers.talk import ask, dialogue, said

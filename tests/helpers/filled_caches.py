@@ -1,4 +1,4 @@
-"""Slots in which something is written."""
+"""Makes KV caches whose entries are all written."""
 
 import torch
 
