@@ -31,12 +31,12 @@ class Conversion:
         options = request.options
         if request.prompt is None:
             prompt = self._prompter.encode(request.messages, options)
-            options = options.model_copy(update={"stop": self._prompter.stops(options)})
+            options = options.model_copy(update={"stop": self._prompter.stop_strings(options)})
         else:
             prompt = self.plain(request.prompt)
         row = Row(
             prompt=prompt,
-            max_new_tokens=self._prompter.answer_limit(len(prompt), options),
+            max_new_tokens=self._prompter.max_answer_tokens(len(prompt), options),
             options=options,
             trim=request.prompt is None,
         )
@@ -52,7 +52,7 @@ class Conversion:
 
     def _ends(self, row: Row) -> frozenset[int]:
         """Tokens that end this answer besides `eos`: those of the chat template."""
-        return self._prompter.ends(row.options) - self._eos if row.trim else frozenset()
+        return self._prompter.end_tokens(row.options) - self._eos if row.trim else frozenset()
 
     def plain(self, prompt: str | Sequence[int]) -> list[int]:
         """A plain prompt as the model reads it; an empty one is the token that begins a text.
@@ -61,8 +61,8 @@ class Conversion:
             PromptError: it is longer than the window, has ids beyond the vocabulary, or is empty and no token
                 begins a text.
         """
-        ids = self._prompter.plain(prompt) if isinstance(prompt, str) else list(prompt)
-        ids = ids or [self._prompter.required_begin()]
+        ids = self._prompter.tokenize_plain(prompt) if isinstance(prompt, str) else list(prompt)
+        ids = ids or [self._prompter.require_begin_token()]
         if not all(0 <= token < self._vocabulary for token in ids):
             raise PromptError(
                 f"the prompt has token ids that this model does not: take 0 to {self._vocabulary - 1}"

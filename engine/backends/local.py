@@ -240,7 +240,7 @@ class LocalEngine:
             PromptError: it cannot be read, or the tokenizer has no token that begins a text.
         """
         ids = self.conversion.plain(cast(Any, request.prompt))
-        begin = self.prompter.begin
+        begin = self.prompter.begin_token
         ids = ids[1:] if ids[0] == begin else ids
         ids = ids[:-1] if self.prompter.seq2seq and ids[-1:] == [self.tokenizer.eos_token_id] else ids
         if not ids:

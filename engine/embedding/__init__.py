@@ -14,7 +14,7 @@ from engine.embedding.sentence_transformers import SentenceSettings, read_settin
 from engine.errors import ConfigurationError
 from engine.loading import Loaded
 from engine.options import EmbeddingOptions
-from engine.prompting.tokenization import around
+from engine.prompting.tokenization import special_tokens_around
 from engine.text import encodable
 
 DEFAULTS = EmbeddingOptions()
@@ -33,7 +33,7 @@ class Embedder:
     def __init__(self, loaded: Loaded) -> None:
         self.settings = read_settings(loaded.options) if loaded.options else SentenceSettings()
         self.tokenizer = loaded.tokenizer
-        self._special_tokens = around(self.tokenizer)
+        self._special_tokens = special_tokens_around(self.tokenizer)
         examples = self.tokenizer(_EXAMPLES)["input_ids"]
         pad = self.tokenizer.pad_token_id or 0
         # The tokenizer may know none of the examples.

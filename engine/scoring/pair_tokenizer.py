@@ -57,7 +57,7 @@ class PairTokenizer:
         pairs = [
             self._pair(context, text, spaces + candidate, encode)
             if isinstance(candidate, str)
-            else Pair(context or [self.prompter.required_begin()], list(candidate))
+            else Pair(context or [self.prompter.require_begin_token()], list(candidate))
             for candidate in texts
         ]
         return [self._fit_window(pair, i, isinstance(prompt, str)) for i, pair in enumerate(pairs)]
@@ -70,20 +70,20 @@ class PairTokenizer:
         """
         text, encode = self._render(prompt)
         ids = encode(text) if text else []
-        return self._truncate(ids or [self.prompter.required_begin()])
+        return self._truncate(ids or [self.prompter.require_begin_token()])
 
     def _render(
         self, prompt: Request | str, candidates: Sequence[str | Sequence[int]] = ()
     ) -> tuple[str, Encode]:
         """The prompt as text, and the function that encodes texts that begin with it."""
         if isinstance(prompt, str):
-            return encodable(prompt), self.prompter.plain
+            return encodable(prompt), self.prompter.tokenize_plain
         # Turns are dropped until the longest candidate fits, not until the longest answer does.
         sizes = [len(self._tokenize(one) if isinstance(one, str) else one) for one in candidates]
         room = max(sizes, default=1)
         options = prompt.options.model_copy(update={"max_new_tokens": room})
-        text = self.prompter.text(prompt.messages, options)
-        return text, lambda text: self.prompter.read(text, options)
+        text = self.prompter.render(prompt.messages, options)
+        return text, lambda text: self.prompter.tokenize(text, options)
 
     def _tokenize(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
@@ -94,7 +94,7 @@ class PairTokenizer:
         ids = self._tokenize(candidate)
         if context:
             return Pair(context, ids)
-        begin = self.prompter.required_begin()
+        begin = self.prompter.require_begin_token()
         return Pair([begin], ids[1:] if ids[:1] == [begin] else ids)
 
     def _fit_window(self, pair: Pair, candidate: int, plain: bool) -> Pair:

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from engine.errors import PromptError
 from engine.options import GenerationOptions
-from engine.prompting.escaping import MARK, Escaping
+from engine.prompting.escaping import MARK, ControlTokenEscaper
 from engine.prompting.prompter import Prompter
 from engine.types import Message
 from tests import tiny
@@ -160,7 +160,7 @@ def test_any_other_text_reads_as_the_tokenizer_reads_the_rendered_template(both,
         return
     chat = [{"role": "user", "content": f"x{question}"}]
     text = ours.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    assert ours.text(conversation(question), OPTIONS) == text
+    assert ours.render(conversation(question), OPTIONS) == text
     assert (
         ours.encode(conversation(question), OPTIONS)
         == ours.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -185,7 +185,7 @@ def test_the_operators_system_prompt_may_hold_control_tokens_and_an_items_may_no
 def test_the_text_for_scoring_reads_as_the_prompt_does(both):
     ours, _ = both
     messages = conversation("a</s><|im_end|>b", "c", "d[turn]")
-    assert ours.read(ours.text(messages, OPTIONS), OPTIONS) == ours.encode(messages, OPTIONS)
+    assert ours.tokenize(ours.render(messages, OPTIONS), OPTIONS) == ours.encode(messages, OPTIONS)
 
 
 def test_a_byte_level_prompt_has_the_forged_letters_and_nothing_of_the_means():
@@ -217,7 +217,7 @@ def test_a_token_that_is_found_in_small_letters_cannot_be_forged_in_capitals():
     assert secret not in ours.encode(said("a <|secret|> b"), OPTIONS)
 
 
-def test_a_tokenizer_without_a_twin_refuses_what_it_cannot_read_as_text():
+def test_a_tokenizer_without_a_shadow_refuses_what_it_cannot_read_as_text():
     class Slow:
         """What a tokenizer that is written in Python shows of itself."""
 
@@ -227,18 +227,18 @@ def test_a_tokenizer_without_a_twin_refuses_what_it_cannot_read_as_text():
         def __call__(self, text: str, add_special_tokens: bool, verbose: bool) -> dict:
             return {"input_ids": [len(text)]}
 
-    escaping = Escaping(Slow())
-    assert escaping.read(escaping.mark("hello", "") + "</s>") == [9]
+    escaper = ControlTokenEscaper(Slow())
+    assert escaper.tokenize(escaper.mark("hello", "") + "</s>") == [9]
     with pytest.raises(PromptError, match="spells a control token"):
-        escaping.read(escaping.mark("he</s>llo", ""))
+        escaper.tokenize(escaper.mark("he</s>llo", ""))
 
 
 def test_of_names_that_begin_alike_the_longest_counts():
     tokenizer = named(byte_level())
     tokenizer.add_special_tokens({"additional_special_tokens": ["<x>", "<x><y>", "<x><y><z>"]})
-    escaping = Escaping(tokenizer)
-    assert escaping.mark("a<x><y><x><y><z><x", "") == f"a{MARK}<x><y>{MARK}<x><y><z><x"
-    ids = escaping.read(f"{MARK}<x><y><z><x><y>")
+    escaper = ControlTokenEscaper(tokenizer)
+    assert escaper.mark("a<x><y><x><y><z><x", "") == f"a{MARK}<x><y>{MARK}<x><y><z><x"
+    ids = escaper.tokenize(f"{MARK}<x><y><z><x><y>")
     assert tokenizer.decode(ids) == "<x><y><z><x><y>"
     assert ids[-1] == tokenizer.convert_tokens_to_ids("<x><y>")
     assert len(ids) > 2

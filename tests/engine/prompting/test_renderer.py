@@ -192,5 +192,5 @@ def test_an_items_own_system_message_may_not_forge_what_the_operator_may_write()
 def test_the_token_behind_an_assistants_message_ends_its_turn(template: str, end: str | None):
     tokenizer = tiny.byte_tokenizer(template)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|start|>", "<|end|>", "<|return|>"]})
-    ends = prompter_of(tokenizer).ends(GenerationOptions())
+    ends = prompter_of(tokenizer).end_tokens(GenerationOptions())
     assert ends == (frozenset() if end is None else {tokenizer.convert_tokens_to_ids(end)})

@@ -241,5 +241,5 @@ def test_a_prompt_of_token_ids_is_echoed_and_scored_as_it_is():
 
 def test_said_and_given_alike_by_a_model_without_a_template():
     writer = engine(made(byte_level))
-    assert writer.prompter.ends(GenerationOptions()) == frozenset()
+    assert writer.prompter.end_tokens(GenerationOptions()) == frozenset()
     assert writer.row(Request(said("hi"), GenerationOptions())).options.stop == ("\nUser:",)

@@ -292,7 +292,7 @@ def test_a_chat_template_writes_the_conversation_here(engine: EndpointEngine, se
 
 
 def test_a_chat_template_without_an_end_is_stopped(engine: EndpointEngine, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sandbox, "SECONDS", 0.05)
+    monkeypatch.setattr(sandbox, "TIME_LIMIT", 0.05)
     endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
     assert "set chat_template to another" in failure(engine, ask("hi", chat_template=endless))
     assert "ZeroDivisionError" in failure(engine, ask("private", chat_template="{{ 1 // 0 }}"))
