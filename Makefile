@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --constraint constraints.txt
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test lint bench soak
+.PHONY: setup demo test check lint docs bench soak
 setup: $(READY)
 
 $(READY): constraints.txt requirements.txt requirements-dev.txt
@@ -28,10 +28,19 @@ demo: $(READY)
 test: $(READY)
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(TESTS)
 
+# All but the tests that take seconds each.
+check: $(READY)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder -m "not slow" $(TESTS)
+
 lint: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+# What is generated from models/, the options, docstrings and benchmark results.
+docs: $(READY)
+	@$(BIN)/python creation.py --manifest
+	@$(BIN)/python -m tests.helpers.docs
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks

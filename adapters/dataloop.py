@@ -1,34 +1,30 @@
 """The platform's side: the adapter class that Dataloop's runner loads and calls."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import dtlpy as dl
 
 from adapters import registry
 from adapters.hugging import HuggingAdapter
-from adapters.items import context
-from adapters.items.annotations import as_dict, as_record, collection
+from adapters.items.annotations import as_record, collection
+from adapters.items.item import Snapshot
 from adapters.items.prompt_items import has_messages
-from adapters.platform import artifacts, remote
+from adapters.items.stored import Record
+from adapters.platform import artifacts, reading, remote
 from adapters.platform.embedding import Embedding
-from adapters.platform.flow import Flow
-from adapters.platform.partial import Drafts
+from adapters.platform.flow import Answers, whole
 from adapters.platform.progress import Report
-from adapters.platform.reading import parsed
-from adapters.platform.remote import Record
-from adapters.platform.storing import Seen, answers_of
-from adapters.platform.uploads import judge
-from adapters.prediction import in_batches
+from adapters.platform.run import Run
+from adapters.platform.storing import answers_of
+from adapters.prediction import batches
+from adapters.prediction.batches import predict_each
 from adapters.prediction.failures import Failure, Unfinished, report
-from adapters.prediction.in_batches import predict_batches, predict_each, takes_one_by_one
 from engine.configuration import override
 from engine.errors import AdapterError, ConfigurationError, Unsupported
 from engine.options import AdapterOptions
-from engine.types import Answer, Usage
 
 logger = logging.getLogger(__name__)
 
@@ -100,49 +96,44 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
 
         What cannot be read is returned, not raised: it costs no other item its answer.
         """
+        snapshot, name = Snapshot.of_entity(item), self.model_entity.name
         try:
-            # Not the SDK's download: that follows links, into files of this machine too.
-            prompts = parsed(item.id, remote.sized_content(item.id, Seen.of_entity(item).size))
-            if isinstance(prompts, Failure):
-                return prompts
-            prepared = {**prompts, "id": item.id, "filename": item.filename}
-            if has_messages(prompts):
-                # Nor its annotations, which have to have the shape that it expects.
-                found = answers_of(item.dataset_id, [item.id], self.model_entity.name)
-                prepared["annotations"] = judge(found.get(item.id, [])).standing
+            content = reading.downloaded(snapshot)
+            if isinstance(content, Failure):
+                return content
+            if has_messages(content):
+                # Not the SDK's entities: these have to have the shape that it expects.
+                found = answers_of(snapshot.dataset_id, [snapshot.id], name)
+                snapshot.answers = found.get(snapshot.id, [])
+            return reading.parsed(snapshot, content, name).for_batch()
         except Exception as error:
-            return Failure(0, item.id, None, f"it could not be read ({remote.why(error)})")
-        return prepared
+            return Failure(item.id, None, f"it could not be read ({remote.why(error)})")
 
     def predict(
-        self,
-        batch: list[dict[str, Any] | Failure],
-        failures: list[Failure] | None = None,
-        **kwargs: Any,
+        self, batch: list[dict[str, Any] | Failure], failures: list[Failure] | None = None, **kwargs: Any
     ) -> list[dl.AnnotationCollection]:
         """The annotations of each prepared item, in order; none to a prompt of which a turn failed.
 
         Args:
             batch: what `prepare_item_func` returned.
             failures: receives what has no answer; it is logged where there is no such list.
+            kwargs: generation options for this call.
+
+        Raises:
+            ConfigurationError: an option that is unknown or cannot be.
         """
         failed = [item for item in batch if isinstance(item, Failure)]
         readable = [item for item in batch if not isinstance(item, Failure)]
-        answers, unanswered = predict_each(self.adapter, readable, self.model_entity.name)
-        failed += [replace(failure, item=readable[failure.position]["id"]) for failure in unanswered]
+        answers, unanswered = predict_each(self.adapter, readable, self.model_entity.name, **kwargs)
+        kept: dict[str, Answers] = {}
+        for i, (item, found) in enumerate(zip(readable, answers, strict=True)):
+            mine = [replace(failure, item=item["id"]) for failure in unanswered if failure.position == i]
+            kept[item["id"]] = whole(found, mine)
+            failed += mine
         report(failed, failures)
-        # Half a conversation would replace a whole one that an earlier run has stored under its key.
-        broken = {(failure.item, failure.key) for failure in failed}
-        kept = iter(
-            [
-                answer
-                for answer in found
-                if (item["id"], answer["metadata"]["system"]["promptId"]) not in broken
-            ]
-            for item, found in zip(readable, answers, strict=True)
-        )
         return [
-            collection([] if isinstance(item, Failure) else next(kept), self.model_entity) for item in batch
+            collection([] if isinstance(item, Failure) else kept[item["id"]], self.model_entity)
+            for item in batch
         ]
 
     def predict_items(
@@ -181,7 +172,7 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
     def predict_dataset(
         self,
         dataset: dl.Dataset,
-        filters: dl.Filters | dict[str, Any] | None = None,
+        filters: Any = None,
         batch_size: int | None = None,
         progress: dl.Progress | None = None,
         resume: bool | None = None,
@@ -192,7 +183,7 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
             filters = dl.Filters(custom_filter=filters) if filters else dl.Filters()
         query = filters.prepare()
         items = (
-            Seen.of(item, dataset.id)
+            Snapshot.of(item, dataset.id)
             for page in remote.pages(dataset.id, query)
             for item in page
             if item.get("type") in ("file", "db_row")
@@ -210,66 +201,31 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
         resume: bool | None,
         options: dict[str, Any],
     ) -> None:
-        """Answers items as they come; `keep` is told the id of each that has ended, and what was stored."""
-        name = self.model_entity.name
+        """Answers items as they come; `keep` takes the id of each that has ended, and what was stored."""
         given = {key: options.pop(key) for key in FLOW_OPTIONS if key in options}
         chosen = override(self._options(), {**given, "resume": resume})
-        size = in_batches.batch_size(batch_size, self._snapshot(), BATCH_SIZE)
-        one_by_one = takes_one_by_one(self.adapter)
-
-        def answer() -> None:
-            if one_by_one:
-                grown = drafts.grown if chosen.stream else None
-                self.adapter.answer(flow.coming(waiting=False), flow.done, name, grown, **options)
-            else:
-                predict_batches(self.adapter, flow.coming(waiting=True), flow.done, name, size, **options)
-
-        def ended(identity: str, records: list[Record]) -> None:
-            keep(identity, records)
-            counted.ended()
-
-        flow = Flow(
-            name,
-            lambda answers: [as_record(answer, self.model_entity) for answer in answers],
-            ended,
-            resume=chosen.resume,
-            batch_size=1 if one_by_one else size,
-            complete=self._completing(),
-            drafts=lambda item_id: drafts.close(item_id),
+        size = batches.batch_size(batch_size, self._snapshot(), BATCH_SIZE)
+        run = Run(
+            self.adapter,
+            self.model_entity.name,
+            chosen,
+            size,
+            self._record,
+            keep,
+            Report(total, progress),
         )
-        drafts = Drafts(self._draft, flow.seen, chosen.stream_interval)
-        try:
-            with Report(total, progress) as counted:
-                flow.run(items, answer)
-        finally:
-            drafts.end()
-        if flow.failures:
-            raise PredictionError(flow.failures)
+        failures = run.over(items, options)
+        if failures:
+            raise PredictionError(failures)
 
-    def _draft(self, key: str, text: str) -> Record:
-        """An annotation with an answer that is not whole yet."""
-        answer = Answer(text, (), None, None, "length", Usage(0, 0))
-        return as_record(as_dict(key, answer, self.model_entity.name), self.model_entity)
+    def _record(self, answer: Mapping[str, Any]) -> Record:
+        return as_record(answer, self.model_entity)
 
     def _options(self) -> AdapterOptions:
         if isinstance(self.adapter, HuggingAdapter):
             return self.adapter.configuration.adapter
         configuration = self._snapshot()  # The other keys are the user's own.
         return override(AdapterOptions(), {key: configuration.get(key) for key in FLOW_OPTIONS})
-
-    def _completing(self) -> Callable[[Record], Record]:
-        """What adds to an item the texts of a search that its open questions name."""
-        if not isinstance(self.adapter, HuggingAdapter):  # A user's own reads no context.
-            return dict
-        chosen = self._options()
-        return partial(
-            context.complete,
-            model_name=self.model_entity.name,
-            record=remote.record,
-            content=remote.text_content,
-            fields=chosen.add_metadata,
-            hosts=chosen.allowed_hosts,
-        )
 
     def _snapshot(self) -> dict[str, Any]:
         # Not `self.configuration.get`: that writes the key back to the platform.

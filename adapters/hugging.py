@@ -6,15 +6,17 @@ Importing this imports no torch: the engine is imported when a model loads.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from adapters.calls import Calls
 from adapters.items.context import reader
+from adapters.items.item import Item
+from adapters.prediction.answering import OnDelta, OnDone, answer
 from adapters.prediction.failures import Failure, report
-from adapters.prediction.in_flight import Done, Grown, Read, answer_all, answer_each
 from engine.configuration import override, split
-from engine.conversation import Engine
+from engine.contract import Engine
 from engine.errors import ConfigurationError
 
 
@@ -76,7 +78,7 @@ class HuggingAdapter(Calls):
             options = options.model_copy(update={"local_path": str(local_path)})
         engine = LocalEngine(load(options, self.task))
         if self.task == "generate":
-            engine.rows()  # A model that cannot be run is refused now, not at the first question.
+            engine.generator()  # A model that cannot be run is refused now, not at the first question.
         self._engine = engine
         return self
 
@@ -107,39 +109,40 @@ class HuggingAdapter(Calls):
         Raises:
             ConfigurationError: an option that is unknown or cannot be, or a model that is not loaded.
         """
-        chosen = override(self.configuration.generation, options)
-        answers, failed = answer_all(self.engine, batch, model_name or self.name, chosen, self._reader())
+        name = model_name or self.name
+        items = [Item.of(given, name, f"item {i + 1}") for i, given in enumerate(batch)]
+        done: dict[Item, tuple[list[dict[str, Any]], list[Failure]]] = {}
+        self.answer(items, lambda item, *found: done.update({item: found}), name, **options)
+        failed = [replace(failure, position=i) for i, item in enumerate(items) for failure in done[item][1]]
         report(failed, failures)
-        return answers
+        return [done[item][0] for item in items]
 
     def answer(
         self,
-        items: Iterable[Mapping[str, Any] | None],
-        done: Done,
+        items: Iterable[Item | None],
+        on_done: OnDone,
         model_name: str | None = None,
-        grown: Grown | None = None,
+        on_delta: OnDelta | None = None,
         **options: Any,
     ) -> None:
-        """As `predict`, of items that come one by one; each is told as soon as all of it is answered.
+        """Answers items that come one by one; each leaves as soon as all of it is answered.
 
         Args:
-            items: prompt items as their JSON, taken as the engine has room; None says that the next one
-                is not there yet.
-            done: told an item's position, its answers, and what of it has none.
-            grown: told what each answer grows by while it is written.
+            items: taken as the engine has room for them; None says that the next one is not there yet.
+            on_done: takes an item, its answers, and what of it has none.
+            model_name: what the answers are signed with; the model file's name by default.
+            on_delta: takes what each answer grows by while it is written.
+            options: generation options for this call.
 
         Raises:
-            ConfigurationError: as `predict`.
+            ConfigurationError: an option that is unknown or cannot be, or a model that is not loaded.
         """
-        chosen = override(self.configuration.generation, options)
-        answer_each(self.engine, items, done, model_name or self.name, chosen, self._reader(), grown)
-
-    def _reader(self) -> Read:
-        """What reads an item: its questions have the context that was fetched for them."""
         chosen = self.configuration.adapter
-        return reader(
+        opened = reader(
             self.engine, chosen.max_context_tokens, chosen.inject_context_to_user, chosen.add_metadata
         )
+        generation = override(self.configuration.generation, options)
+        answer(self.engine, items, on_done, model_name or self.name, generation, opened, on_delta)
 
 
 def _has_weights(folder: Path) -> bool:

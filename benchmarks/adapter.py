@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,15 +11,16 @@ import torch
 
 from adapters.dataloop import ModelAdapter
 from adapters.hugging import HuggingAdapter
-from adapters.platform.reading import parsed
 from benchmarks import models, workload
 from benchmarks.contest import ours
 from benchmarks.machine import Machine
 from benchmarks.rounds import Times, interleave, ratio
 from benchmarks.workload import Conversation
 from engine.backends.local import LocalEngine
-from engine.conversation import Follow
-from engine.types import Answer, Request
+from engine.contract import Engine, Follow
+from engine.types import Chunk, Request
+
+_END = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +70,35 @@ def run(size: Size, here: Machine) -> dict[str, float]:
     }
 
 
-@dataclass(slots=True)
-class Timed:
-    """An engine that notes how long it takes."""
+class Timed(Engine):
+    """An engine that measures its own time in each call: without its caller's between requests and chunks."""
 
-    engine: LocalEngine
-    seconds: list[float] = field(default_factory=list)
+    def __init__(self, engine: LocalEngine) -> None:
+        self.engine = engine
+        self.seconds: list[float] = []
 
-    def generate(self, requests: Sequence[Request], follow: Follow | None = None) -> list[Answer]:
+    def stream(
+        self, requests: Iterable[Request | None], follow: Follow | None = None, deltas: bool = True
+    ) -> Iterator[Chunk]:
         """As the engine's."""
+        coming, outside = iter(requests), 0.0
+
+        def pulled() -> Iterator[Request | None]:
+            nonlocal outside
+            while True:
+                asked = time.perf_counter()
+                request = next(coming, _END)
+                outside += time.perf_counter() - asked
+                if request is _END:
+                    return
+                yield request
+
         started = time.perf_counter()
-        answers = self.engine.generate(requests, follow)
-        self.seconds.append(time.perf_counter() - started)
-        return answers
+        for chunk in self.engine.stream(pulled(), follow, deltas):
+            given = time.perf_counter()
+            yield chunk
+            outside += time.perf_counter() - given
+        self.seconds.append(time.perf_counter() - started - outside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +115,7 @@ class Stored:
 
     def read(self) -> dict[str, Any]:
         """What the model is asked."""
-        return {**parsed(self.id, self.content), "id": self.id, "filename": self.filename}
+        return {**json.loads(self.content), "id": self.id, "filename": self.filename}
 
 
 def content(conversation: Conversation) -> bytes:

@@ -15,16 +15,17 @@ from tqdm import tqdm
 
 from adapters.hugging import HuggingAdapter
 from adapters.items import context
+from adapters.items.item import Item
 from adapters.platform import remote
 from benchmarks import killing
 from benchmarks.machine import Machine
 from engine import loading
 from engine.backends.local import LocalEngine
-from engine.generation.sampling import Decoding, Row, choose
+from engine.generation.sequence import SequenceState, TokenizedRequest, extend
 from engine.loading import Loaded
 from engine.options import GenerationOptions
 from engine.prompting.prompter import Prompter
-from engine.text import Ending, Pieces
+from engine.text import Deltas, Detokenizer, StoppingCriteria
 from engine.types import Message
 from models import tiny_talk
 from tests.helpers.listing import Listing
@@ -133,11 +134,11 @@ def _answered(model: HuggingAdapter, turns: int) -> None:
 
 def _chosen(loaded: Loaded, tokens: int, options: GenerationOptions) -> None:
     """Each token of an answer is chosen, from logits that are there."""
-    row = Row([3, 4, 5], tokens, options)
-    decoding = Decoding(row, loaded.model, frozenset())
+    request = TokenizedRequest([3, 4, 5], tokens, options)
+    sequence = SequenceState(request, loaded.model, frozenset())
     logits = torch.randn(1, loaded.model.config.vocab_size, generator=torch.Generator().manual_seed(0))
-    while decoding.live:
-        choose([decoding], logits)
+    while sequence.live:
+        extend([sequence], logits)
 
 
 def _encoding(loaded: Loaded, characters: int) -> Run:
@@ -157,11 +158,11 @@ def _ended(loaded: Loaded, tokens: int) -> None:
     """An answer of one letter, and a stop string of more of them: it goes on matching, and never ends it."""
     letter = loaded.tokenizer("aa", add_special_tokens=False)["input_ids"][-1]
     stops = ["a" * 4 * tokens]
-    ending = Ending(loaded.tokenizer, stops)
-    pieces = Pieces(loaded.tokenizer, stops)
+    stopping = StoppingCriteria(loaded.tokenizer, stops)
+    detokenizer, deltas = Detokenizer(loaded.tokenizer, special=False), Deltas(stops)
     for _ in range(tokens):
-        assert not ending(letter)
-        pieces.add(letter)
+        assert not stopping(letter)
+        deltas.add(detokenizer.add(letter))
 
 
 def _naming(ids: int) -> Run:
@@ -172,7 +173,7 @@ def _naming(ids: int) -> Run:
         {"mimetype": "metadata", "value": {"nearestItems": near}},
     ]
     item = {"prompts": {"1": elements}}
-    return lambda: context.wanted(item, "a model")
+    return lambda: context.wanted(Item.of(item, "a model"))
 
 
 def _listed(items: int) -> None:

@@ -1,4 +1,7 @@
-"""How sure the model was of an answer: one number in [0, 1] from what generation recorded."""
+"""Confidence: how sure the model was of an answer, in [0, 1], computed from its log-probabilities.
+
+`measure` is the one place where a confidence is computed, for local models and endpoints alike.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,11 +10,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a method may look at, all of it from the forward passes that made the answer.
+    """What a confidence is computed from: recorded by the forward passes that generated the answer.
 
     Attributes:
-        logprobs: natural log-probability of each chosen token under the model itself, the end's included.
-        first_top: natural log-probabilities of the likeliest first tokens, most likely first.
+        logprobs: natural log-probability of each generated token by the model's own logits, EOS included.
+        first_top: natural log-probabilities of the most likely first tokens, the most likely one first.
     """
 
     logprobs: Sequence[float]
@@ -19,22 +22,22 @@ class Evidence:
 
 
 def mean_logprob(evidence: Evidence) -> float:
-    """Geometric mean of the tokens' probabilities: exp(mean log-probability), free of the answer's length."""
+    """The geometric mean of the tokens' probabilities, exp(mean log-probability); independent of length."""
     return math.exp(sum(evidence.logprobs) / len(evidence.logprobs))
 
 
 def top_k_mass(evidence: Evidence) -> float:
-    """Probability of the k likeliest first tokens together, as earlier Dataloop adapters reported it.
+    """The total probability of the k most likely first tokens, as earlier Dataloop adapters reported it.
 
-    It says how peaked the first token's distribution was, not whether the answer is likely: five equally
-    likely tokens give 1.0.
+    It measures how peaked the first token's distribution is, not how likely the answer is: k equally likely
+    tokens with no probability elsewhere give 1.0.
     """
     return sum(map(math.exp, evidence.first_top))
 
 
 METHODS: dict[str, Callable[[Evidence], float]] = {"mean_logprob": mean_logprob, "top_k_mass": top_k_mass}
 
-# How many of the likeliest first tokens a method looks at; they are recorded for these methods only.
+# The k of each method that needs the most likely first tokens; they are recorded for these methods only.
 FIRST_TOP = {"top_k_mass": 5}
 
 

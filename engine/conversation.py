@@ -1,132 +1,101 @@
-"""Whole conversations: every open turn is answered in order, all conversations of a batch together."""
+"""Whole conversations: every open turn is answered in order, with all that was said before it."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
+from engine.contract import Engine
 from engine.errors import PromptError
 from engine.options import GenerationOptions
-from engine.types import Answer, Chunk, Dialogue, Message, Request
+from engine.types import Answer, Dialogue, Message, Request
 
-# Told the answer to a conversation's request, by its place among the requests; returns what it asks next.
-Follow = Callable[[int, Answer], Request | None]
-
-
-class Engine(Protocol):
-    """What answers requests: same order, same length."""
-
-    def generate(self, requests: Sequence[Request], follow: Follow | None = None) -> list[Answer]:
-        """An answer for each request; a failed one carries its error.
-
-        What `follow` returns is asked as soon as its conversation has the answer before it; the answers to
-        that go to `follow` alone.
-        """
-        ...
-
-
-class InFlightEngine(Engine, Protocol):
-    """An engine that takes requests while it answers others."""
-
-    def stream(
-        self, requests: Iterable[Request | None], follow: Follow | None = None, in_pieces: bool = True
-    ) -> Iterator[Chunk]:
-        """Answers as they come; None among the requests says that the next one is not there yet.
-
-        `follow` is told an answer before its last chunk is given.
-        """
-        ...
-
-
-def gathered(chunks: Iterable[Chunk], count: int) -> list[Answer]:
-    """The answers to so many requests, in their order; those to what was asked next are left out."""
-    answers: dict[int, Answer] = {}
-    for chunk in chunks:
-        if chunk.answer is not None:
-            answers.setdefault(chunk.index, chunk.answer)
-    return [answers[i] for i in range(count)]
+# Callback: a dialogue, the index of one of its turns, and the text that is new in that turn's answer.
+OnDelta = Callable[[Dialogue, int, str], object]
 
 
 @dataclass(slots=True)
-class _Talk:
-    """A dialogue on its way."""
+class _Conversation:
+    """A dialogue that is being answered, with the messages and answers so far."""
 
     dialogue: Dialogue
     options: GenerationOptions
-    history: list[Message] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.history += self.dialogue.history
+        self.messages += self.dialogue.history
 
-    def ask(self) -> Request:
-        """What its next turn asks."""
-        self.history += self.dialogue.turns[len(self.answers)].messages
-        return Request(tuple(self.history), self.options)
+    def request(self) -> Request:
+        """The request of the next turn."""
+        self.messages += self.dialogue.turns[len(self.answers)].messages
+        return Request(tuple(self.messages), self.options)
 
-    def told(self, answer: Answer) -> Request | None:
-        """What it asks after an answer, which may be nothing."""
+    def add(self, answer: Answer) -> Request | None:
+        """Takes the answer to the last request; returns the next request, or None at the end."""
         self.answers.append(answer)
-        self.history.append(Message("assistant", (answer.text,)))
-        return None if self.ended else self.ask()
+        self.messages.append(Message("assistant", (answer.text,)))
+        return None if self.ended else self.request()
 
     @property
     def ended(self) -> bool:
-        return len(self.answers) == len(self.dialogue.turns) or bool(
-            self.answers and self.answers[-1].error is not None
-        )
+        """Whether all turns are answered, or one has failed."""
+        failed = bool(self.answers) and self.answers[-1].error is not None
+        return failed or len(self.answers) == len(self.dialogue.turns)
 
-    def given(self) -> list[Answer]:
-        """One answer for each turn; those after a failed one were not asked."""
-        left = self.dialogue.turns[len(self.answers) :]
-        failed = self.dialogue.turns[len(self.answers) - 1].key if left else ""
-        return self.answers + [_not_asked(failed) for _ in left]
-
-
-def converse(engine: Engine, dialogues: Sequence[Dialogue], options: GenerationOptions) -> list[list[Answer]]:
-    """The answers of each dialogue, one per open turn; no dialogue waits for another's turns.
-
-    A turn is asked with everything before it in its history, the answers given here included. After a turn
-    that fails, the rest of its dialogue is not asked: it would be answered without its context.
-    """
-    talks = [_Talk(dialogue, options) for dialogue in dialogues]
-    asking = [talk for talk in talks if not talk.ended]
-    engine.generate([talk.ask() for talk in asking], lambda place, answer: asking[place].told(answer))
-    return [talk.given() for talk in talks]
+    def all_answers(self) -> list[Answer]:
+        """One answer for each turn; the turns after a failed one have an error, too."""
+        skipped = self.dialogue.turns[len(self.answers) :]
+        failed = self.dialogue.turns[len(self.answers) - 1].key if skipped else ""
+        return self.answers + [_not_asked(failed) for _ in skipped]
 
 
-def converse_in_flight(
-    engine: InFlightEngine,
+def converse(
+    engine: Engine,
     dialogues: Iterable[Dialogue | None],
     options: GenerationOptions,
-    grown: Callable[[int, int, str], object] | None = None,
-) -> Iterator[tuple[int, list[Answer]]]:
-    """As `converse`, each dialogue as it ends, with its place; only those on their way are kept.
+    on_delta: OnDelta | None = None,
+) -> Iterator[tuple[Dialogue, list[Answer]]]:
+    """Answers all open turns of dialogues; no dialogue waits for another one.
+
+    A turn is asked with everything before it, the answers given here included. After a turn that fails,
+    the rest of its dialogue is not asked: it would be answered without its context.
 
     Args:
-        dialogues: each with a turn, taken as the engine has room; None says that the next is not there yet.
-        grown: told a dialogue's place, a turn's place in it, and what the turn's answer has grown by.
+        dialogues: taken when the engine has room for another. None means that the next one is not there yet.
+        on_delta: callback for the growing answers, except for the last chunk of each.
+
+    Yields:
+        Each dialogue when it ends, with one answer for each of its turns. Only dialogues that have not
+        ended are kept in memory.
     """
-    talks: dict[int, _Talk] = {}
+    running: dict[int, _Conversation] = {}
+    without_turns: list[Dialogue] = []
 
     def requests() -> Iterator[Request | None]:
-        place = 0
+        index = 0
         for dialogue in dialogues:
             if dialogue is None:
                 yield None
+            elif dialogue.turns:
+                running[index] = _Conversation(dialogue, options)
+                yield running[index].request()
+                index += 1
             else:
-                talks[place] = _Talk(dialogue, options)
-                yield talks[place].ask()
-                place += 1
+                without_turns.append(dialogue)
 
-    def follow(place: int, answer: Answer) -> Request | None:
-        return talks[place].told(answer)
+    def follow(index: int, answer: Answer) -> Request | None:
+        return running[index].add(answer)
 
-    for chunk in engine.stream(requests(), follow, in_pieces=grown is not None):
-        talk = talks[chunk.index]
-        if chunk.answer is None and grown is not None:
-            grown(chunk.index, len(talk.answers), chunk.text)
-        if chunk.answer is not None and talk.ended:
-            yield chunk.index, talks.pop(chunk.index).given()
+    for chunk in engine.stream(requests(), follow, on_delta is not None):
+        conversation = running[chunk.index]
+        if chunk.answer is not None:
+            if conversation.ended:
+                yield conversation.dialogue, running.pop(chunk.index).all_answers()
+        elif on_delta is not None:
+            on_delta(conversation.dialogue, len(conversation.answers), chunk.text)
+        while without_turns:
+            yield without_turns.pop(), []
+    for dialogue in without_turns:
+        yield dialogue, []
 
 
 def _not_asked(key: str) -> Answer:

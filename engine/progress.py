@@ -10,7 +10,7 @@ from tqdm import tqdm
 DELAY = 1
 
 
-def progress_bar(description: str, total: int, unit: str) -> tqdm:  # type: ignore[type-arg]
+def progress_bar(description: str, total: int, unit: str) -> tqdm:
     """A bar for a loop that may take long; call its `update` to count."""
     return tqdm(desc=description, total=total, unit=unit, leave=False, disable=None, delay=DELAY)
 

@@ -1,26 +1,26 @@
-"""Text as tokenizers take it, and tokens → text while an answer grows, decoded a bounded number of times."""
+"""Text for tokenizers; tokens → text while an answer grows, at a bounded cost for each token."""
 
 from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-# What a decoder writes for bytes that are no character, or not yet one.
+# What decoders write for bytes that are not, or not yet, a character.
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
-# The most of these that the first bytes of one character are.
+# The most of these that the first bytes of one character make.
 _LONGEST_START = 3
-# After so many tokens that end in no character none is awaited any more.
+# Tokens after which text that ends in an incomplete character is given all the same.
 _LONGEST_WAIT = 64
 
 
 def encodable(text: str) -> str:
-    """A text without halves of surrogate pairs: JSON can hold them, no tokenizer or request takes them."""
+    """A text with "?" for lone surrogates: JSON can hold them, but tokenizers and HTTP cannot."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-def context(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> list[int]:
-    """As many of the last tokens as what follows them needs to be decoded as it is behind all of them.
+def decoding_context(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> list[int]:
+    """The last few tokens: those that follow decode behind them as they decode behind all tokens.
 
-    They begin with a whole character: some decoders take no byte of a row that begins within one.
+    They begin with a whole character, because some decoders reject a sequence that begins within one.
     """
     for count in (4, 16, 64):
         last = list(tokens[-count:])
@@ -30,80 +30,85 @@ def context(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> list[i
     return last
 
 
-def following(
+def decode_after(
     tokenizer: PreTrainedTokenizerBase, before: Sequence[int], tokens: Sequence[int], special: bool = False
 ) -> str:
-    """What tokens add to the text of those before them: a blank, say, which a first word has not."""
+    """The text that tokens add to the text of the tokens before them.
+
+    This keeps the leading space of a word, which many decoders drop at the start of a text.
+
+    Args:
+        special: whether special tokens are decoded.
+    """
 
     def decoded(ids: list[int]) -> str:
         return str(tokenizer.decode(ids, skip_special_tokens=not special))
 
     known = decoded(list(before)) if before else ""
     text = decoded([*before, *tokens])
-    # A character whose first bytes are before belongs to what completes it.
+    # A character whose first bytes are in `before` belongs to the tokens that complete it.
     return text[len(known if text.startswith(known) else known.rstrip(_INCOMPLETE)) :]
 
 
-class Decoder:
-    """Decodes one growing sequence.
+class Detokenizer:
+    """An incremental detokenizer: decodes one growing sequence, a token at a time.
 
-    A token's text can depend on the one before it (a space, the bytes of one character), so a piece is what a
-    few tokens together add to the text of those before them.
+    The text of a token may depend on the token before it (a space, the bytes of one character).
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, special: bool, before: Sequence[int] = ()) -> None:
-        """Starts with no token of its own.
+        """Begins with an empty text.
 
         Args:
-            special: whether special tokens have a text.
-            before: what the sequence goes on from, as `context` gives it.
+            special: whether special tokens are decoded.
+            before: the tokens that the sequence continues, from `decoding_context`.
         """
         self._tokenizer = tokenizer
         self._special = special
         self._tokens = list(before)
-        self._known = len(before)  # So many tokens are context: their text is out.
-        self._given = 0  # So many characters of the others' text are out, too.
+        self._known = len(before)  # The first tokens are context: their text was given before.
+        self._given = 0  # Characters of the other tokens' text that were given.
 
     def add(self, token: int) -> str:
-        """The text that is certain with one more token, beyond what was certain before."""
+        """Takes the next token, and gives the text that is new and complete."""
         self._tokens.append(token)
         before, waiting = self._tokens[: self._known], self._tokens[self._known :]
-        text = following(self._tokenizer, before, waiting, self._special)
+        text = decode_after(self._tokenizer, before, waiting, self._special)
         waited = len(waiting)
         certain = text.rstrip(_INCOMPLETE) if waited < _LONGEST_WAIT else text
-        piece, self._given = certain[self._given :], len(certain)
+        new, self._given = certain[self._given :], len(certain)
         # Tokens without a text are no context: a first word loses its space in some tokenizers.
         if certain == text and (text or waited >= _LONGEST_WAIT):
             self._tokens, self._known, self._given = waiting, waited, 0
-        return piece
+        return new
 
 
-def pieces(
+def token_texts(
     tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], before: Sequence[int] = ()
 ) -> list[str]:
-    """What each token adds to the text before it; "" where it is special or ends within a character.
+    """The text that each token adds; "" for a special token and for an incomplete character.
 
-    All of them together are the tokens' text, but for bytes at its end that are no character.
+    Joined they are the text of the tokens, except for an incomplete character at its end.
     """
-    decoder = Decoder(tokenizer, special=False, before=before)
-    return [decoder.add(token) for token in tokens]
+    detokenizer = Detokenizer(tokenizer, special=False, before=before)
+    return [detokenizer.add(token) for token in tokens]
 
 
-class Match:
-    """How much of a stop string a growing text ends with, by Knuth, Morris and Pratt: one step a character.
+class StopMatcher:
+    """Finds a stop string in a growing text (Knuth-Morris-Pratt: linear in the text's length).
 
     Attributes:
-        length: so many characters at the text's end are the beginning of the stop string.
+        length: how many characters at the text's end are the beginning of the stop string.
     """
 
     def __init__(self, stop: str) -> None:
         self._stop = stop
         self.length = 0
-        # Of each beginning of the stop string: how much of it is its own end, too. As far as it was matched.
+        # KMP's failure function, computed as far as the stop string was matched.
         self._borders = [0, 0]
 
     def add(self, text: str) -> int | None:
-        """How many characters of this text come up to the stop string's end; None where that is not here."""
+        """Takes the next part of the text; returns the stop string's end in it, or None."""
         for count, character in enumerate(text, 1):
             self.length = self._longer(self.length, character)
             if self.length == len(self._borders):
@@ -118,96 +123,90 @@ class Match:
         return length + (self._stop[length] == character)
 
 
-class Ending:
-    """Ends a row at one of its tokens, or where its text has a stop string: one has many spellings in tokens.
+class StoppingCriteria:
+    """Ends a sequence at one of its stop tokens, or at a stop string.
 
-    A stop string may be a special token, too.
+    Stop strings are searched in the text, because one string has many spellings in tokens. They may contain
+    special tokens.
     """
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
         stops: Sequence[str],
-        ends: frozenset[int] = frozenset(),
+        stop_tokens: frozenset[int] = frozenset(),
         before: Sequence[int] = (),
     ) -> None:
-        self._decoder = Decoder(tokenizer, special=True, before=before)
-        self._matches = [Match(stop) for stop in stops]
-        self._ends = ends
+        """Begins with an empty sequence.
+
+        Args:
+            before: the tokens that the sequence continues, from `decoding_context`.
+        """
+        self._detokenizer = Detokenizer(tokenizer, special=True, before=before)
+        self._matchers = [StopMatcher(stop) for stop in stops]
+        self._stop_tokens = stop_tokens
 
     def __call__(self, token: int) -> bool:
-        """Whether the row ends with this token."""
-        if token in self._ends or not self._matches:
-            return token in self._ends
-        text = self._decoder.add(token)
-        return any([match.add(text) is not None for match in self._matches])
+        """Takes the next token; returns whether the sequence ends with it."""
+        if token in self._stop_tokens or not self._matchers:
+            return token in self._stop_tokens
+        text = self._detokenizer.add(token)
+        return any([matcher.add(text) is not None for matcher in self._matchers])
 
 
-def whole(text: str) -> str:
-    """A text without the first bytes of a character at its end, whose others were never written."""
+def without_incomplete_end(text: str) -> str:
+    """A text without an incomplete character at its end."""
     for _ in range(_LONGEST_START):
         text = text.removesuffix(_INCOMPLETE)
     return text
 
 
 def before_stop(text: str, stops: Sequence[str]) -> str:
-    """The text up to the first stop string in it."""
+    """The text before the first stop string in it."""
     return text[: min((start for stop in stops if (start := text.find(stop)) >= 0), default=len(text))]
 
 
-def held_back(text: str, stops: Sequence[str]) -> int:
-    """How many characters at the end of a text may be the beginning of a stop string."""
-    lengths = [0]
-    for stop in stops:
-        match = Match(stop)
-        match.add(text[len(text) - min(len(stop) - 1, len(text)) :])
-        lengths.append(match.length)
-    return max(lengths)
+class Deltas:
+    """The deltas of a growing text before its first stop string; joined they are the answer's text.
 
+    Text that may still be the beginning of a stop string is held back, and so is white space that may be the
+    answer's end.
+    """
 
-class Pieces:
-    """What a growing answer's text grows by; all pieces together are the answer's text."""
+    def __init__(self, stops: Sequence[str], trim: bool = True) -> None:
+        """Begins with an empty text.
 
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        stops: Sequence[str],
-        trim: bool = True,
-        before: Sequence[int] = (),
-    ) -> None:
-        self._decoder = Decoder(tokenizer, special=False, before=before)
-        self._stops = [(stop, Match(stop)) for stop in stops]
+        Args:
+            trim: whether white space at both ends is left out.
+        """
+        self.given = 0  # Characters, in all deltas together.
+        self._matchers = [(stop, StopMatcher(stop)) for stop in stops]
         self._trim = trim
-        self._given = 0  # So many characters are out.
         self._held: list[str] = []
         self._length = 0  # Of what is held.
-        self._ended = False
+        self._stopped = False
 
-    def add(self, token: int) -> str:
-        """The next piece: without what may be cut from the answer's end."""
-        text = self._decoder.add(token)
-        if self._trim and not self._given and not self._held:
-            text = text.lstrip()
-        if not text or self._ended:
+    def add(self, text: str) -> str:
+        """Takes the next part of the text, and gives the next delta; "" after a stop string."""
+        if not text or self._stopped:
             return ""
-        cuts = [
-            self._length + end - len(stop)
-            for stop, match in self._stops
-            if (end := match.add(text)) is not None
-        ]
+        before, self._length = self._length, self._length + len(text)
         self._held.append(text)
-        self._length += len(text)
-        self._ended = bool(cuts)
-        held_back = max((match.length for _, match in self._stops), default=0)
-        certain = min(cuts) if cuts else self._length - held_back
-        if certain <= 0:
+        # Where stop strings begin, whole ones and partial ones: one may begin earlier and end later.
+        starts = [self._length]
+        for stop, matcher in self._matchers:
+            end = matcher.add(text)
+            starts.append(self._length - matcher.length if end is None else before + end - len(stop))
+            self._stopped |= end is not None
+        if (certain := min(starts)) <= 0:
             return ""
         held = "".join(self._held)
-        piece = held[:certain].rstrip() if self._trim else held[:certain]
-        self._held, self._length = [held[len(piece) :]], len(held) - len(piece)
-        self._given += len(piece)
-        return piece
+        ready = held[:certain].rstrip() if self._trim else held[:certain]
+        self._held, self._length = [held[len(ready) :]], len(held) - len(ready)
+        delta = ready.lstrip() if self._trim and not self.given else ready
+        self.given += len(delta)
+        return delta
 
     def rest(self, text: str) -> str:
-        """The last piece, of an answer with this text."""
-        return text[self._given :]
+        """The last delta of an answer with this text."""
+        return text[self.given :]

@@ -1,4 +1,8 @@
-"""What is tried when a model is loaded: does a faster way to run it give what the model gives untouched?"""
+"""Trials at load: does a faster way to run a model give the same numbers as the untouched model?
+
+Callers run the untouched model and the faster way (continuous batching, packing, padding, prepacked weights)
+on the token sequences given here, with sliding windows narrowed so that these exceed them, and compare.
+"""
 
 import math
 import re
@@ -9,30 +13,31 @@ from typing import Any, cast
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from engine.attention.packed import alone, switch
+from engine.attention.packed import longrope_threshold
+from engine.module_state import model_lock
 
-# Tokens of the long sequence of a trial, and of the short one beside it.
+# Length of the long sequence of a trial, and of the short one beside it, in tokens.
 LONG, SHORT = 24, 5
-# Tokens that a trial goes on by, at most.
+# The most tokens that a trial generates after a sequence.
 _ROOM = 4
-# How far logits may be from others, in float32 and where a model rounds.
+# The largest relative error of logits, in float32 and with a model that computes in lower precision.
 _EXACT, _ROUNDED = 1e-3, 0.2
-# What a window is narrowed to for a trial: the long sequence goes well past it.
+# What sliding windows are narrowed to in a trial, in tokens: the long sequence goes well past it.
 WINDOW = 8
-# Names of what bounds how far a token sees, in transformers' configurations and modules.
+# Names of sliding windows and of other bounds on how far a token sees, in configurations and modules.
 _WINDOWS = re.compile(
     r".*(window|attention_chunk|chunk_length|local_attention|index_topk).*(?<!layers)(?<!pattern)"
 )
 
 
-def sequence(model: PreTrainedModel, length: int, step: int = 13) -> list[int]:
-    """So many token ids of the model's vocabulary; another `step` gives others."""
-    size = vocabulary(model)
+def token_ids(model: PreTrainedModel, length: int, step: int = 13) -> list[int]:
+    """A sequence of token ids from the model's vocabulary; another `step` gives another one."""
+    size = vocabulary_size(model)
     return [(7 + step * i) % size for i in range(length)]
 
 
-def vocabulary(model: PreTrainedModel) -> int:
-    """How many token ids a model reads."""
+def vocabulary_size(model: PreTrainedModel) -> int:
+    """Number of token ids that the model's embedding has."""
     try:
         return len(cast(Any, model.get_input_embeddings()).weight)
     except (AttributeError, NotImplementedError):  # Not every class says where its embeddings are.
@@ -40,54 +45,55 @@ def vocabulary(model: PreTrainedModel) -> int:
 
 
 def prompts(model: PreTrainedModel) -> list[list[int]]:
-    """Sequences of three lengths, the longest first, with room behind them."""
+    """Token sequences of three lengths, the longest first; each leaves room for a short answer."""
     positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    bounds = filter(None, (positions, switch(model)))
+    bounds = filter(None, (positions, longrope_threshold(model)))
     longest = min(LONG, max(SHORT + 1, min(bounds, default=LONG + _ROOM) - _ROOM))
     middle = (longest + SHORT) // 2
     return [
-        sequence(model, longest),
-        sequence(model, middle, step=17),
-        sequence(model, SHORT, step=11),
+        token_ids(model, longest),
+        token_ids(model, middle, step=17),
+        token_ids(model, SHORT, step=11),
     ]
 
 
-def minds_padding(model: PreTrainedModel) -> bool:
-    """Whether the model must not be padded, though no short trial would show why.
+def forbids_padding(model: PreTrainedModel) -> bool:
+    """Whether the model must not be padded, though a short trial would not show why.
 
-    Which of some keys that score alike a sparse attention takes depends on how many there are, padding
-    included; and BigBird takes another attention from some length on.
+    Sparse attention picks its top keys among all of them, padding included, and ties are broken by their
+    number. BigBird switches to another attention beyond some length.
     """
-    best_keys = any(name.startswith("index_topk") for fields in _fields(model) for name in fields)
-    return best_keys or any(hasattr(module, "set_attention_type") for module in model.modules())
+    top_keys = any(name.startswith("index_topk") for fields in _fields(model) for name in fields)
+    return top_keys or any(hasattr(module, "set_attention_type") for module in model.modules())
 
 
-def same(model: PreTrainedModel, found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> bool:
-    """Whether each tensor is that of the model untouched, but for rounding."""
-    return difference(found, expected) <= tolerance(model)
+def is_close(model: PreTrainedModel, found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> bool:
+    """Whether tensors equal those of the untouched model, within the model's tolerance."""
+    return relative_error(found, expected) <= tolerance(model)
 
 
-def heeds(
+def matches(
     model: PreTrainedModel,
     found: Sequence[torch.Tensor],
     expected: Sequence[torch.Tensor],
-    otherwise: Callable[[], Sequence[torch.Tensor]],
+    unmasked: Callable[[], Sequence[torch.Tensor]],
 ) -> bool:
-    """Whether tensors are those of the model untouched, and not those without its windows or a mask.
+    """Whether tensors equal those of the untouched model, with its windows and masks in effect.
 
-    Where a model rounds, that may hide what these do; so it is compared with it.
+    In low precision the tolerance may hide what a window or mask changes. So there the tensors must also be
+    closer to the expected ones than to those without windows or masks.
 
     Args:
-        otherwise: gives what the model makes without them.
+        unmasked: computes the tensors without windows or masks.
     """
-    if not same(model, found, expected) or not rounds(model):
-        return same(model, found, expected)
-    effect = difference(otherwise(), expected)
-    return effect <= _EXACT or difference(found, expected) <= effect / 2
+    if not is_close(model, found, expected) or not has_low_precision(model):
+        return is_close(model, found, expected)
+    effect = relative_error(unmasked(), expected)
+    return effect <= _EXACT or relative_error(found, expected) <= effect / 2
 
 
-def difference(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
-    """How far the farthest of some tensors is from what it should be, relative to that; inf for a NaN."""
+def relative_error(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
+    """The largest relative error of a tensor, by Euclidean norm; inf for a NaN."""
     worst = 0.0
     for one, other in zip(found, expected, strict=True):
         distance = float((one.float() - other.float()).norm() / other.float().norm().clamp(min=1e-30))
@@ -95,27 +101,27 @@ def difference(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) 
     return worst
 
 
-def rounds(model: PreTrainedModel) -> bool:
-    """Whether a model computes less exactly than in float32: in half precision, or with quantized layers."""
+def has_low_precision(model: PreTrainedModel) -> bool:
+    """Whether any weight is not in float32: half precision or quantized."""
     return any(weight.dtype != torch.float32 for weight in model.parameters())
 
 
 def tolerance(model: PreTrainedModel) -> float:
-    """How far a right way to run a model may be from another, relative to the whole.
+    """The largest relative error that a correct way to run the model may have.
 
-    What rounds may also send a token to another expert; a wrong mask differs by far more.
+    In low precision, rounding may also route a token to another expert; a wrong mask differs by far more.
     """
-    return _ROUNDED if rounds(model) else _EXACT
+    return _ROUNDED if has_low_precision(model) else _EXACT
 
 
 @contextmanager
-def narrowed(model: PreTrainedModel) -> Iterator[None]:
-    """The model with each of its windows narrowed to `WINDOW` tokens, so that a short trial goes past them.
+def narrowed_windows(model: PreTrainedModel) -> Iterator[None]:
+    """Narrows the model's sliding windows to `WINDOW` tokens, so that short sequences go past them.
 
-    A window as long as the longest sequence is none, and stays.
+    A window as long as the context length has no effect, and is left alone.
     """
     positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    with alone(model):
+    with model_lock(model):
         changed = [
             (fields, name, value)
             for fields in _fields(model)
@@ -132,7 +138,7 @@ def narrowed(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _fields(model: PreTrainedModel) -> Iterator[dict[str, Any]]:
-    """The attributes of the modules and configurations that the model is made of, each once."""
+    """The attributes of each module and configuration of the model."""
     configs: dict[int, PretrainedConfig] = {id(model.config): model.config}
     for module in model.modules():
         yield vars(module)

@@ -1,12 +1,15 @@
 """The types that flow: Dialogue → Request → token ids → Answer."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from engine.errors import AdapterError
 from engine.options import GenerationOptions
 
 Role = Literal["system", "user", "assistant"]
+ROLES: tuple[Role, ...] = get_args(Role)
+# The names of roles in OpenAI's API and in traces.
+OPENAI_ROLES: dict[str, Role] = {role: role for role in ROLES} | {"developer": "system"}
 FinishReason = Literal["stop", "length", "error"]
 
 

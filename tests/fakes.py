@@ -1,44 +1,33 @@
 """Stand-ins with nothing in them but the contract they keep."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
-from engine.conversation import Follow
+from engine.contract import Engine, Follow
 from engine.errors import AdapterError
 from engine.types import Answer, Chunk, Request, Usage
 
 
-class FakeEngine:
+class FakeEngine(Engine):
     """Answers each request with the text that `reply` returns for it, or the error that it raises.
 
-    `batches` is what was asked: the requests of each call, then what followed their answers, round by round.
+    A conversation is answered to its end before the next one begins. `requests` is what was asked.
     """
 
     def __init__(self, reply: Callable[[Request], str]) -> None:
         self.reply = reply
-        self.batches: list[list[Request]] = []
-
-    def generate(self, requests: Sequence[Request], follow: Follow | None = None) -> list[Answer]:
-        self.batches.append(list(requests))
-        answers = [self._answer(request) for request in requests]
-        asked = list(enumerate(answers)) if follow else []
-        while asked:
-            following = [(i, request) for i, answer in asked if (request := follow(i, answer))]
-            if following:
-                self.batches.append([request for _, request in following])
-            asked = [(i, self._answer(request)) for i, request in following]
-        return answers
+        self.requests: list[Request] = []
 
     def stream(
-        self, requests: Iterable[Request | None], follow: Follow | None = None, in_pieces: bool = True
+        self, requests: Iterable[Request | None], follow: Follow | None = None, deltas: bool = True
     ) -> Iterator[Chunk]:
         for index, request in enumerate(request for request in requests if request is not None):
             asked: Request | None = request
             while asked is not None:
-                self.batches.append([asked])
+                self.requests.append(asked)
                 answer = self._answer(asked)
-                yield from (Chunk(index, letter) for letter in answer.text if in_pieces)
+                yield from (Chunk(index, letter) for letter in answer.text if deltas)
                 asked = follow(index, answer) if follow else None
-                yield Chunk(index, "" if in_pieces else answer.text, answer)
+                yield Chunk(index, "" if deltas else answer.text, answer)
 
     def _answer(self, request: Request) -> Answer:
         try:

@@ -64,6 +64,7 @@ def documents(roughly: None) -> list[report.Document]:
     ]
 
 
+@pytest.mark.slow
 def test_every_goal_has_a_figure(documents):
     figures = report.merged(documents)["figures"]
     assert set(report.GOALS) <= set(figures)
@@ -75,6 +76,7 @@ def test_every_goal_has_a_figure(documents):
     )
 
 
+@pytest.mark.slow
 def test_all_contenders_give_the_same_tokens_in_float32(documents):
     figures = report.merged(documents)["figures"]
     equal = {name: value for name, value in figures.items() if name.endswith(".equal") and ".L." not in name}
@@ -88,6 +90,7 @@ def test_an_exponent_is_that_of_the_power_by_which_a_cost_grows(power: float):
     assert growth.exponent(lengths, [3e-4 * n**power for n in lengths]) == pytest.approx(power)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peer", ["loop", "generate", "continuous_batching"])
 def test_a_lead_is_the_quotient_of_two_speeds(documents, peer: str):
     figures = report.merged(documents)["figures"]
@@ -95,6 +98,7 @@ def test_a_lead_is_the_quotient_of_two_speeds(documents, peer: str):
     assert figures[f"generation.L.vs_{peer}"] == pytest.approx(ours / theirs)
 
 
+@pytest.mark.slow
 def test_the_page_keeps_its_text_and_shows_every_goal(documents):
     page = report.PAGE.read_text(encoding="utf-8")
     written = report.with_measured(page, documents)

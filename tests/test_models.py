@@ -149,7 +149,8 @@ def test_the_model_shipped_here_has_vectors_of_the_size_that_its_file_says():
 @pytest.mark.parametrize("name", ["flan_t5_base", "t0pp"])
 def test_an_encoder_decoder_is_asked_the_bare_question(name: str, weights: dict[str, Path]):
     adapter = models.find(name)().load(weights["t5"])
-    asked = adapter.engine.prompter.render([Message("user", ("Is it so?",))], adapter.configuration.generation)
+    question = [Message("user", ("Is it so?",))]
+    asked = adapter.engine.prompter.render(question, adapter.configuration.generation)
     assert asked == "Is it so?"
 
 

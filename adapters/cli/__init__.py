@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             output.write("")  # The help: else it is written when Python ends, and fails there.
         with aside():
-            return options.run(options, output)
+            return int(options.run(options, output))
     except Stop as stop:
         if stop.reason:
             say(f"error: {stop.reason}")
@@ -80,7 +80,7 @@ def _predict(options: argparse.Namespace, output: Output) -> int:
 
     configuration = dict(map(_assignment, options.set))
     name = registry.stem(options.model)
-    form = (Lines if options.jsonl else Document if options.json else Table)(output, name)
+    form = (Lines if options.jsonl else Document if options.json else Table)(output)
     ended, total = 0, len(options.files)
     reasons: list[str] = []
 

@@ -2,15 +2,16 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from adapters.cli.forms import Asked
+from adapters.items.item import Item
+from adapters.prediction.batches import predict_batches, takes_one_by_one
 from adapters.prediction.failures import Failure
-from adapters.prediction.in_batches import predict_batches, takes_one_by_one
 from engine.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def answer_files(files: Iterable[str], load: Callable[[], Any], model_name: str,
     Raises:
         AdapterError: what `load` raises, before anything is told, or what is wrong for every item.
     """
-    coming = (_read(position, file) for position, file in enumerate(files))
+    coming = (_read(position, file, model_name) for position, file in enumerate(files))
     begun: list[Asked] = []
     for asked in coming:
         begun.append(asked)
@@ -44,46 +45,41 @@ def answer_files(files: Iterable[str], load: Callable[[], Any], model_name: str,
 
 def _answer(adapter: Any, coming: Iterator[Asked], model_name: str, told: Told) -> None:
     size = AT_ONCE
-    on_their_way: dict[int, Asked] = {}
+    open_files: dict[Item, Asked] = {}
 
-    def readable() -> Iterator[Asked]:
-        for asked in coming:
+    def items(files: Iterable[Asked]) -> Iterator[Item]:
+        for asked in files:
             if asked.item is None:
                 told(asked)
             else:
-                yield asked
+                open_files[asked.item] = asked
+                yield asked.item
 
-    def items(left: Iterable[Asked]) -> Iterator[Mapping[str, Any]]:
-        for number, asked in enumerate(left):
-            on_their_way[number] = asked
-            yield asked.item or {}
+    def done(item: Item, answers: list[dict[str, Any]], failures: list[Failure]) -> None:
+        told(replace(open_files.pop(item), answers=answers, failures=failures))
 
-    def done(number: int, answers: list[dict[str, Any]], failures: list[Failure]) -> None:
-        told(replace(on_their_way.pop(number), answers=answers, failures=failures))
-
-    left: Iterator[Asked] = readable()
     if takes_one_by_one(adapter):
         try:
-            adapter.answer(items(left), done, model_name)
+            adapter.answer(items(coming), done, model_name)
             return
         except ConfigurationError:
             raise
         except Exception:  # Of one item, it may be: what is left is asked one by one.
-            logger.debug("answering in flight failed", exc_info=True)
-        left, size = chain(list(on_their_way.values()), left), 1
-    predict_batches(adapter, items(left), done, model_name, size)
+            logger.debug("answering in one run failed", exc_info=True)
+        coming, size = chain(list(open_files.values()), coming), 1
+    predict_batches(adapter, items(coming), done, model_name, size)
 
 
-def _read(position: int, file: str) -> Asked:
-    """A file's JSON under its name, or why there is none."""
+def _read(position: int, file: str, model_name: str) -> Asked:
+    """A file's prompt item, or why there is none."""
     try:
-        item = json.loads(Path(file).read_text(encoding="utf-8-sig"))
+        content = json.loads(Path(file).read_text(encoding="utf-8-sig"))
     except OSError as error:
         reason = f"cannot be read ({error.strerror})"
     except (ValueError, RecursionError) as error:
         reason = f"is no JSON ({error})"
     else:
-        if isinstance(item, dict):
-            return Asked(position, file, {**item, "filename": file})
+        if isinstance(content, dict):
+            return Asked(position, file, Item.of({**content, "filename": file}, model_name))
         reason = "is no prompt item: a JSON object with 'prompts' is needed"
-    return Asked(position, file, None, failures=[Failure(position, file, None, reason)])
+    return Asked(position, file, None, failures=[Failure(file, None, reason)])

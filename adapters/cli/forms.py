@@ -1,12 +1,13 @@
 """The forms in which the command line writes answers: a table, one JSON document, a line of JSON each."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from adapters.cli.output import Output
 from adapters.cli.table import Row, drawn, rows
+from adapters.items.item import Item
 from adapters.prediction.failures import Failure
 
 
@@ -17,14 +18,14 @@ class Asked:
     Attributes:
         position: its place among the files.
         file: its path, as the user wrote it.
-        item: its JSON; None where it could not be read.
+        item: what it holds; None where it is no prompt item's JSON.
         answers: as `annotations.as_dict` has them, in the order of its prompts.
         failures: what of it has no answer.
     """
 
     position: int
     file: str
-    item: Mapping[str, Any] | None
+    item: Item | None
     answers: Sequence[Mapping[str, Any]] = ()
     failures: Sequence[Failure] = ()
 
@@ -44,15 +45,14 @@ class Form(Protocol):
 class Table:
     """One table in the end, in the order of the files; a file that could not be read has no row."""
 
-    def __init__(self, output: Output, model_name: str) -> None:
+    def __init__(self, output: Output) -> None:
         self._output = output
-        self._model_name = model_name
         self._rows: dict[int, list[Row]] = {}
 
     def take(self, asked: Asked) -> None:
         """Keeps its rows."""
         if asked.item is not None:
-            found = rows(Path(asked.file).name, asked.item, asked.answers, self._model_name)
+            found = rows(Path(asked.file).name, asked.item, asked.answers)
             self._rows[asked.position] = [self._escaped(row) for row in found]
 
     def end(self) -> None:
@@ -63,8 +63,12 @@ class Table:
 
     def _escaped(self, row: Row) -> Row:
         # Before it is drawn, so that the columns fit.
-        texts = {key: value for key, value in asdict(row).items() if isinstance(value, str)}
-        return replace(row, **{key: self._output.escaped(text) for key, text in texts.items()})
+        return Row(
+            **{
+                key: self._output.escaped(value) if isinstance(value, str) else value
+                for key, value in asdict(row).items()
+            }
+        )
 
 
 class Document:
@@ -73,7 +77,7 @@ class Document:
     It grows as far as all files are answered. At the end, what is answered beyond keeps its place.
     """
 
-    def __init__(self, output: Output, model_name: str) -> None:
+    def __init__(self, output: Output) -> None:
         self._output = output
         self._ahead: dict[int, Sequence[Mapping[str, Any]] | None] = {}
         self._written = 0
@@ -99,13 +103,12 @@ class Document:
 class Lines:
     """A JSON object a line, one for each question, as the answers come."""
 
-    def __init__(self, output: Output, model_name: str) -> None:
+    def __init__(self, output: Output) -> None:
         self._output = output
-        self._model_name = model_name
 
     def take(self, asked: Asked) -> None:
         """Writes its lines."""
-        table = rows(asked.file, asked.item, asked.answers, self._model_name, asked.failures)
+        table = rows(asked.file, asked.item, asked.answers, asked.failures)
         self._output.write("".join(self._output.json(asdict(row)) + "\n" for row in table))
 
     def end(self) -> None:

@@ -1,13 +1,11 @@
 """Answers beside their questions: a row each, for people and for other programs."""
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adapters.items.prompt_items import read
+from adapters.items.item import Item
 from adapters.prediction.failures import Failure
-from engine.errors import PromptError
 
 WIDTHS = [20, 10, 34, 34, None]
 HEADERS = ("item", "prompt", "question", "answer", "confidence")
@@ -34,17 +32,15 @@ class Row:
 
 def rows(
     name: str,
-    item: Mapping[str, Any] | None,
+    item: Item | None,
     answers: Iterable[Mapping[str, Any]],
-    model_name: str,
     failures: Iterable[Failure] = (),
 ) -> list[Row]:
     """One row per question of an item, in order, then what belongs to none that could be read.
 
     Args:
-        item: the item's JSON; None where there is none.
+        item: None where the file holds none.
         answers: its answers as `annotations.as_dict` has them.
-        model_name: what they are signed with.
         failures: what of it has no answer.
     """
     given: dict[str, list[Mapping[str, Any]]] = {}
@@ -55,7 +51,7 @@ def rows(
         reasons.setdefault(failure.key, []).append(failure.reason)
     whole = "; ".join(reasons.pop(None, [])) or None
     table = []
-    for key, question in _questions(item, model_name):
+    for key, question in _questions(item):
         if given.get(key):
             table.append(_answered(name, key, question, given[key].pop(0)))
         else:
@@ -81,21 +77,13 @@ def drawn(table: Sequence[Row], holds: Callable[[str], bool] = lambda text: True
         for row in table
     ]
     style = "simple_outline" if holds("┌─┬┐│├┼┤└┴┘") else "outline"
-    return tabulate(cells, HEADERS, tablefmt=style, maxcolwidths=WIDTHS, disable_numparse=True)
+    text: str = tabulate(cells, HEADERS, tablefmt=style, maxcolwidths=WIDTHS, disable_numparse=True)
+    return text
 
 
-def _questions(item: Mapping[str, Any] | None, model_name: str) -> list[tuple[str, str]]:
+def _questions(item: Item | None) -> list[tuple[str, str]]:
     """Prompt key and text of each question of an item."""
-    if item is None:
-        return []
-    reader = logging.getLogger("adapters.items.prompt_items")
-    reader.disabled = True  # What is wrong with the item was said when it was answered.
-    try:
-        dialogues, _ = read(item, model_name)
-    except PromptError:
-        return []
-    finally:
-        reader.disabled = False
+    dialogues = item.dialogues if item else ()
     return [(turn.key, turn.messages[-1].text) for dialogue in dialogues for turn in dialogue.turns]
 
 

@@ -16,16 +16,18 @@ from engine.types import Dialogue, Image, Message, Part, Role, Turn
 
 logger = logging.getLogger(__name__)
 
-ROLES = get_args(Role)
+ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
 
 
-def read(item: Mapping[str, Any], model_name: str) -> tuple[list[Dialogue], dict[str, PromptError]]:
+def read(
+    item: Mapping[str, Any], name: str, earlier: Mapping[str, str]
+) -> tuple[list[Dialogue], dict[str, PromptError]]:
     """The conversations of a prompt item that are to be answered, in file order.
 
     Args:
-        item: the item's JSON; "filename" or "id" name it in warnings, and the free-text "annotations" of
-            this model are the earlier answers of its messages.
-        model_name: the model whose answers these are.
+        item: the item's JSON.
+        name: what warnings call it.
+        earlier: answers that its messages have already, by prompt key.
 
     Returns:
         The dialogues and, by prompt key, why a prompt could not be read.
@@ -33,7 +35,6 @@ def read(item: Mapping[str, Any], model_name: str) -> tuple[list[Dialogue], dict
     Raises:
         PromptError: the item is no prompt item, or there is nothing to ask in it.
     """
-    name = item_name(item, "the item")
     if isinstance(item, Mapping) and traces.is_trace(item):
         found = _conversation(traces.conversation(item, name), {}, name)
         if not found:
@@ -56,7 +57,7 @@ def read(item: Mapping[str, Any], model_name: str) -> tuple[list[Dialogue], dict
             errors[key] = PromptError(
                 "it is no list of elements and no object of questions: make it one of them"
             )
-    dialogues[place_of_messages:place_of_messages] = _conversation(messages, _answers(item, model_name), name)
+    dialogues[place_of_messages:place_of_messages] = _conversation(messages, earlier, name)
     if not dialogues:
         named = (f"prompt {key!r}: {error}" for key, error in errors.items())
         reasons = "; ".join(named) or "no prompt has a user's text or image"
@@ -70,10 +71,16 @@ def has_messages(item: Mapping[str, Any]) -> bool:
     return isinstance(prompts, Mapping) and any(isinstance(prompt, list) for prompt in prompts.values())
 
 
-def item_name(item: Any, default: str) -> str:
-    """How an item is named to the user, in one line: by its file name, else its id, else `default`."""
-    name = text_at(item, "filename") or text_at(item, "id") or default
-    return name if name.isprintable() else ascii(name)
+def earlier_answers(annotations: Sequence[Any], model_name: str) -> dict[str, str]:
+    """A model's answers among an item's annotations, the newest by prompt key."""
+    dated: list[tuple[str, str, str]] = []
+    for annotation in annotations:
+        key, text = prompt_of(annotation), text_at(annotation, "coordinates")
+        if at(annotation, "type") != "text" or not is_by(annotation, model_name):
+            continue
+        if key is not None and text and text.strip():
+            dated.append((text_at(annotation, "createdAt") or "", key, text))
+    return {key: text for _, key, text in sorted(dated, key=lambda answer: answer[0])}
 
 
 def _prompts(item: Any) -> Mapping[str, Any]:
@@ -131,11 +138,11 @@ def _role(metadata: Any, otherwise: Role, place: str) -> Role:
         logger.warning("%s: metadata that is %s is ignored", place, _kind_of_json(metadata))
         return otherwise
     role = metadata.get("role", otherwise)
-    role = role.lower() if isinstance(role, str) else role
-    if role not in ROLES:
+    known = ROLES.get(role.lower()) if isinstance(role, str) else None
+    if known is None:
         logger.warning("%s: its role is none of %s: taken as user", place, ", ".join(ROLES))
         return "user"
-    return role
+    return known
 
 
 def _part(element: Any, place: str) -> Part | None:
@@ -203,19 +210,6 @@ def _conversation(
         turns.append(Turn(key, (*said, *(returned if position == asked[-1] else ()))))
         said = []
     return [Dialogue(turns[0].key, history, tuple(turns))]
-
-
-def _answers(item: Mapping[str, Any], model_name: str) -> dict[str, str]:
-    """This model's answers that the item has, the newest by prompt key."""
-    annotations = item.get("annotations")
-    dated: list[tuple[str, str, str]] = []
-    for annotation in annotations if isinstance(annotations, list) else []:
-        key, text = prompt_of(annotation), text_at(annotation, "coordinates")
-        if at(annotation, "type") != "text" or not is_by(annotation, model_name):
-            continue
-        if key is not None and text and text.strip():
-            dated.append((text_at(annotation, "createdAt") or "", key, text))
-    return {key: text for _, key, text in sorted(dated, key=lambda answer: answer[0])}
 
 
 def _kind_of_json(value: Any) -> str:

@@ -7,6 +7,9 @@ certain: what is not there, or is something else than it should be, reads as Non
 from collections.abc import Mapping
 from typing import Any
 
+# JSON that the platform has, or is sent.
+Record = dict[str, Any]
+
 
 def at(value: Any, *path: str) -> Any:
     """What lies at a path of keys in JSON, or None."""

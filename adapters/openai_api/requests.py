@@ -1,41 +1,38 @@
-"""A model behind OpenAI's interface: what a call says → requests; the responses are the official types.
-
-`HuggingAdapter.chat`, `.text_completion` and `.embeddings` are these functions.
-"""
+"""OpenAI's calls as methods of a model: what is called → requests to the engine."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from adapters.items.traces import ROLES
 from adapters.openai_api import responses
-from adapters.openai_api.responses import Run
-from engine.configuration import ALIASES, checked, override, unknown
+from adapters.openai_api.responses import Echo, Head
+from engine.configuration import ALIASES, Configuration, checked, override, unknown
+from engine.contract import Engine
 from engine.errors import ConfigurationError, PromptError, Unsupported
-from engine.options import EmbeddingOptions, GenerationOptions
-from engine.types import Image, Message, Part, Request
+from engine.options import GenerationOptions, Options
+from engine.types import OPENAI_ROLES, Answer, Chunk, Image, Message, Part, Request
 
 if TYPE_CHECKING:
     from openai.types import Completion, CreateEmbeddingResponse
     from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+# A conversation in OpenAI's form: messages with a role and a content.
+Chat = Sequence[Mapping[str, Any]]
+# A text, its token ids, or a list of either.
 Prompt = str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]]
 
 
-class _StreamOptions(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _StreamOptions(Options):
     include_usage: bool = False
 
 
-class _Call(BaseModel):
-    """What a call says beside how its tokens are chosen."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Parameters(Options):
+    """The parameters of a call that are not generation options."""
 
     n: int = Field(1, ge=1, le=128)
     stream: bool = False
@@ -45,112 +42,158 @@ class _Call(BaseModel):
     echo: bool = False
 
 
-def chat(
-    engine: Any, name: str, given: GenerationOptions, messages: Sequence[Mapping[str, Any]], **options: Any
-) -> ChatCompletion | Iterator[ChatCompletionChunk]:
-    """A conversation's next answer.
+class OpenAICalls(ABC):
+    """The calls of OpenAI's API. They need the package `openai`.
 
-    Args:
-        name: the model's name in the response.
-        given: what the options change.
-        messages: as OpenAI has them: a role, and as content a text or a list of parts.
-        options: OpenAI's or ours; `stream` makes it an iterator of chunks.
-
-    Raises:
-        AdapterError: an option or a message that cannot be, or no answer.
+    Attributes:
+        model_deploys: public names of the model besides its own; the configuration may add some.
     """
-    call, values = _parted(options, {"n", "stream", "stream_options", "response_format"})
-    if values.get("top_logprobs") and not values.get("logprobs"):
-        raise ConfigurationError("top_logprobs needs logprobs: true beside it")
-    request = Request(messages_of(messages), override(given, values))
-    run = Run(engine, name, _repeated([request], call.n), call.n, call.stream_options.include_usage)
-    return responses.chat_chunks(run) if call.stream else responses.chat_completion(run)
+
+    model_deploys: ClassVar[Sequence[str]] = ()
+    configuration: Configuration
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The model's own name."""
+
+    @property
+    @abstractmethod
+    def engine(self) -> Engine:
+        """The loaded model's engine."""
+
+    def chat(
+        self, messages: Chat, model: str | None = None, **options: Any
+    ) -> ChatCompletion | Iterator[ChatCompletionChunk]:
+        """The next answer of a conversation.
+
+        Args:
+            messages: in OpenAI's form, with a role, and a text or a list of parts as content.
+            model: one of this model's names.
+            options: generation options, by OpenAI's or Hugging Face's names; `stream` returns an iterator of
+                chunks.
+
+        Raises:
+            AdapterError: an invalid option or message, or no answer.
+        """
+        name = self._named(model)
+        call, values = _split(options, {"n", "stream", "stream_options", "response_format"})
+        if values.get("top_logprobs") and not values.get("logprobs"):
+            raise ConfigurationError("top_logprobs needs logprobs: true beside it")
+        request = Request(messages_of(messages), override(self.configuration.generation, values))
+        requests = _repeated([request], call.n)
+        head = Head(name, call.n, call.stream_options.include_usage)
+        if call.stream:
+            return responses.chat_chunks(head, self._chunks(requests))
+        return responses.chat_completion(head, self._answers(requests))
+
+    def text_completion(
+        self, prompt: Prompt, model: str | None = None, **options: Any
+    ) -> Completion | Iterator[Completion]:
+        """Continues a text as it is, without a chat template.
+
+        Args:
+            prompt: a text, token ids, or a list of either.
+            model: one of this model's names.
+            options: generation options, by OpenAI's or Hugging Face's names; `stream` returns an iterator of
+                chunks. `logprobs` is the number of likeliest tokens at each position; with `echo` it covers
+                the prompt's tokens, too.
+
+        Raises:
+            AdapterError: an invalid option or prompt, or no answer.
+            Unsupported: an `echo` that the backend cannot give.
+        """
+        name = self._named(model)
+        call, values = _split(options, {"n", "stream", "stream_options", "echo", "suffix"})
+        if call.echo and call.stream:
+            raise ConfigurationError("echo and stream: the prompt is known already; leave one of them out")
+        likeliest = values.pop("logprobs", False)
+        if likeliest is not False:
+            values |= {"logprobs": True, "top_logprobs": likeliest}
+        chosen = override(self.configuration.generation, values)
+        prompts = [Request((), chosen, one) for one in _prompts(prompt)]
+        requests = _repeated(prompts, call.n)
+        head = Head(name, call.n, call.stream_options.include_usage)
+        if call.stream:
+            return responses.completion_chunks(head, self._chunks(requests))
+        # Before the answers are generated: the backend may refuse it.
+        echoes = [self._echo(request) for request in prompts] if call.echo else []
+        return responses.completion(head, self._answers(requests), echoes)
+
+    def embeddings(
+        self, input: Prompt, model: str | None = None, kind: str | None = None, **options: Any
+    ) -> CreateEmbeddingResponse:
+        """The embeddings of texts.
+
+        Args:
+            input: a text, its token ids, or a list of either.
+            model: one of this model's names.
+            kind: "query" or "document", for a model with different prompts for them.
+            options: embedding options.
+
+        Raises:
+            AdapterError: an invalid option or input, or no embeddings.
+        """
+        name, engine = self._named(model), self.engine
+        chosen = override(self.configuration.embedding, options)
+        texts: Sequence[str] | Sequence[Sequence[int]] = _prompts(input)
+        counted = "tokens" in engine.supports
+        if counted and isinstance(texts[0], str):
+            texts, kind = engine.tokens(cast(Sequence[str], texts), chosen, kind), None
+        vectors = engine.embed(texts, chosen, kind)
+        # A server does not say how many tokens it has read.
+        return responses.embeddings(name, vectors, sum(map(len, texts)) if counted else 0)
+
+    def _answers(self, requests: Sequence[Request]) -> list[Answer]:
+        """An answer for each request.
+
+        Raises:
+            AdapterError: the first error of an answer.
+        """
+        return [_successful(answer) for answer in self.engine.generate(requests)]
+
+    def _chunks(self, requests: Sequence[Request]) -> Iterator[Chunk]:
+        """The chunks of all answers; raises the first error of an answer."""
+        for chunk in self.engine.stream(requests):
+            if chunk.answer is not None:
+                _successful(chunk.answer)
+            yield chunk
+
+    def _echo(self, request: Request) -> Echo:
+        if request.options.logprobs:
+            return self.engine.prompt_tokens(request)
+        return self.engine.prompt_text(request)
+
+    def _named(self, model: str | None) -> str:
+        """A name that a caller gives the model; its own by default."""
+        names = [self.name, *self.model_deploys, *self.configuration.adapter.model_deploys]
+        if self.configuration.load is not None:
+            names.append(self.configuration.load.model_name)
+        if model is None or model.casefold() in map(str.casefold, names):
+            return model or self.name
+        raise ConfigurationError(f"this model is not called {model!r}: its names are {', '.join(names)}")
 
 
-def text_completion(
-    engine: Any, name: str, given: GenerationOptions, prompt: Prompt, **options: Any
-) -> Completion | Iterator[Completion]:
-    """A text gone on with, as it is: no chat template is put around it.
-
-    Args:
-        name, given: as `chat`.
-        prompt: a text, token ids, or a list of either.
-        options: as `chat`; `logprobs` is a number: so many of the likeliest tokens at each place. With
-            `echo` it covers the prompt's tokens, too.
+def messages_of(given: Chat) -> tuple[Message, ...]:
+    """Parses messages in OpenAI's form.
 
     Raises:
-        AdapterError: as `chat`.
-    """
-    call, values = _parted(options, {"n", "stream", "stream_options", "echo", "suffix"})
-    if call.echo and call.stream:
-        raise ConfigurationError("echo and stream: the prompt is known already; leave one of them out")
-    likeliest = values.pop("logprobs", False)
-    if likeliest is not False:
-        values |= {"logprobs": True, "top_logprobs": likeliest}
-    chosen = override(given, values)
-    requests = [Request((), chosen, one) for one in _prompts(prompt)]
-    run = Run(engine, name, _repeated(requests, call.n), call.n, call.stream_options.include_usage)
-    return responses.completion_chunks(run) if call.stream else responses.completion(run, call.echo)
-
-
-def embeddings(
-    engine: Any,
-    name: str,
-    given: EmbeddingOptions,
-    input: Prompt,
-    kind: str | None = None,
-    **options: Any,
-) -> CreateEmbeddingResponse:
-    """The vectors of texts.
-
-    Args:
-        name, given: as `chat`.
-        input: a text, its token ids, or a list of either.
-        kind: "query" or "document", where the model asks for other words before them.
-        options: of `EmbeddingOptions`.
-
-    Raises:
-        AdapterError: an option or an input that cannot be.
-    """
-    from openai.types import CreateEmbeddingResponse
-
-    chosen = override(given, options)
-    texts: Any = _prompts(input)
-    # A server that embeds does not say how many tokens it has read.
-    counted = hasattr(engine, "tokens")
-    if counted and isinstance(texts[0], str):
-        texts, kind = engine.tokens(texts, chosen, kind), None
-    vectors = engine.embed(texts, chosen, kind)
-    read = sum(map(len, texts)) if counted else 0
-    data = [
-        {"object": "embedding", "index": i, "embedding": vector.tolist()} for i, vector in enumerate(vectors)
-    ]
-    usage = {"prompt_tokens": read, "total_tokens": read}
-    return CreateEmbeddingResponse.model_validate(
-        {"object": "list", "model": name, "data": data, "usage": usage}
-    )
-
-
-def messages_of(given: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
-    """Messages as OpenAI writes them → ours.
-
-    Raises:
-        PromptError: a role or a content that there is not; the message is named.
+        PromptError: an unknown role or content; the message is named.
     """
     if isinstance(given, str) or not all(isinstance(message, Mapping) for message in given):
         raise PromptError("messages is a list of objects, each with a role and a content: give one")
     return tuple(_message(i, message) for i, message in enumerate(given))
 
 
-def _parted(options: Mapping[str, Any], taken: set[str]) -> tuple[_Call, dict[str, Any]]:
-    """The options of a call, and those of generation."""
+def _split(options: Mapping[str, Any], taken: set[str]) -> tuple[_Parameters, dict[str, Any]]:
+    """The parameters of a call, those in `taken`, and the generation options."""
     known = taken | set(GenerationOptions.model_fields)
     known |= {other for other, name in ALIASES.items() if name in known}
     for key in options:
         if key not in known:
             raise unknown(key, known)
     given = {key: value for key, value in options.items() if value is not None}
-    call = checked(_Call, {key: given.pop(key) for key in taken if key in given})
+    call = checked(_Parameters, {key: given.pop(key) for key in taken if key in given})
     if call.suffix is not None:
         raise Unsupported("suffix: no model here was trained to fill a gap; leave it out")
     if call.response_format not in (None, {"type": "text"}):
@@ -159,7 +202,7 @@ def _parted(options: Mapping[str, Any], taken: set[str]) -> tuple[_Call, dict[st
 
 
 def _repeated(requests: Sequence[Request], n: int) -> list[Request]:
-    """Each request n times; where there is a seed, each time another one, else all would be the same."""
+    """Each request n times. Of a seeded request, each copy has another seed, so that the answers differ."""
     return [_reseeded(request, i) for request in requests for i in range(n)]
 
 
@@ -170,7 +213,11 @@ def _reseeded(request: Request, i: int) -> Request:
 
 
 def _prompts(given: Prompt) -> Sequence[str] | Sequence[tuple[int, ...]]:
-    """A text, the token ids of one, or several of either → a list."""
+    """A list of texts, or of token ids.
+
+    Raises:
+        PromptError: it is neither.
+    """
     listed: list[Any] = [given] if isinstance(given, str) else list(given)
     if listed and all(isinstance(one, str) for one in listed):
         return listed
@@ -182,10 +229,18 @@ def _prompts(given: Prompt) -> Sequence[str] | Sequence[tuple[int, ...]]:
     return ids
 
 
+def _successful(answer: Answer) -> Answer:
+    if answer.error is not None:
+        raise answer.error
+    return answer
+
+
 def _message(i: int, given: Mapping[str, Any]) -> Message:
-    role = ROLES.get(given.get("role", ""))
+    role = OPENAI_ROLES.get(given.get("role", ""))
     if role is None:
-        raise PromptError(f"messages[{i}] has the role {given.get('role')!r}: take one of {', '.join(ROLES)}")
+        raise PromptError(
+            f"messages[{i}] has the role {given.get('role')!r}: take one of {', '.join(OPENAI_ROLES)}"
+        )
     content = given.get("content")
     parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
     return Message(role, tuple(_part(i, part) for part in parts))

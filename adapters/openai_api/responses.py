@@ -1,68 +1,60 @@
-"""Answers → the official `openai` package's own objects."""
+"""Answers and embeddings in the types of the official `openai` package."""
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from engine.types import Answer, Request, Token
+from engine.types import Answer, Chunk, Token
 
 if TYPE_CHECKING:
-    from openai.types import Completion
+    import numpy as np
+    from openai.types import Completion, CreateEmbeddingResponse
     from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 
+# A prompt before its answer: its tokens with their log-probabilities, or its text.
+Echo = tuple[Token, ...] | str
+
+
 @dataclass(frozen=True, slots=True)
-class Run:
-    """Requests that one response answers.
+class Head:
+    """What a response says besides the answers.
 
     Attributes:
-        engine: what answers.
-        name: the model's name in the response.
-        requests: `n` for each prompt, one behind the other.
-        include_usage: whether a stream ends with the tokens that it took.
+        model: the model's name.
+        n: answers for each prompt; those of one prompt come one after another.
+        include_usage: whether a stream ends with the token counts.
     """
 
-    engine: Any
-    name: str
-    requests: Sequence[Request]
+    model: str
     n: int
     include_usage: bool = False
 
-    def head(self, kind: str) -> dict[str, Any]:
-        """What every response begins with."""
+    def fields(self, kind: str) -> dict[str, Any]:
+        """The first fields of a response."""
         return {
             "id": f"{kind.partition('.')[0]}-{uuid.uuid4().hex}",
             "created": int(time.time()),
-            "model": self.name,
+            "model": self.model,
             "object": kind,
         }
 
-    def answers(self) -> list[Answer]:
-        """An answer for each request; raises the first error that there is."""
-        return [_right(answer) for answer in self.engine.generate(self.requests)]
-
-    def pieces(self) -> Iterator[tuple[int, str, Answer | None]]:
-        """What each answer grows by, with its last piece the whole answer; raises as `answers`."""
-        for chunk in self.engine.stream(self.requests):
-            yield chunk.index, chunk.text, chunk.answer and _right(chunk.answer)
-
     def usage(self, answers: Sequence[Answer]) -> dict[str, int]:
-        """Tokens read, each prompt once, and written."""
+        """Token counts; each prompt counts once."""
         read = sum(answer.usage.prompt_tokens for answer in answers[:: self.n])
         written = sum(answer.usage.completion_tokens for answer in answers)
         return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
-def chat_completion(run: Run) -> ChatCompletion:
-    """All answers at once."""
+def chat_completion(head: Head, answers: Sequence[Answer]) -> ChatCompletion:
+    """A response with all answers."""
     from openai.types.chat import ChatCompletion
 
-    answers = run.answers()
     choices = [
         {
             "index": i,
@@ -73,42 +65,42 @@ def chat_completion(run: Run) -> ChatCompletion:
         for i, answer in enumerate(answers)
     ]
     return ChatCompletion.model_validate(
-        run.head("chat.completion") | {"choices": choices, "usage": run.usage(answers)}
+        head.fields("chat.completion") | {"choices": choices, "usage": head.usage(answers)}
     )
 
 
-def chat_chunks(run: Run) -> Iterator[ChatCompletionChunk]:
-    """Piece by piece; the last one of an answer has its reason to end, and its log-probabilities."""
+def chat_chunks(head: Head, chunks: Iterable[Chunk]) -> Iterator[ChatCompletionChunk]:
+    """A stream of `n` answers. The last chunk of an answer has its finish reason and log-probabilities."""
     from openai.types.chat import ChatCompletionChunk
 
-    head, answers = run.head("chat.completion.chunk"), dict[int, Answer]()
-    for index in range(len(run.requests)):
+    fields, answers = head.fields("chat.completion.chunk"), dict[int, Answer]()
+    for index in range(head.n):
         choice: dict[str, Any] = {"index": index, "delta": {"role": "assistant", "content": ""}}
-        yield ChatCompletionChunk.model_validate(head | {"choices": [choice]})
-    for index, text, answer in run.pieces():
-        choice = {"index": index, "delta": {"content": text}}
-        if answer is not None:
-            answers[index] = answer
+        yield ChatCompletionChunk.model_validate(fields | {"choices": [choice]})
+    for chunk in chunks:
+        choice = {"index": chunk.index, "delta": {"content": chunk.text}}
+        if (answer := chunk.answer) is not None:
+            answers[chunk.index] = answer
             choice |= {"finish_reason": answer.finish_reason, "logprobs": _chat_logprobs(answer)}
-        yield ChatCompletionChunk.model_validate(head | {"choices": [choice]})
-    if run.include_usage:
-        usage = run.usage([answers[index] for index in sorted(answers)])
-        yield ChatCompletionChunk.model_validate(head | {"choices": [], "usage": usage})
+        yield ChatCompletionChunk.model_validate(fields | {"choices": [choice]})
+    if head.include_usage:
+        usage = head.usage([answers[index] for index in sorted(answers)])
+        yield ChatCompletionChunk.model_validate(fields | {"choices": [], "usage": usage})
 
 
-def completion(run: Run, echo: bool) -> Completion:
-    """All texts at once, with their prompts before them where they are echoed."""
+def completion(head: Head, answers: Sequence[Answer], echoes: Sequence[Echo]) -> Completion:
+    """A response with all texts.
+
+    Args:
+        echoes: the prompts, to put before their texts; empty for none.
+    """
     from openai.types import Completion
 
-    answers = run.answers()
     choices = []
-    for i, (request, answer) in enumerate(zip(run.requests, answers, strict=True)):
-        before, text = (), ""
-        if echo and answer.tokens is not None:
-            before = run.engine.prompt_tokens(request)
-            text = "".join(token.text for token in before)
-        elif echo:
-            text = run.engine.prompt_text(request)
+    for i, answer in enumerate(answers):
+        echo = echoes[i // head.n] if echoes else ""
+        before = () if isinstance(echo, str) else echo
+        text = echo if isinstance(echo, str) else "".join(token.text for token in echo)
         choices.append(
             {
                 "index": i,
@@ -118,32 +110,43 @@ def completion(run: Run, echo: bool) -> Completion:
             }
         )
     return Completion.model_validate(
-        run.head("text_completion") | {"choices": choices, "usage": run.usage(answers)}
+        head.fields("text_completion") | {"choices": choices, "usage": head.usage(answers)}
     )
 
 
-def completion_chunks(run: Run) -> Iterator[Completion]:
-    """Piece by piece, as `chat_chunks`."""
+def completion_chunks(head: Head, chunks: Iterable[Chunk]) -> Iterator[Completion]:
+    """A stream of texts. The last chunk of a text has its finish reason and log-probabilities."""
     from openai.types import Completion, CompletionChoice
 
-    head, answers = run.head("text_completion"), dict[int, Answer]()
-    for index, text, answer in run.pieces():
-        choice: dict[str, Any] = {"index": index, "text": text, "finish_reason": None}
-        if answer is not None:
-            answers[index] = answer
+    fields, answers = head.fields("text_completion"), dict[int, Answer]()
+    for chunk in chunks:
+        choice: dict[str, Any] = {"index": chunk.index, "text": chunk.text, "finish_reason": None}
+        if (answer := chunk.answer) is not None:
+            answers[chunk.index] = answer
             logprobs = _completion_logprobs(answer.tokens or (), answer)
             choice |= {"finish_reason": answer.finish_reason, "logprobs": logprobs}
-        # Not validated: the official type asks each piece why it is the last.
-        yield Completion.model_validate(head | {"choices": [CompletionChoice.construct(**choice)]})
-    if run.include_usage:
-        usage = run.usage([answers[index] for index in sorted(answers)])
-        yield Completion.model_validate(head | {"choices": [], "usage": usage})
+        # Not validated: the official type requires a finish reason in every chunk.
+        yield Completion.model_validate(fields | {"choices": [CompletionChoice.construct(**choice)]})
+    if head.include_usage:
+        usage = head.usage([answers[index] for index in sorted(answers)])
+        yield Completion.model_validate(fields | {"choices": [], "usage": usage})
 
 
-def _right(answer: Answer) -> Answer:
-    if answer.error is not None:
-        raise answer.error
-    return answer
+def embeddings(model: str, vectors: np.ndarray, tokens: int) -> CreateEmbeddingResponse:
+    """A response with the rows of `vectors`.
+
+    Args:
+        tokens: how many were read; 0 if unknown.
+    """
+    from openai.types import CreateEmbeddingResponse
+
+    data = [
+        {"object": "embedding", "index": i, "embedding": vector.tolist()} for i, vector in enumerate(vectors)
+    ]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return CreateEmbeddingResponse.model_validate(
+        {"object": "list", "model": model, "data": data, "usage": usage}
+    )
 
 
 def _chat_logprobs(answer: Answer) -> dict[str, Any] | None:

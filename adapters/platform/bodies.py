@@ -4,7 +4,7 @@ from typing import Any
 
 from urllib3 import BaseHTTPResponse
 
-Record = dict[str, Any]
+from adapters.items.stored import Record
 
 
 def record(response: BaseHTTPResponse) -> Record:

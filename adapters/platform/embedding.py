@@ -10,11 +10,12 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
+from adapters.hugging import HuggingAdapter
+from adapters.items.item import Snapshot
 from adapters.items.prompt_items import read
 from adapters.items.traces import is_trace, question
 from adapters.platform import remote
-from adapters.platform.storing import Seen
-from adapters.prediction import in_batches
+from adapters.prediction import batches
 from adapters.prediction.failures import Failure, Unfinished, report
 from engine.errors import ConfigurationError, PromptError, Unsupported
 
@@ -57,7 +58,7 @@ def read_text(item: str, content: bytes) -> Text:
         return Text(item, _not_empty(question(prompts, item)), "query")
     if not isinstance(prompts, dict) or "prompts" not in prompts:
         return Text(item, _not_empty(text), "document")
-    dialogues, errors = read({**prompts, "id": item}, "")
+    dialogues, errors = read(prompts, item, {})
     if errors:
         raise PromptError("; ".join(f"prompt {key!r}: {error}" for key, error in errors.items()))
     asked = "\n".join(dialogue.turns[-1].messages[-1].text for dialogue in dialogues)
@@ -76,7 +77,7 @@ def embed_each(adapter: Any, texts: Sequence[Text]) -> list[Vector | Failure]:
         vectors = _vectors(adapter, [texts[i].text for i in places], kind) if places else []
         for i, vector in zip(places, vectors, strict=True):
             reason = f"it could not be embedded ({vector})"
-            found[i] = Failure(i, texts[i].item, None, reason) if isinstance(vector, str) else vector
+            found[i] = Failure(texts[i].item, None, reason, i) if isinstance(vector, str) else vector
     return [found[i] for i in range(len(texts))]
 
 
@@ -130,7 +131,7 @@ class Embedding:
             )
         if stored is not False:
             self._check_vector_size()
-        size = in_batches.batch_size(batch_size, configuration, BATCH_SIZE)
+        size = batches.batch_size(batch_size, configuration, BATCH_SIZE)
         failures: list[Failure] = []
         vectors: list[Vector] = []
         with (
@@ -145,7 +146,7 @@ class Embedding:
                 landing = [
                     (item, vector)
                     for item, text, vector in zip(batch, texts, found, strict=True)
-                    if vector is not None and (stored or (stored is None and text.kind == "document"))
+                    if vector is not None and _lands(text, stored)
                 ]
                 failures += self._store_vectors(landing, pool)
                 bar.update(len(batch))
@@ -159,7 +160,7 @@ class Embedding:
         """Embeds the items of a dataset that a filter selects. Raises as `embed_items`."""
         # First: where no size is configured, the SDK makes a feature set for vectors of 256 numbers.
         self._check_vector_size()
-        size = in_batches.batch_size(batch_size, self.model_entity.configuration, BATCH_SIZE)
+        size = batches.batch_size(batch_size, self.model_entity.configuration, BATCH_SIZE)
         super().embed_dataset(dataset, filters, batch_size=size, progress=progress)  # type: ignore[misc]
 
     def _check_vector_size(self) -> None:
@@ -210,19 +211,24 @@ class Embedding:
         return None
 
 
+def _lands(text: Text | Failure, stored: bool | None) -> bool:
+    """Whether a text's vector is stored; by default those of documents alone are."""
+    return isinstance(text, Text) and text.kind == "document" if stored is None else stored
+
+
 def _read(item: Any) -> Text | Failure:
     """What is embedded of an item. What cannot be read is returned, not raised."""
     try:
         # Not by the SDK, which follows an item that is a link.
-        return read_text(item.id, remote.text_content(item.id, Seen.of_entity(item).size))
+        return read_text(item.id, remote.text_content(item.id, Snapshot.of_entity(item).size))
     except PromptError as error:
-        return Failure(0, item.id, None, str(error))
+        return Failure(item.id, None, str(error))
     except Exception as error:
         return _failed(item, "it could not be read", error)
 
 
 def _failed(item: Any, what: str, error: Exception) -> Failure:
-    return Failure(0, item.id, None, f"{what} ({remote.why(error)})")
+    return Failure(item.id, None, f"{what} ({remote.why(error)})")
 
 
 def _vectors(adapter: Any, texts: list[str], kind: str) -> list[Vector | str]:
@@ -248,7 +254,7 @@ def _works(adapter: Any) -> bool:
 
 
 def _embed(adapter: Any, texts: list[str], kind: str) -> np.ndarray:
-    if not hasattr(adapter, "engine"):
+    if not isinstance(adapter, HuggingAdapter):
         raise Unsupported("this model file cannot embed: build it on adapters.hugging.HuggingAdapter")
     return adapter.engine.embed(texts, adapter.configuration.embedding, kind)
 

@@ -1,6 +1,6 @@
-"""Answers on the platform while they grow: a draft for each, which its whole answer stands in for.
+"""Partial annotations: answers on the platform while they grow; the whole answer replaces each.
 
-A draft is marked as such: it is no answer to anybody who looks, and goes when any run settles its item.
+One is marked as partial: it is no answer to anybody who looks, and goes when any run settles its item.
 """
 
 import logging
@@ -11,16 +11,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
 
+from adapters.items.item import Item
+from adapters.items.stored import Record
 from adapters.platform import remote
-from adapters.platform.remote import Record, RemoteError
-from adapters.platform.storing import Seen
-from adapters.platform.uploads import as_draft
+from adapters.platform.remote import RemoteError
+from adapters.platform.uploads import as_partial
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class _Draft:
+class _Partial:
     """An answer that grows.
 
     Attributes:
@@ -36,50 +37,46 @@ class _Draft:
     sending: Future[None] | None = None
 
 
-class Drafts:
-    """The growing answers of a run; a request of theirs that fails costs no answer."""
+class PartialAnnotations:
+    """Those of one run; a request of theirs that fails costs no answer."""
 
-    def __init__(
-        self, record: Callable[[str, str], Record], seen: Callable[[int], Seen], interval: float
-    ) -> None:
+    def __init__(self, record: Callable[[str, str], Record], interval: float) -> None:
         """Sends nothing yet.
 
         Args:
             record: an annotation, from a prompt's key and a text.
-            seen: the item at a position.
             interval: seconds between two updates of an answer.
         """
         self._record = record
-        self._seen = seen
         self._interval = interval
-        self._open: dict[str, dict[tuple[str, int], _Draft]] = defaultdict(dict)
+        self._open: dict[str, dict[tuple[str, int], _Partial]] = defaultdict(dict)
         self._lock = threading.Lock()
         self._sender = ThreadPoolExecutor(16)
 
-    def grown(self, position: int, key: str, turn: int, text: str) -> None:
-        """An answer has grown by a text; it waits for no request.
+    def grow(self, item: Item, key: str, number: int, text: str) -> None:
+        """Appends to an answer; waits for no request.
 
         Args:
-            turn: which of the key's answers it is.
+            number: which of the key's answers it is.
         """
-        item_id = self._seen(position).id
+        assert item.id is not None
         with self._lock:
-            draft = self._open[item_id].setdefault((key, turn), _Draft(item_id, key))
-            draft.text += text
+            partial = self._open[item.id].setdefault((key, number), _Partial(item.id, key))
+            partial.text += text
             now = monotonic()
-            idle = draft.sending is None or draft.sending.done()
-            if idle and now >= draft.next and draft.text.strip():
-                draft.next = now + self._interval
-                draft.sending = self._sender.submit(self._send, draft, draft.text)
+            idle = partial.sending is None or partial.sending.done()
+            if idle and now >= partial.next and partial.text.strip():
+                partial.next = now + self._interval
+                partial.sending = self._sender.submit(self._send, partial, partial.text)
 
     def close(self, item_id: str) -> list[str]:
-        """Ids of an item's drafts, none of which is being sent any more."""
+        """Ids of an item's partial annotations, none of which is being sent any more."""
         with self._lock:
-            drafts = list(self._open.pop(item_id, {}).values())
-        for draft in drafts:
-            if draft.sending is not None:
-                draft.sending.result()
-        return [draft.id for draft in drafts if draft.id]
+            partials = list(self._open.pop(item_id, {}).values())
+        for partial in partials:
+            if partial.sending is not None:
+                partial.sending.result()
+        return [partial.id for partial in partials if partial.id]
 
     def end(self) -> None:
         """Removes what a run that broke off has left, and waits for it."""
@@ -89,23 +86,25 @@ class Drafts:
             discard(self.close(item_id))
         self._sender.shutdown()
 
-    def _send(self, draft: _Draft, text: str) -> None:
+    def _send(self, partial: _Partial, text: str) -> None:
         try:
-            if draft.id is None:
-                [stored] = remote.annotate(draft.item_id, [as_draft(self._record(draft.key, text))])
-                draft.id = stored["id"]
+            if partial.id is None:
+                [stored] = remote.annotate(partial.item_id, [as_partial(self._record(partial.key, text))])
+                partial.id = stored["id"]
             else:
-                remote.ask("PUT", f"/annotations/{draft.id}", {"coordinates": text})
+                remote.ask("PUT", f"/annotations/{partial.id}", {"coordinates": text})
         except Exception as error:  # What is not shown meanwhile costs nobody an answer.
             logger.warning(
-                "item %s: an answer that grows could not be shown: %s", draft.item_id, remote.why(error)
+                "item %s: an answer that grows could not be shown: %s", partial.item_id, remote.why(error)
             )
 
 
 def discard(annotation_ids: list[str]) -> None:
-    """Removes drafts that no answer stands in for."""
+    """Removes partial annotations that no answer replaces."""
     for annotation_id in annotation_ids:
         try:
             remote.ask("DELETE", f"/annotations/{annotation_id}")
         except RemoteError as error:
-            logger.warning("the draft %s could not be removed; the next run does: %s", annotation_id, error)
+            logger.warning(
+                "partial annotation %s could not be removed; the next run does: %s", annotation_id, error
+            )

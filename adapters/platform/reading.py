@@ -1,17 +1,17 @@
-"""An item of the platform → what a model file is asked."""
+"""An item of the platform → an `Item` with its content and this model's answers on it."""
 
 import json
 from concurrent.futures import Future
 from typing import Any
 
-from adapters.items.prompt_items import has_messages, read
-from adapters.items.traces import is_trace
+from adapters.items.item import Item, Snapshot
+from adapters.items.prompt_items import has_messages
+from adapters.items.stored import Record
 from adapters.platform import remote
-from adapters.platform.remote import Record, RemoteError
-from adapters.platform.storing import Seen, answers_of, digest
+from adapters.platform.remote import RemoteError
+from adapters.platform.storing import answers_of, digest
 from adapters.platform.uploads import judge
 from adapters.prediction.failures import Failure
-from engine.errors import PromptError
 
 # A model's answers on items, by the item's id.
 AnswersOf = dict[str, list[Record]]
@@ -20,72 +20,58 @@ AnswersOf = dict[str, list[Record]]
 MAX_BYTES = 8 * 2**20
 
 
-def parsed(item_id: str, content: bytes) -> dict[str, Any] | Failure:
-    """The JSON object that an item's content is."""
-    try:
-        prompts = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        return Failure(0, item_id, None, f"it could not be read ({type(error).__name__}: {error})")
-    if not isinstance(prompts, dict):
-        return Failure(0, item_id, None, "its content is no JSON object: upload a prompt item")
-    return prompts
-
-
-def prepare(seen: Seen, answers: Future[AnswersOf], model_name: str) -> dict[str, Any] | Failure:
-    """An item as a model file reads it: its JSON, id, file name and (for messages) answers; notes its digest.
+def prepare(snapshot: Snapshot, answers: Future[AnswersOf], model_name: str) -> Item | Failure:
+    """Downloads and reads an item; notes this model's answers and the content's digest in its snapshot.
 
     Args:
         answers: this model's on many items, which are being asked for meanwhile.
     """
-    if seen.size > MAX_BYTES:
-        reason = f"it has {seen.size / 2**20:.0f} MB, a prompt item has at most {MAX_BYTES >> 20}"
-        return Failure(0, seen.id, None, reason)
+    content = downloaded(snapshot)
+    if isinstance(content, Failure):
+        return content
     try:
-        content = remote.sized_content(seen.id, seen.size)
+        snapshot.answers = _answers(snapshot, answers, model_name)
     except RemoteError as error:
-        return Failure(0, seen.id, None, f"it could not be downloaded ({error}): look at it and run again")
-    prompts = parsed(seen.id, content)
-    if isinstance(prompts, Failure):
-        return prompts
-    try:
-        seen.answers = _answers(seen, answers, model_name)
-    except RemoteError as error:
-        return Failure(0, seen.id, None, f"its answers could not be listed: {error}")
-    seen.digest = digest(content)
-    prepared = {**prompts, "id": seen.id, "filename": seen.filename}
-    if has_messages(prompts):
-        prepared["annotations"] = judge(seen.answers).standing
-    return prepared
+        return Failure(snapshot.id, None, f"its answers could not be listed: {error}")
+    return parsed(snapshot, content, model_name)
 
 
-def _answers(seen: Seen, answers: Future[AnswersOf], model_name: str) -> list[Record]:
+def downloaded(snapshot: Snapshot) -> dict[str, Any] | Failure:
+    """The JSON object that an item's content is; notes its digest."""
+    if snapshot.size > MAX_BYTES:
+        reason = f"it has {snapshot.size / 2**20:.0f} MB, a prompt item has at most {MAX_BYTES >> 20}"
+        return Failure(snapshot.id, None, reason)
+    try:
+        # Not the SDK's download: that follows links, into files of this machine too.
+        content = remote.sized_content(snapshot.id, snapshot.size)
+    except RemoteError as error:
+        return Failure(snapshot.id, None, f"it could not be downloaded ({error}): look at it and run again")
+    try:
+        prompts = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        return Failure(snapshot.id, None, f"it could not be read ({type(error).__name__}: {error})")
+    if not isinstance(prompts, dict):
+        return Failure(snapshot.id, None, "its content is no JSON object: upload a prompt item")
+    snapshot.digest = digest(content)
+    return prompts
+
+
+def parsed(snapshot: Snapshot, content: dict[str, Any], model_name: str) -> Item:
+    """An item with its content; the answers in its snapshot that stand belong to its conversation."""
+    return Item.parse(
+        content,
+        model_name,
+        snapshot.filename or snapshot.id,
+        answers=judge(snapshot.answers).standing if has_messages(content) else (),
+        id=snapshot.id,
+        filename=snapshot.filename,
+        snapshot=snapshot,
+    )
+
+
+def _answers(snapshot: Snapshot, answers: Future[AnswersOf], model_name: str) -> list[Record]:
     try:
         found = answers.result()
     except RemoteError:  # Who cannot ask for those of all may ask for those of one.
-        found = answers_of(seen.dataset_id, [seen.id], model_name)
-    return found.get(seen.id, [])
-
-
-def unanswered(item: dict[str, Any], answers: list[Record], model_name: str) -> dict[str, Any] | None:
-    """The item with the prompts that have no answer that stands; None where all have one.
-
-    Messages, and a trace, are one conversation: all of them stay while one is open.
-    """
-    there = judge(answers).answered
-    if not there:
-        return item
-    try:
-        dialogues, _ = read(item, model_name)
-    except PromptError:
-        return item
-    open_keys = {turn.key for dialogue in dialogues for turn in dialogue.turns} - there
-    if is_trace(item):
-        return item if open_keys else None
-    prompts = item["prompts"]
-    messages = any(isinstance(prompts[key], list) for key in open_keys)
-    left = {
-        key: prompt
-        for key, prompt in prompts.items()
-        if (messages if isinstance(prompt, list) else key not in there)
-    }
-    return {**item, "prompts": left} if left else None
+        found = answers_of(snapshot.dataset_id, [snapshot.id], model_name)
+    return found.get(snapshot.id, [])

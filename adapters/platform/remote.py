@@ -21,9 +21,8 @@ import dtlpy as dl
 from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, Timeout
 from urllib3.exceptions import HTTPError
 
-from adapters.items.stored import size_of
+from adapters.items.stored import Record, size_of
 from adapters.platform import bodies
-from adapters.platform.bodies import Record
 from engine import redaction
 from engine.errors import AdapterError
 

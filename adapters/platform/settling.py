@@ -5,9 +5,11 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from adapters.items.item import Snapshot
+from adapters.items.stored import Record
 from adapters.platform import remote
-from adapters.platform.remote import Record, Refused, RemoteError, Unreadable
-from adapters.platform.storing import Seen, Stored, answers_of, digest
+from adapters.platform.remote import Refused, RemoteError, Unreadable
+from adapters.platform.storing import Submission, answers_of, digest
 from adapters.platform.uploads import ids_of, judge, upload_of
 from adapters.prediction.failures import Failure
 
@@ -17,7 +19,7 @@ CONNECTIONS = 16
 logger = logging.getLogger(__name__)
 
 
-def settle(sent: Sequence[Stored], model_name: str) -> list[list[Record] | Failure]:
+def settle(sent: Sequence[Submission], model_name: str) -> list[list[Record] | Failure]:
     """Looks at items after their answers were sent, and removes what is too much.
 
     Of each prompt the last whole upload stays, once, whoever has sent it. Where the answers did not arrive
@@ -29,16 +31,16 @@ def settle(sent: Sequence[Stored], model_name: str) -> list[list[Record] | Failu
     results: dict[int, list[Record] | Failure] = {}
     datasets: dict[str, list[int]] = defaultdict(list)
     for i, stored in enumerate(sent):
-        datasets[stored.seen.dataset_id].append(i)
+        datasets[stored.snapshot.dataset_id].append(i)
     for dataset_id, places in datasets.items():
         found = _settle_in(dataset_id, [sent[i] for i in places], model_name)
         results |= dict(zip(places, found, strict=True))
     return [results[i] for i in range(len(sent))]
 
 
-def _settle_in(dataset_id: str, sent: Sequence[Stored], model_name: str) -> list[list[Record] | Failure]:
+def _settle_in(dataset_id: str, sent: Sequence[Submission], model_name: str) -> list[list[Record] | Failure]:
     """As `settle`, for items of one dataset."""
-    ids = list({stored.seen.id for stored in sent})
+    ids = list({stored.snapshot.id for stored in sent})
     answers: dict[str, list[Record]] = {}
     try:
         with ThreadPoolExecutor(1) as pool:
@@ -57,18 +59,18 @@ def _settle_in(dataset_id: str, sent: Sequence[Stored], model_name: str) -> list
         logger.warning("what these answers replace is still there (%s): %s", error, ", ".join(ids))
         settled = [_unseen(stored) for stored in sent]
     else:
-        settled = [_settled(stored, items, answers.get(stored.seen.id, [])) for stored in sent]
-    drafts = [one for stored in sent for one in stored.drafts]
-    removed = list(dict.fromkeys([*drafts, *(one for _, surplus in settled for one in surplus)]))
+        settled = [_settled(stored, items, answers.get(stored.snapshot.id, [])) for stored in sent]
+    partial = [one for stored in sent for one in stored.partial]
+    removed = list(dict.fromkeys([*partial, *(one for _, surplus in settled for one in surplus)]))
     left, reason = _remove(dataset_id, removed)
     if not left:
         return [result for result, _ in settled]
     named = ", ".join(
-        stored.seen.id for stored, (_, surplus) in zip(sent, settled, strict=True) if left & set(surplus)
+        stored.snapshot.id for stored, (_, surplus) in zip(sent, settled, strict=True) if left & set(surplus)
     )
     logger.warning("old answers could not be removed; the next run does (%s): %s", reason, named)
     return [
-        _twice(stored, left, answers.get(stored.seen.id, []), reason) or result
+        _twice(stored, left, answers.get(stored.snapshot.id, []), reason) or result
         for stored, (result, _) in zip(sent, settled, strict=True)
     ]
 
@@ -87,7 +89,7 @@ def _remove(dataset_id: str, annotation_ids: Sequence[str]) -> tuple[set[str], s
     return set(), ""
 
 
-def look(dataset_id: str, item_ids: Sequence[str]) -> dict[str, Seen]:
+def look(dataset_id: str, item_ids: Sequence[str]) -> dict[str, Snapshot]:
     """Items of a dataset by id; one that is not there is left out.
 
     Raises:
@@ -95,60 +97,62 @@ def look(dataset_id: str, item_ids: Sequence[str]) -> dict[str, Seen]:
     """
     query = {"resource": "items", "filter": {"$and": [{"id": {"$in": list(item_ids)}}]}}
     return {
-        item["id"]: Seen.of(item, dataset_id) for page in remote.pages(dataset_id, query) for item in page
+        item["id"]: Snapshot.of(item, dataset_id) for page in remote.pages(dataset_id, query) for item in page
     }
 
 
 def _settled(
-    stored: Stored, items: dict[str, Seen], listed: list[Record]
+    stored: Submission, items: dict[str, Snapshot], listed: list[Record]
 ) -> tuple[list[Record] | Failure, list[str]]:
     """What is there of an item's new answers, and the ids of what is to be removed."""
-    seen = stored.seen
+    snapshot = stored.snapshot
     # The list may lag behind what was stored.
     answers = list({one["id"]: one for one in [*stored.annotations, *listed]}.values())
     mine = _of(stored, answers)
     try:
-        changed = _changed(seen, items)
+        changed = _changed(snapshot, items)
     except RemoteError as error:
-        return Failure(0, seen.id, None, f"it could not be looked at again: {error}"), ids_of(mine)
+        return Failure(snapshot.id, None, f"it could not be looked at again: {error}"), ids_of(mine)
     if changed:
-        return Failure(0, seen.id, None, changed), ids_of(mine)
+        return Failure(snapshot.id, None, changed), ids_of(mine)
     judged = judge(answers)
     # Another run's that come after them are as good.
     missing = [key for key in stored.keys if judged.upload_at(key) < stored.upload]
     if missing:
         reason = stored.error or "the platform has not all of them"
-        return Failure(0, seen.id, None, f"its answers could not be stored: {reason}"), ids_of(mine)
+        return Failure(snapshot.id, None, f"its answers could not be stored: {reason}"), ids_of(mine)
     return [one for one in mine if one["id"] not in judged.surplus], judged.surplus
 
 
-def _changed(seen: Seen, items: dict[str, Seen]) -> str | None:
+def _changed(snapshot: Snapshot, items: dict[str, Snapshot]) -> str | None:
     """How an item changed since it was read, if it did."""
-    now = items.get(seen.id)
+    now = items.get(snapshot.id)
     if now is None:
         return "it was deleted while it was answered"
     # Of an item with the same date nothing has changed; of another date perhaps no more than its folder.
-    if (now.updated_at, now.size) == (seen.updated_at, seen.size):
+    if (now.updated_at, now.size) == (snapshot.updated_at, snapshot.size):
         return None
-    if digest(remote.sized_content(seen.id, now.size)) == seen.digest:
+    if digest(remote.sized_content(snapshot.id, now.size)) == snapshot.digest:
         return None
     return "it was changed while it was answered: run again"
 
 
-def _twice(stored: Stored, left: Collection[str], listed: Collection[Record], reason: str) -> Failure | None:
+def _twice(
+    stored: Submission, left: Collection[str], listed: Collection[Record], reason: str
+) -> Failure | None:
     """What is wrong where a copy of these very answers could not be removed."""
     if not any(one["id"] in left for one in _of(stored, listed)):
         return None
     text = f"some of its answers are stored twice, and could not be removed ({reason}): run again"
-    return Failure(0, stored.seen.id, None, text)
+    return Failure(stored.snapshot.id, None, text)
 
 
-def _of(stored: Stored, answers: Collection[Record]) -> list[Record]:
+def _of(stored: Submission, answers: Collection[Record]) -> list[Record]:
     """Those that were sent, of all answers on the item."""
     return [one for one in answers if stored.keys and upload_of(one) == stored.upload]
 
 
-def _unseen(stored: Stored) -> tuple[list[Record] | Failure, list[str]]:
+def _unseen(stored: Submission) -> tuple[list[Record] | Failure, list[str]]:
     if stored.error is None:
         return stored.annotations, []
-    return Failure(0, stored.seen.id, None, f"its answers could not be stored: {stored.error}"), []
+    return Failure(stored.snapshot.id, None, f"its answers could not be stored: {stored.error}"), []

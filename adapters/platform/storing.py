@@ -8,65 +8,35 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from adapters.items.stored import is_by, prompt_of, size_of, text_at
+from adapters.items.item import Snapshot
+from adapters.items.stored import Record, is_by, prompt_of
 from adapters.platform import remote, uploads
-from adapters.platform.remote import Record, RemoteError
+from adapters.platform.remote import RemoteError
 from adapters.platform.uploads import UNMARKED, Upload
 
 # Annotations of one request.
 BATCH = 100
 
 
-@dataclass(slots=True)
-class Seen:
-    """An item as it was when its turn came.
-
-    Attributes:
-        answers: this model's answers that it had.
-        digest: of its content, once that is read.
-    """
-
-    id: str
-    dataset_id: str
-    filename: str
-    size: int
-    updated_at: str
-    answers: list[Record] = field(default_factory=list)
-    digest: str = ""
-
-    @classmethod
-    def of(cls, item: Record, dataset_id: str) -> "Seen":
-        """Takes the record of an item of a dataset."""
-        filename, updated_at = text_at(item, "filename") or "", text_at(item, "updatedAt") or ""
-        return cls(item["id"], dataset_id, filename, size_of(item), updated_at)
-
-    @classmethod
-    def of_entity(cls, item: Any) -> "Seen":
-        """Takes the SDK's entity of an item."""
-        size = size_of({"metadata": item.metadata})
-        return cls(item.id, item.dataset_id, item.filename, size, item.updated_at or "")
-
-
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """An item that is to be settled, and what was sent to it.
+class Submission:
+    """What was sent to an item, for `settling` to reconcile.
 
     Attributes:
-        upload: that of the answers.
+        upload: the tag of the answers.
         keys: the prompts they answer; none where nothing was sent.
         annotations: what the platform returned for them.
         error: why not all of them may be there.
-        drafts: ids of what these answers stand in for, whether they arrived or not.
+        partial: ids of the partial annotations that these answers replace.
     """
 
-    seen: Seen
+    snapshot: Snapshot
     upload: Upload = UNMARKED
     keys: frozenset[str] = frozenset()
     annotations: list[Record] = field(default_factory=list)
     error: str | None = None
-    drafts: list[str] = field(default_factory=list)
+    partial: list[str] = field(default_factory=list)
 
 
 def digest(content: bytes) -> str:
@@ -92,16 +62,15 @@ def answers_of(dataset_id: str, item_ids: Sequence[str], model_name: str) -> dic
     return found
 
 
-def store(seen: Seen, annotations: Sequence[Record]) -> Stored:
+def store(snapshot: Snapshot, annotations: Sequence[Record]) -> Submission:
     """Sends an item's answers; what went wrong is noted, and found out by `settle`."""
-    upload = uploads.following(seen.answers)
+    upload = uploads.following(snapshot.answers)
     marked = uploads.marked(annotations, upload)
-    stored = Stored(
-        seen, upload, frozenset(key for one in annotations if (key := prompt_of(one)) is not None)
-    )
+    keys = frozenset(key for one in annotations if (key := prompt_of(one)) is not None)
+    sent = Submission(snapshot, upload, keys)
     try:
         for start in range(0, len(marked), BATCH):
-            stored.annotations.extend(remote.annotate(seen.id, marked[start : start + BATCH]))
+            sent.annotations.extend(remote.annotate(snapshot.id, marked[start : start + BATCH]))
     except RemoteError as error:
-        return replace(stored, error=str(error))
-    return stored
+        return replace(sent, error=str(error))
+    return sent

@@ -16,8 +16,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from adapters.items.stored import mark_of, prompt_of
-from adapters.platform.remote import Record
+from adapters.items.stored import Record, mark_of, prompt_of
 
 
 class Upload(NamedTuple):
@@ -38,7 +37,7 @@ class Judged:
     Attributes:
         whole: by prompt key, the answers of the last upload that has all of them, in their order.
         broken: prompts on which a later upload than that has broken off, or is still arriving.
-        surplus: ids of drafts, of what is below a whole upload, and of copies in one.
+        surplus: ids of partial annotations, of what is below a whole upload, and of copies in one.
     """
 
     whole: dict[str, list[Record]]
@@ -102,9 +101,9 @@ def marked(annotations: Sequence[Record], upload: Upload) -> list[Record]:
     return found
 
 
-def as_draft(annotation: Record) -> Record:
+def as_partial(annotation: Record) -> Record:
     """An annotation that is no answer to anybody who looks, and goes whenever its item is settled."""
-    # For readers that know no drafts: a part of an upload whose second part never comes.
+    # For readers that know no partial annotations: a part of an upload whose second part never comes.
     return _with(annotation, {"id": secrets.token_hex(16), "number": 0, "of": 2, "draft": True})
 
 
@@ -129,7 +128,7 @@ def _is_whole(upload: Upload, parts: Sequence[Record]) -> bool:
     """Whether each answer of an upload to a prompt is there."""
     if upload == UNMARKED:
         return True
-    of = mark_of(parts[0])["of"]
+    of: int = mark_of(parts[0])["of"]
     return 0 < of == len({number for part in parts if 0 <= (number := mark_of(part)["number"]) < of})
 
 

@@ -15,16 +15,16 @@ class Failure:
     """Something in a batch that has no answer: an item, or one of its prompts.
 
     Attributes:
-        position: the item's place in the batch.
         item: how the item is named to the user.
         key: the prompt's key; None for the whole item.
         reason: what is wrong and what to do.
+        position: the item's place in a batch; None where there is no batch.
     """
 
-    position: int
     item: str
     key: str | None
     reason: str
+    position: int | None = None
 
     def __str__(self) -> str:
         prompt = "" if self.key is None else f"prompt {self.key!r}: "

@@ -1,1 +1,1 @@
-"""Attention over sequences of any lengths in one forward pass."""
+"""Attention over sequences of any lengths in one forward pass, without padding."""

@@ -1,20 +1,28 @@
-"""A request → the row that a model reads; what was generated for a row → its answer."""
+"""Requests → token ids; generated tokens → answers."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 from engine import confidence
 from engine.errors import PromptError
-from engine.generation.sampling import Decoding, Generated, Row
+from engine.generation.sequence import Generated, SequenceState, TokenizedRequest
 from engine.loading import Loaded
 from engine.prompting.prompter import Prompter
-from engine.text import Ending, before_stop, context, following, pieces, whole
+from engine.text import (
+    Deltas,
+    Detokenizer,
+    StoppingCriteria,
+    before_stop,
+    decode_after,
+    decoding_context,
+    token_texts,
+    without_incomplete_end,
+)
 from engine.types import Answer, Request, Token, Usage
 
 
 class Conversion:
-    """From requests to token ids and back, for one model."""
+    """Encodes requests and decodes answers for one model."""
 
     def __init__(self, loaded: Loaded, prompter: Prompter, eos: frozenset[int]) -> None:
         self._tokenizer = loaded.tokenizer
@@ -22,45 +30,49 @@ class Conversion:
         self._prompter = prompter
         self._eos = eos
 
-    def row(self, request: Request) -> Row:
-        """A request as the model reads it.
+    def encode(self, request: Request) -> TokenizedRequest:
+        """A request as token ids.
 
         Raises:
-            PromptError, ConfigurationError: it cannot be asked.
+            PromptError: a prompt that cannot be read or is too long.
+            ConfigurationError: an option that does not fit the model.
         """
         options = request.options
         if request.prompt is None:
             prompt = self._prompter.encode(request.messages, options)
             options = options.model_copy(update={"stop": self._prompter.stop_strings(options)})
         else:
-            prompt = self.plain(request.prompt)
-        row = Row(
+            prompt = self.encode_plain(request)
+        tokenized = TokenizedRequest(
             prompt=prompt,
             max_new_tokens=self._prompter.max_answer_tokens(len(prompt), options),
             options=options,
             trim=request.prompt is None,
         )
-        last = self._ends(row)
-        if not options.stop and not last:
-            return row
-        before = self.before(row)
-        return replace(row, ending=lambda: Ending(self._tokenizer, options.stop, last, before))
+        stop_tokens = self._stop_tokens(tokenized)
+        if not options.stop and not stop_tokens:
+            return tokenized
+        before = self._before(tokenized)
+        return replace(
+            tokenized, stopping=lambda: StoppingCriteria(self._tokenizer, options.stop, stop_tokens, before)
+        )
 
-    def before(self, row: Row) -> list[int]:
-        """Tokens that an answer's text goes on from: an encoder-decoder's goes on from none."""
-        return [] if self._prompter.seq2seq else context(self._tokenizer, row.prompt)
+    def _before(self, tokenized: TokenizedRequest) -> list[int]:
+        """The tokens that an answer's text continues; none for an encoder-decoder."""
+        return [] if self._prompter.seq2seq else decoding_context(self._tokenizer, tokenized.prompt)
 
-    def _ends(self, row: Row) -> frozenset[int]:
-        """Tokens that end this answer besides `eos`: those of the chat template."""
-        return self._prompter.end_tokens(row.options) - self._eos if row.trim else frozenset()
+    def _stop_tokens(self, tokenized: TokenizedRequest) -> frozenset[int]:
+        """Tokens that end this answer besides `eos`: those by which the chat template ends a turn."""
+        return self._prompter.end_tokens(tokenized.options) - self._eos if tokenized.trim else frozenset()
 
-    def plain(self, prompt: str | Sequence[int]) -> list[int]:
-        """A plain prompt as the model reads it; an empty one is the token that begins a text.
+    def encode_plain(self, request: Request) -> list[int]:
+        """The token ids of a request's plain prompt; of an empty one, the bos token.
 
         Raises:
-            PromptError: it is longer than the window, has ids beyond the vocabulary, or is empty and no token
-                begins a text.
+            PromptError: it is longer than the model's context, has ids outside the vocabulary, or is empty
+                and the tokenizer has no bos token.
         """
+        prompt = "" if request.prompt is None else request.prompt
         ids = self._prompter.tokenize_plain(prompt) if isinstance(prompt, str) else list(prompt)
         ids = ids or [self._prompter.require_begin_token()]
         if not all(0 <= token < self._vocabulary for token in ids):
@@ -74,36 +86,42 @@ class Conversion:
             )
         return ids
 
-    def answer(self, decoding: Decoding) -> Answer:
-        """What was generated for a row, as text."""
-        row, generated = decoding.row, decoding.generated
+    def streaming(self, tokenized: TokenizedRequest) -> tuple[Detokenizer, Deltas]:
+        """What makes text of a sequence's tokens while it grows, and deltas of the text."""
+        detokenizer = Detokenizer(self._tokenizer, special=False, before=self._before(tokenized))
+        return detokenizer, Deltas(tokenized.options.stop, tokenized.trim)
+
+    def decode(self, sequence: SequenceState) -> Answer:
+        """The answer of a sequence that has ended."""
+        tokenized, generated = sequence.request, sequence.generated
         if generated.error:
             return Answer.failed(generated.error)
-        spoken, before = generated.token_ids, self.before(row)
-        if generated.stopped and spoken[-1] in self._ends(row):
+        spoken, before = generated.token_ids, self._before(tokenized)
+        if generated.stopped and spoken[-1] in self._stop_tokens(tokenized):
             spoken = spoken[:-1]  # It may have a text, unlike a special token.
-        text = whole(before_stop(following(self._tokenizer, before, spoken), row.options.stop))
+        text = decode_after(self._tokenizer, before, spoken)
+        text = without_incomplete_end(before_stop(text, tokenized.options.stop))
         return Answer(
-            text=text.strip() if row.trim else text,
+            text=text.strip() if tokenized.trim else text,
             token_ids=tuple(generated.token_ids),
             logprobs=tuple(generated.logprobs),
-            confidence=confidence.measure(row.options.confidence, generated.evidence),
+            confidence=confidence.measure(tokenized.options.confidence, generated.evidence),
             finish_reason="stop" if generated.stopped else "length",
-            usage=Usage(len(row.prompt), len(generated.token_ids)),
+            usage=Usage(len(tokenized.prompt), len(generated.token_ids)),
             top_logprobs=tuple(generated.top_logprobs),
-            tokens=self._as_text(generated, before, len(text)) if row.options.logprobs else None,
+            tokens=self._as_text(generated, before, len(text)) if tokenized.options.logprobs else None,
         )
 
     def _as_text(self, generated: Generated, before: list[int], length: int) -> tuple[Token, ...]:
-        """The tokens as text, up to so many characters: without a stop string and what ends the answer."""
+        """The tokens as text, up to `length` characters: without the stop string and the end token."""
         tokens: list[Token] = []
         ids = generated.token_ids
         tops = generated.top_logprobs or [()] * len(ids)
-        texts = pieces(self._tokenizer, ids, before)
+        texts = token_texts(self._tokenizer, ids, before)
         for place, (text, logprob, top) in enumerate(zip(texts, generated.logprobs, tops, strict=True)):
             if length > 0:
-                known = context(self._tokenizer, [*before, *ids[:place]]) if top else []
-                others = tuple((following(self._tokenizer, known, [token]), value) for token, value in top)
+                known = decoding_context(self._tokenizer, [*before, *ids[:place]]) if top else []
+                others = tuple((decode_after(self._tokenizer, known, [token]), value) for token, value in top)
                 tokens.append(Token(text[:length], logprob, others))
             length -= len(text)
         return tuple(tokens)

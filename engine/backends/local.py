@@ -1,43 +1,42 @@
-"""The engine that runs transformers on this machine."""
+"""The backend that runs transformers on this machine."""
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, Literal, cast, overload
+from typing import Any, cast, overload
 
 import numpy as np
 
 from engine import scoring
-from engine.attention.packed import alone
 from engine.backends.conversion import Conversion
-from engine.conversation import Follow, gathered
+from engine.backends.dispatch import dispatch
+from engine.contract import Engine, Follow, Reduction
 from engine.embedding import DEFAULTS, Embedder
 from engine.errors import AdapterError, Unsupported
-from engine.generation import generator, stopping
-from engine.generation.batched import WAYS, Batching, batching
-from engine.generation.generator import Generation
-from engine.generation.sampling import Decoding, Row
+from engine.generation.batched import MODE_NAMES, BatchMode
+from engine.generation.generator import Generator
+from engine.generation.sequence import SequenceState
+from engine.generation.stopping import eos_token_ids
+from engine.generation.support import batch_mode, check_continuous_batching
 from engine.loading import Loaded
+from engine.module_state import model_lock
 from engine.options import EmbeddingOptions
-from engine.progress import Progress
 from engine.prompting.prompter import Prompter
 from engine.scoring import Scores
-from engine.text import Pieces, following, pieces
+from engine.text import Deltas, Detokenizer, decode_after, encodable, token_texts
 from engine.types import Answer, Chunk, Request, Token
 from engine.weights.prepacking import prepack, restore
 
 logger = logging.getLogger(__name__)
 
-# Rows that wait for a place: enough to fill each one that gets free, and to form batches of like lengths.
-AHEAD = 64
-_END = object()
+# Requests that are queued ahead: enough to fill each free slot, and to form batches of similar lengths.
+MAX_WAITING = 64
 
 
-class LocalEngine:
-    """Answers requests with a loaded model, whose weights it prepacks for this machine."""
+class LocalEngine(Engine):
+    """Runs a loaded model on this machine. It prepacks the model's weights."""
 
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
@@ -46,77 +45,67 @@ class LocalEngine:
         self._dtypes = prepack(loaded.model)
         self._process = os.getpid()
 
-    def generate(self, requests: Sequence[Request], follow: Follow | None = None) -> list[Answer]:
-        """An answer for each request, in their order; one that fails carries its error and costs no other.
-
-        Requests that begin alike share what they begin with: the same request n times reads its prompt once.
-
-        Args:
-            follow: told each answer as it comes; what it returns is asked next, while the conversation so far
-                is still held. The answers to that go to `follow` alone.
-        """
-        return gathered(self._run(requests, follow, in_pieces=False), len(requests))
-
     def stream(
-        self, requests: Iterable[Request | None], follow: Follow | None = None, in_pieces: bool = True
+        self, requests: Iterable[Request | None], follow: Follow | None = None, deltas: bool = True
     ) -> Iterator[Chunk]:
-        """As `generate`, piece by piece while the answers grow, those of all requests mixed.
+        """Answers requests by continuous (in-flight) batching where the model allows it, else in batches.
 
-        Requests are taken as rows get free; None among them says that the next one is not there yet, and
-        lets the rows go on. A model whose rows cannot be in flight gives each answer as one piece.
+        Equal beginnings of prompts are computed once, and the KV cache of a conversation is kept for the
+        request that `follow` returns.
 
         Args:
-            in_pieces: False gives each answer whole.
+            requests: taken whenever fewer than `MAX_WAITING` wait. None means that the next one is not there
+                yet.
+            follow: callback for each answer, called before its last chunk is given. The request that it
+                returns is answered next, under the same index.
+            deltas: whether answers come in deltas; if False, and for a model that answers in batches, each
+                comes as one chunk.
+
+        Raises:
+            Unsupported: a model that writes no text, or one that was loaded before a fork.
         """
-        return self._run(requests, follow, in_pieces)
+        self._check_process()
+        yield from dispatch(requests, follow, _Run(self, deltas))
+
+    @property
+    def context_length(self) -> int | None:
+        """The most tokens of a sequence; None where it is unbounded."""
+        return self.loaded.window
+
+    def count_tokens(self, text: str) -> int:
+        """The number of tokens of a text, without special tokens."""
+        return len(self.tokenizer(encodable(text), add_special_tokens=False, verbose=False)["input_ids"])
 
     @cached_property
     def eos(self) -> frozenset[int]:
         """Token ids that end an answer."""
-        return stopping.of(self.loaded.model, self.tokenizer)
+        return eos_token_ids(self.loaded.model, self.tokenizer)
 
     @property
-    def token_bytes(self) -> int | None:
-        """What the keys and values of a token take; None where answers are not made in flight."""
-        return self._sharing[0]
+    def kv_token_bytes(self) -> int | None:
+        """Bytes of KV cache for a token; None for a model that does not support continuous batching."""
+        return self._trial[0]
 
     @property
-    def way(self) -> str:
-        """How answers are made: "in flight", or one of `engine.generation.batched.WAYS`."""
-        size, shared = self._sharing
-        return WAYS[shared] if size is None else "in flight"
+    def batching(self) -> str:
+        """How requests are batched: "in flight", or one of `engine.generation.batched.MODE_NAMES`."""
+        size, mode = self._trial
+        return MODE_NAMES[mode] if size is None else "in flight"
 
     @cached_property
-    def _sharing(self) -> tuple[int | None, Batching]:
-        """See `token_bytes`, and which rows may share a batch where they are not in flight.
+    def _trial(self) -> tuple[int | None, BatchMode]:
+        """`kv_token_bytes`, and which sequences may share a static batch where it is None.
 
         Raises:
             Unsupported: a model that transformers itself cannot generate with.
         """
         model = self.loaded.model
         try:
-            return generator.token_bytes(model, self.eos), "padded"
+            return check_continuous_batching(model, self.eos), "padded"
         except Unsupported as reason:
-            shared = batching(model, self._pad)
-            logger.info("%s answers %s, not in flight: %s", type(model).__name__, WAYS[shared], reason)
-            return None, shared
-
-    def _run(
-        self, requests: Iterable[Request | None], follow: Follow | None, in_pieces: bool
-    ) -> Iterator[Chunk]:
-        self._check_process()
-        run = _Run(self, follow, in_pieces)
-        coming = chain(requests, repeat(_END))
-        asked = 0
-        with Progress(len(requests) if isinstance(requests, Sized) else 0) as progress:
-            while True:
-                while run.rows.waiting < AHEAD and isinstance(request := next(coming), Request):
-                    yield from run.ask(asked, request)
-                    asked += 1
-                if run.rows.busy:
-                    yield from run.step(progress)
-                elif request is _END:
-                    return
+            mode = batch_mode(model, self._pad)
+            logger.info("%s answers %s, not in flight: %s", type(model).__name__, MODE_NAMES[mode], reason)
+            return None, mode
 
     @overload
     def score(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
@@ -127,9 +116,15 @@ class LocalEngine:
     def score(self, prompt: Sequence[Request | str], candidates: Sequence[Sequence[str]]) -> list[Scores]: ...
 
     def score(self, prompt: Any, candidates: Any) -> Scores | list[Scores]:
-        """How likely each candidate is to continue the prompt; of several prompts, each with its own.
+        """The log-probability of each candidate as the continuation of its prompt.
 
-        See `engine.scoring.score`.
+        Args:
+            prompt: one conversation or plain text, or several.
+            candidates: the candidates of the one prompt, or a list of them for each prompt.
+
+        Raises:
+            PromptError: the number of prompts is not the number of lists of candidates.
+            Unsupported: a model that was loaded before a fork.
         """
         self._check_process()
         if isinstance(prompt, str | Request):
@@ -137,44 +132,84 @@ class LocalEngine:
         return scoring.score(self.loaded, self.prompter, prompt, candidates)
 
     def next_logits(self, prompts: Sequence[Request | str]) -> np.ndarray:
-        """The logits after each prompt, float32 (prompts, vocabulary). See `engine.scoring.next_logits`."""
+        """The logits of the token after each prompt.
+
+        Returns:
+            float32 (prompts, vocabulary).
+
+        Raises:
+            PromptError: a prompt that cannot be read.
+            GenerationError: a prompt that the model fails on.
+            Unsupported: a model that was loaded before a fork.
+        """
         self._check_process()
         return scoring.next_logits(self.loaded, self.prompter, prompts)
 
     def embed(
         self,
         texts: Sequence[str] | Sequence[Sequence[int]],
-        options: EmbeddingOptions = DEFAULTS,
+        options: EmbeddingOptions | None = None,
         kind: str | None = None,
     ) -> np.ndarray:
-        """A vector for each text, float32 (texts, dim). See `engine.embedding.Embedder.embed`."""
+        """An embedding of each text.
+
+        Args:
+            texts: texts, or token ids, which are read as they are.
+            kind: "query", "document" or another prompt of the model's folder; None: its default prompt.
+
+        Returns:
+            float32 (texts, dim).
+
+        Raises:
+            ConfigurationError: an unknown `kind`, or a `max_length` that leaves no room for a text.
+            Unsupported: a model without hidden states, or one that was loaded before a fork.
+        """
         self._check_process()
-        return self._embedder.embed(texts, options, kind)
+        return self._embedder.embed(texts, options or DEFAULTS, kind)
 
     def tokens(
-        self, texts: Sequence[str], options: EmbeddingOptions = DEFAULTS, kind: str | None = None
+        self, texts: Sequence[str], options: EmbeddingOptions | None = None, kind: str | None = None
     ) -> list[list[int]]:
-        """What `embed` reads of each text."""
-        return self._embedder.tokens(texts, options, kind)
+        """The token ids that `embed` reads of each text.
+
+        Raises:
+            ConfigurationError: an unknown `kind`, or a `max_length` that leaves no room for a text.
+        """
+        return self._embedder.tokens(texts, options or DEFAULTS, kind)
 
     def hidden_states(
-        self, texts: Sequence[str], layer: int = -1, reduction: Literal["mean", "sum"] | None = "mean"
+        self, texts: Sequence[str], layer: int = -1, reduction: Reduction | None = "mean"
     ) -> np.ndarray | list[np.ndarray]:
-        """What a layer makes of each text. See `engine.embedding.Embedder.hidden_states`."""
+        """The hidden states of a layer for each text.
+
+        Args:
+            layer: 0 is the embeddings, 1 the first layer's output, -1 the last hidden states.
+            reduction: over the tokens of a text; None keeps them.
+
+        Returns:
+            float32 (texts, dim); without a reduction a list of (tokens, dim), one for each text.
+
+        Raises:
+            ConfigurationError: a layer that the model does not have.
+            Unsupported: a model without hidden states, or one that was loaded before a fork.
+        """
         self._check_process()
         return self._embedder.hidden_states(texts, layer, reduction)
 
-    @cached_property  # It tries the model, and reads its folder.
+    @cached_property  # It runs a trial of the model, and reads its folder.
     def _embedder(self) -> Embedder:
         return Embedder(self.loaded)
 
     def save(self, folder: str | Path) -> None:
-        """Writes model and tokenizer into a folder that `engine.loading.load` takes.
+        """Writes model and tokenizer to a folder that `engine.loading.load` takes.
 
-        Of a bfloat16 model that was computed in float32, weights below 8e-6 are rounded to multiples of 6e-8.
+        In a bfloat16 model that is computed in float32, weights below 8e-6 are rounded to multiples of 6e-8.
+
+        Raises:
+            Unsupported: a model that was loaded before a fork.
         """
         self._check_process()
-        with alone(self.loaded.model):
+        with model_lock(self.loaded.model):
             restore(self.loaded.model, self._dtypes)
             try:
                 self.loaded.model.save_pretrained(folder)
@@ -183,28 +218,28 @@ class LocalEngine:
                 prepack(self.loaded.model)
 
     def _check_process(self) -> None:
-        # The threads that compute are not copied by a fork, and would be waited for without end.
+        # A fork does not copy torch's threads: the first computation would hang.
         if os.getpid() != self._process:
             raise Unsupported(
                 f"the model was loaded in process {self._process}, and a forked one cannot run it: load it "
                 'in the process that answers, which multiprocessing has to start by "spawn"'
             )
 
-    def rows(self) -> Generation:
-        """A run of rows by this model, none in it yet.
+    def generator(self) -> Generator:
+        """A generator with this model, and no sequences yet.
 
         Raises:
             Unsupported: a model that writes no text.
         """
         if not self.loaded.model.can_generate():
             raise Unsupported(f"{type(self.loaded.model).__name__} writes no text: it can only embed")
-        return Generation(
+        return Generator(
             self.loaded.model,
             eos=self.eos,
             pad=self._pad,
-            window=self.loaded.window,
-            token_bytes=self._sharing[0],
-            batching=self._sharing[1],
+            context_length=self.loaded.window,
+            kv_token_bytes=self._trial[0],
+            mode=self._trial[1],
         )
 
     @property
@@ -214,32 +249,24 @@ class LocalEngine:
 
     @cached_property
     def conversion(self) -> Conversion:
-        """From requests to token ids and back."""
+        """Encodes requests and decodes answers."""
         return Conversion(self.loaded, self.prompter, self.eos)
 
-    def row(self, request: Request) -> Row:
-        """A request as the model reads it. See `Conversion.row`."""
-        return self.conversion.row(request)
-
-    def answer(self, decoding: Decoding) -> Answer:
-        """What was generated for a row, as text."""
-        return self.conversion.answer(decoding)
-
     def prompt_text(self, request: Request) -> str:
-        """A plain prompt as the text that its answer goes on from.
+        """The plain prompt of a request as text: its answer continues it.
 
         Raises:
             PromptError: it cannot be read.
         """
-        return following(self.tokenizer, [], self.conversion.plain(cast(Any, request.prompt)))
+        return decode_after(self.tokenizer, [], self.conversion.encode_plain(request))
 
     def prompt_tokens(self, request: Request) -> tuple[Token, ...]:
-        """The tokens of a plain prompt, with their log-probabilities behind the token that begins a text.
+        """The tokens of a request's plain prompt with their log-probabilities, without the bos token.
 
         Raises:
-            PromptError: it cannot be read, or the tokenizer has no token that begins a text.
+            PromptError: it cannot be read, or the tokenizer has no bos token.
         """
-        ids = self.conversion.plain(cast(Any, request.prompt))
+        ids = self.conversion.encode_plain(request)
         begin = self.prompter.begin_token
         ids = ids[1:] if ids[0] == begin else ids
         ids = ids[:-1] if self.prompter.seq2seq and ids[-1:] == [self.tokenizer.eos_token_id] else ids
@@ -249,50 +276,53 @@ class LocalEngine:
         if scores.error:
             raise scores.error
         [scored] = scores.candidates
-        texts = pieces(self.tokenizer, ids)
+        texts = token_texts(self.tokenizer, ids)
         return tuple(Token(text, logprob) for text, logprob in zip(texts, scored.logprobs, strict=True))
 
 
 class _Run:
-    """One call of an engine: which row belongs to which request."""
+    """The sequences of one call of `LocalEngine.stream`; a `Worker`."""
 
-    def __init__(self, engine: LocalEngine, follow: Follow | None, in_pieces: bool) -> None:
-        self.engine = engine
-        self.rows = engine.rows()
-        self.follow = follow
-        self.in_pieces = in_pieces
-        self.asked: dict[Decoding, tuple[int, Pieces | None]] = {}
+    def __init__(self, engine: LocalEngine, deltas: bool) -> None:
+        self._conversion = engine.conversion
+        self._generator = engine.generator()
+        self._deltas = deltas
+        self._running: dict[SequenceState, tuple[int, tuple[Detokenizer, Deltas] | None]] = {}
 
-    def ask(self, index: int, request: Request, soon: bool = False) -> Iterator[Chunk]:
-        """Lets a request wait for its row; what cannot be asked is answered at once, by its error."""
+    @property
+    def has_room(self) -> bool:
+        """Whether fewer than `MAX_WAITING` sequences wait."""
+        return self._generator.num_waiting < MAX_WAITING
+
+    @property
+    def busy(self) -> bool:
+        """Whether any sequence has not ended."""
+        return self._generator.busy
+
+    @property
+    def live(self) -> int:
+        """The number of sequences that are being generated."""
+        return self._generator.num_running
+
+    def add(self, index: int, request: Request, first: bool) -> list[Chunk]:
+        """Queues a request; one that cannot be encoded is answered at once, by its error."""
         try:
-            row = self.engine.row(request)
-            decoding = self.rows.add(row, soon)
+            tokenized = self._conversion.encode(request)
+            sequence = self._generator.add(tokenized, first)
         except AdapterError as error:
-            yield from self._answered(index, Answer.failed(error), "")
-        else:
-            stop, trim = row.options.stop, row.trim
-            before = self.engine.conversion.before(row)
-            growing = Pieces(self.engine.tokenizer, stop, trim, before) if self.in_pieces else None
-            self.asked[decoding] = index, growing
+            return [Chunk(index, "", Answer.failed(error))]
+        self._running[sequence] = index, self._conversion.streaming(tokenized) if self._deltas else None
+        return []
 
-    def step(self, progress: Progress) -> Iterator[Chunk]:
-        """Brings the rows on, and gives what is new."""
-        for decoding in self.rows.step():
-            index, growing = self.asked[decoding]
-            if decoding.live:
-                text = growing.add(decoding.tokens[-1]) if growing else ""
-                if text:
+    def step(self, patient: bool) -> Iterator[Chunk]:
+        """Runs one step of the model; gives deltas and answers."""
+        for sequence in self._generator.step():
+            index, streaming = self._running[sequence]
+            if not sequence.live:
+                del self._running[sequence]
+                answer = self._conversion.decode(sequence)
+                yield Chunk(index, streaming[1].rest(answer.text) if streaming else answer.text, answer)
+            elif streaming:
+                detokenizer, deltas = streaming
+                if text := deltas.add(detokenizer.add(sequence.tokens[-1])):
                     yield Chunk(index, text)
-            else:
-                del self.asked[decoding]
-                progress.answered(len(decoding.generated.token_ids), self.rows.live)
-                answer = self.engine.answer(decoding)
-                text = growing.rest(answer.text) if growing else answer.text
-                yield from self._answered(index, answer, text)
-
-    def _answered(self, index: int, answer: Answer, text: str) -> Iterator[Chunk]:
-        following = self.follow(index, answer) if self.follow else None
-        yield Chunk(index, text, answer)
-        if following is not None:
-            yield from self.ask(index, following, soon=True)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from engine.embedding.hidden_states import HiddenStateReader
 from engine.embedding.pooling import pool
-from engine.embedding.sentence_transformers import SentenceSettings, read_settings
+from engine.embedding.sentence_settings import SentenceSettings, read_settings
 from engine.errors import ConfigurationError
 from engine.loading import Loaded
 from engine.options import EmbeddingOptions

@@ -12,9 +12,10 @@ from transformers import PreTrainedModel
 
 from engine import trial
 from engine.attention import packed
+from engine.attention.varlen import VarlenMetadata
 from engine.errors import ConfigurationError, Unsupported
 from engine.memory import is_out_of_memory
-from engine.module_state import forget
+from engine.module_state import model_lock, reset_state
 from engine.progress import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -45,16 +46,16 @@ class HiddenStateReader:
 
     def __init__(self, model: PreTrainedModel, pad: int, examples: Sequence[Sequence[int]]) -> None:
         self.model = _headless(model)
-        self.vocabulary = trial.vocabulary(self.model)
+        self.vocabulary = trial.vocabulary_size(self.model)
         self.pad = pad
         self.padding_position = _padding_position(self.model)
         # Long texts of a longrope model are batched by length.
-        self.switch = packed.switch(self.model) or math.inf
+        self.longrope_threshold = packed.longrope_threshold(self.model) or math.inf
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 0
         reserved = 0 if self.padding_position is None else self.padding_position + 1
         self.window = positions - reserved if positions > 0 else None
         self.budget = CPU_BUDGET if self.model.device.type == "cpu" else GPU_BUDGET
-        longest = min(filter(None, (self.window, packed.switch(self.model))), default=None)
+        longest = min(filter(None, (self.window, packed.longrope_threshold(self.model))), default=None)
         examples = [tokens[:longest] for tokens in examples]
         with torch.inference_mode():
             self.width = self._alone(examples)[0].shape[1]
@@ -114,7 +115,7 @@ class HiddenStateReader:
         for i in sorted(filter(lengths.__getitem__, range(len(lengths))), key=lambda i: -lengths[i]):
             longest = lengths[batch[0]] if batch else lengths[i]
             cost = lengths[i] if self.batching == "packed" else longest
-            mixed = lengths[i] != longest and (self.batching == "level" or longest > self.switch)
+            mixed = lengths[i] != longest and (self.batching == "level" or longest > self.longrope_threshold)
             if batch and (self.batching == "single" or mixed or used + cost > self.budget):
                 yield batch
                 batch, used, cost = [], 0, lengths[i]
@@ -124,9 +125,9 @@ class HiddenStateReader:
             yield batch
 
     def _batchings(self) -> list[Batching]:
-        if packed.packs(self.model):
+        if packed.supports_packing(self.model):
             return ["packed", "padded", "level"]
-        return ["level"] if trial.minds_padding(self.model) else ["padded", "level"]
+        return ["level"] if trial.forbids_padding(self.model) else ["padded", "level"]
 
     def _alone(self, examples: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         try:
@@ -144,9 +145,9 @@ class HiddenStateReader:
             length = min(map(len, examples))
             examples = [tokens[:length] for tokens in examples]
         try:
-            with trial.narrowed(self.model):
+            with trial.narrowed_windows(self.model):
                 found, expected = self._states(batching, examples, -1), self._alone(examples)
-            return trial.heeds(self.model, found, expected, lambda: self._alone(examples))
+            return trial.matches(self.model, found, expected, lambda: self._alone(examples))
         except Exception as error:  # A model's code is its author's.
             logger.debug("%s does not take texts %s: %s", type(self.model).__name__, batching, error)
             return False
@@ -157,7 +158,7 @@ class HiddenStateReader:
         if batching == "packed":
             row = [token for tokens in texts for token in tokens]
             places = [place for tokens in texts for place in _positions(tokens, self.padding_position)]
-            output = packed.forward(self.model, row, places, packed.Texts(lengths), **wanted)
+            output = packed.forward(self.model, row, places, VarlenMetadata(lengths), **wanted)
             return list(_layer(output, layer)[0].split(lengths))
         ids = torch.tensor([[*tokens, *[self.pad] * (max(lengths) - len(tokens))] for tokens in texts])
         if batching == "padded":
@@ -165,8 +166,8 @@ class HiddenStateReader:
             wanted["attention_mask"] = mask.long().to(self.model.device)
         if "use_cache" in inspect.signature(self.model.forward).parameters:
             wanted["use_cache"] = False
-        with packed.alone(self.model):
-            forget(self.model)
+        with model_lock(self.model):
+            reset_state(self.model)
             output = self.model(input_ids=ids.to(self.model.device), **wanted)
         return [row[:length] for row, length in zip(_layer(output, layer), lengths, strict=True)]
 

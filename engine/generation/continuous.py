@@ -1,8 +1,14 @@
-"""Generation in flight: a row that ends leaves at once, and the next one takes its place.
+"""Continuous (in-flight) batching: a sequence that ends leaves at once, and the next one takes its slot.
 
-A step extends every live row by what it has not read yet: the token chosen last, or a part of its prompt.
-Keys and values stay where they are, so that the next turn of a conversation, and rows that begin alike, are
-read from where they differ.
+Each step is one forward pass. A decoding sequence is extended by the token sampled last, a prefilling one by
+a chunk of its prompt (chunked prefill, within a token budget per step). Both are the same: the scheduler
+tracks which tokens of each sequence are in the KV cache, and a step computes the next ones.
+
+- Prefix caching: a sequence starts from the longest prefix that any slot has cached: a shared system prompt,
+  the turn before it, the same prompt sampled n times.
+- Deferring: a waiting sequence is not admitted while a running one prefills a prefix that both share.
+- Preemption: when a step fails, half of the sequences wait with what they have generated, and recompute
+  their KV cache later.
 """
 
 import bisect
@@ -16,208 +22,224 @@ from transformers import PreTrainedModel
 
 from engine.attention.packed import logits
 from engine.errors import GenerationError
-from engine.generation.kv_cache import BLOCK, Slots
-from engine.generation.sampling import MAX_ROWS, Decoding, Row, choose
-from engine.generation.step import Segment, Step
+from engine.generation.forward_batch import ForwardBatch, QueryChunk
+from engine.generation.kv_cache import BLOCK, KVCache
+from engine.generation.sequence import MAX_SEQUENCES, SequenceState, TokenizedRequest, extend
 from engine.memory import free_memory, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
-# Tokens of prompts that a step reads at most: a long question does not stall the answers of the others.
-PREFILL_TOKENS = 512
-# A row waits for another that is reading the same beginning, where that spares it so many tokens.
-WORTH_WAITING = 32
-# The part of the free memory that keys and values may take.
+# The most prompt tokens that a step prefills, so that a long prompt does not stall the other answers.
+PREFILL_BUDGET = 512
+# A sequence is deferred if waiting for a running one's prefill spares it this number of tokens.
+DEFER_TOKENS = 32
+# The share of the free memory that the KV cache may take.
 MEMORY_SHARE = 0.8
 
 
-class InFlight:
-    """The rows of one run, and the model's memory of them."""
+class ContinuousBatching:
+    """The scheduler and its KV cache.
 
-    def __init__(self, model: PreTrainedModel, eos: frozenset[int], token_bytes: int) -> None:
-        """Takes a model that `engine.generation.generator.token_bytes` takes.
+    Attributes:
+        waiting: the queue of sequences without a slot.
+        running: the sequence in each slot; None where it has just ended.
+        cached: the token ids in each slot's KV cache, also of a sequence that has ended.
+        kv_cache: their keys and values.
+    """
+
+    def __init__(self, model: PreTrainedModel, eos: frozenset[int], kv_token_bytes: int) -> None:
+        """Takes a model that supports continuous batching.
 
         Args:
-            token_bytes: what the keys and values of one token take.
+            eos: token ids that end a sequence.
+            kv_token_bytes: bytes of KV cache that a token takes, by `check_continuous_batching`.
         """
         self.model = model
         self.eos = eos
-        self.waiting: deque[Decoding] = deque()
-        # By slot: the row that lives there (None: it has just ended), and the tokens held there.
-        self.rows: list[Decoding | None] = []
-        self.held: list[list[int]] = []
-        self.slots = Slots()
-        # A failure lowers both, and each row that ends doubles the limit again, up to the ceiling.
-        self._limit = self._ceiling = MAX_ROWS
-        self._token_bytes = token_bytes
+        self.waiting: deque[SequenceState] = deque()
+        self.running: list[SequenceState | None] = []
+        self.cached: list[list[int]] = []
+        self.kv_cache = KVCache()
+        # The most sequences to run now, and the most that this may grow to. Preemption lowers both; each
+        # sequence that ends doubles the limit up to the ceiling.
+        self._limit = self._ceiling = MAX_SEQUENCES
+        self._kv_token_bytes = kv_token_bytes
         self._memory = int(MEMORY_SHARE * free_memory(model.device))
 
     @property
-    def live(self) -> int:
-        """How many rows are being generated."""
-        return sum(row is not None for row in self.rows)
+    def num_running(self) -> int:
+        """Number of sequences that have a slot."""
+        return sum(sequence is not None for sequence in self.running)
 
     @property
     def busy(self) -> bool:
-        """Whether there is anything to do."""
-        return bool(self.waiting or self.live)
+        """Whether any sequence has not ended."""
+        return bool(self.waiting or self.num_running)
 
-    def add(self, row: Row, soon: bool = False) -> Decoding:
-        """Lets a row wait for its turn; `soon` puts it before all others."""
-        decoding = Decoding(row, self.model, self.eos)
-        if soon:
-            self.waiting.appendleft(decoding)
+    def add(self, request: TokenizedRequest, front: bool = False) -> SequenceState:
+        """Queues a request; `front` puts it before all others."""
+        sequence = SequenceState(request, self.model, self.eos)
+        if front:
+            self.waiting.appendleft(sequence)
         else:
-            self.waiting.append(decoding)
-        return decoding
+            self.waiting.append(sequence)
+        return sequence
 
     @torch.inference_mode()
-    def step(self) -> list[Decoding]:
-        """Runs the model once; returns the rows that have a new token or have failed."""
+    def step(self) -> list[SequenceState]:
+        """Runs the model once; returns the sequences that have a new token or have failed."""
         try:
-            self._place()
-            segments = list(self._segments())
-            finished = [segment for segment in segments if segment.end == len(self._row(segment).tokens)]
-            results = self._run(segments, finished)
-        except Exception as error:  # A model's code is its author's.
-            return self._retreat(error)
-        for segment in segments:
-            self.held[segment.slot] = self._row(segment).tokens[: segment.end]
-        chosen = [self._row(segment) for segment in finished]
-        if chosen:
-            choose(chosen, results)
-        for segment, decoding in zip(finished, chosen, strict=True):
-            if not decoding.live:
-                self._leave(segment.slot)
-        return chosen
+            self._admit()
+            chunks = list(self._schedule())
+            # Those whose last token is computed have their next token sampled.
+            complete = [chunk for chunk in chunks if chunk.end == len(self._sequence(chunk).tokens)]
+            results = self._run(chunks, complete)
+        except Exception as error:  # The model's code may raise anything.
+            return self._preempt_or_fail(error)
+        for chunk in chunks:
+            self.cached[chunk.slot] = self._sequence(chunk).tokens[: chunk.end]
+        sequences = [self._sequence(chunk) for chunk in complete]
+        if sequences:
+            extend(sequences, results)
+        for chunk, sequence in zip(complete, sequences, strict=True):
+            if not sequence.live:
+                self._release(chunk.slot)
+        return sequences
 
-    def _row(self, segment: Segment) -> Decoding:
-        row = self.rows[segment.slot]
-        assert row is not None
-        return row
+    def _sequence(self, chunk: QueryChunk) -> SequenceState:
+        sequence = self.running[chunk.slot]
+        assert sequence is not None
+        return sequence
 
-    def _run(self, segments: Sequence[Segment], finished: Sequence[Segment]) -> torch.Tensor:
-        """(finished, vocabulary): the logits behind the last token of each finished segment."""
-        plan = Step(self.slots, segments, self.model.device)
-        behind = accumulate(len(segment.tokens) for segment in plan.segments)
-        last = {segment.slot: place - 1 for segment, place in zip(plan.segments, behind, strict=True)}
-        wanted = [last[segment.slot] for segment in finished] or [0]
-        return logits(self.model, plan.tokens, plan.positions, plan, wanted)
+    def _run(self, chunks: Sequence[QueryChunk], complete: Sequence[QueryChunk]) -> torch.Tensor:
+        """(complete, vocabulary): the logits after the last token of each complete chunk."""
+        batch = ForwardBatch(self.kv_cache, chunks, self.model.device)
+        ends = accumulate(len(chunk.tokens) for chunk in batch.chunks)
+        last = {chunk.slot: end - 1 for chunk, end in zip(batch.chunks, ends, strict=True)}
+        indices = [last[chunk.slot] for chunk in complete] or [0]
+        return logits(self.model, batch.tokens, batch.positions, batch, indices)
 
-    def _segments(self) -> Iterator[Segment]:
-        """What each row is to read in this step: the last token of each, and prompts up to the budget."""
+    def _schedule(self) -> Iterator[QueryChunk]:
+        """The tokens of this step: one of each decoding sequence, and prefill chunks within the budget."""
         pending = [
-            (slot, len(self.held[slot]), decoding)
-            for slot, decoding in enumerate(self.rows)
-            if decoding is not None
+            (slot, len(self.cached[slot]), sequence)
+            for slot, sequence in enumerate(self.running)
+            if sequence is not None
         ]
-        longer = []
-        for slot, start, decoding in pending:
-            if len(decoding.tokens) - start == 1:
-                yield Segment(slot, start, decoding.tokens[start:])
+        prefilling = []
+        for slot, start, sequence in pending:
+            if len(sequence.tokens) - start == 1:
+                yield QueryChunk(slot, start, sequence.tokens[start:])
             else:
-                longer.append((slot, start, decoding))
-        budget = PREFILL_TOKENS
-        for slot, start, decoding in longer:
-            # A rest of one token is left for the next step, where it is a single one.
+                prefilling.append((slot, start, sequence))
+        budget = PREFILL_BUDGET
+        for slot, start, sequence in prefilling:
+            # A single token is left for the next step, where it shares an attention batch.
             if budget > 1:
-                tokens = decoding.tokens[start : start + budget]
+                tokens = sequence.tokens[start : start + budget]
                 budget -= len(tokens)
-                yield Segment(slot, start, tokens)
+                yield QueryChunk(slot, start, tokens)
 
-    def _place(self) -> None:
-        """Gives waiting rows their slots, and closes the gaps that nobody takes."""
-        for decoding in list(islice(self.waiting, 2 * MAX_ROWS)):
-            if self.live == self._limit or (self.live and not self._fits(decoding)):
+    def _admit(self) -> None:
+        """Gives slots to waiting sequences, and moves the last ones into slots that stay empty."""
+        for sequence in list(islice(self.waiting, 2 * MAX_SEQUENCES)):
+            if self.num_running == self._limit or (self.num_running and not self._fits(sequence)):
                 break
-            if not self._is_being_read(decoding):
-                self.waiting.remove(decoding)
-                self._enter(decoding)
-        while None in self.rows:
-            gap, last = self.rows.index(None), len(self.rows) - 1
-            moved = self.rows.pop()
+            if not self._should_defer(sequence):
+                self.waiting.remove(sequence)
+                self._assign_slot(sequence)
+        while None in self.running:
+            gap, last = self.running.index(None), len(self.running) - 1
+            moved = self.running.pop()
             if moved is not None:
-                tokens = len(self.held[last])
-                self.slots.copy(last, gap, tokens)
-                self.slots.wipe(last, tokens)
-                self.rows[gap] = moved
-                self.held[gap], self.held[last] = self.held[last], []
+                tokens = len(self.cached[last])
+                self.kv_cache.copy(last, gap, tokens)
+                self.kv_cache.zero(last, tokens)
+                self.running[gap] = moved
+                self.cached[gap], self.cached[last] = self.cached[last], []
 
-    def _enter(self, decoding: Decoding) -> None:
-        """A free slot takes the row, with what any slot already holds of its tokens."""
-        free = [slot for slot, row in enumerate(self.rows) if row is None] or [len(self.rows)]
-        self.held += [[]] * (free[-1] + 1 - len(self.held))
-        # The last token is always read: its logits are wanted.
-        known = [common(held, decoding.tokens[:-1]) for held in self.held]
-        slot = max(free, key=known.__getitem__)
-        self.rows[slot : slot + 1] = [decoding]
-        if slot >= self.slots.rows or decoding.limit > self.slots.tokens:
-            rows = min(self._limit, self._affordable(decoding.limit))
-            self.slots.resize(rows, decoding.limit, [len(held) for held in self.held])
-            del self.held[rows:], known[rows:]
-        source = max(range(len(known)), key=known.__getitem__)
-        if known[source] > known[slot]:
-            self.slots.copy(source, slot, known[source])
-        self.held[slot] = decoding.tokens[: known[source]]
+    def _assign_slot(self, sequence: SequenceState) -> None:
+        """Puts a sequence into a free slot, with the longest prefix of it that any slot has cached."""
+        free = [slot for slot, running in enumerate(self.running) if running is None] or [len(self.running)]
+        self.cached += [[]] * (free[-1] + 1 - len(self.cached))
+        # The last token is always computed: its logits are needed.
+        prefixes = [common_prefix(cached, sequence.tokens[:-1]) for cached in self.cached]
+        slot = max(free, key=prefixes.__getitem__)
+        self.running[slot : slot + 1] = [sequence]
+        if slot >= self.kv_cache.slots or sequence.max_length > self.kv_cache.capacity:
+            slots = min(self._limit, self._affordable_slots(sequence.max_length))
+            self.kv_cache.resize(slots, sequence.max_length, [len(cached) for cached in self.cached])
+            del self.cached[slots:], prefixes[slots:]
+        source = max(range(len(prefixes)), key=prefixes.__getitem__)
+        if prefixes[source] > prefixes[slot]:
+            self.kv_cache.copy(source, slot, prefixes[source])
+        self.cached[slot] = sequence.tokens[: prefixes[source]]
 
-    def _is_being_read(self, decoding: Decoding) -> bool:
-        """Whether a live row is about to hold much more of this one's beginning than any does now."""
-        known = max((common(held, decoding.tokens) for held in self.held), default=0)
+    def _should_defer(self, sequence: SequenceState) -> bool:
+        """Whether a running sequence is about to cache a much longer prefix of this one than any slot has."""
+        cached = max((common_prefix(cached, sequence.tokens) for cached in self.cached), default=0)
         return any(
-            common(row.tokens, decoding.tokens) >= known + WORTH_WAITING
-            for row in self.rows
-            if row is not None
+            common_prefix(running.tokens, sequence.tokens) >= cached + DEFER_TOKENS
+            for running in self.running
+            if running is not None
         )
 
-    def _affordable(self, tokens: int) -> int:
-        """How many slots of so many tokens the memory has room for; at least those in use."""
-        size = max(self.slots.tokens, -(-tokens // BLOCK) * BLOCK) * self._token_bytes
-        return max(self._memory // size, len(self.rows))
+    def _affordable_slots(self, tokens: int) -> int:
+        """How many slots of at least `tokens` fit into the memory; not less than are in use."""
+        size = max(self.kv_cache.capacity, -(-tokens // BLOCK) * BLOCK) * self._kv_token_bytes
+        return max(self._memory // size, len(self.running))
 
-    def _fits(self, decoding: Decoding) -> bool:
-        size = max(self.slots.tokens, decoding.limit) * self._token_bytes
-        return (self.live + 1) * size <= self._memory
+    def _fits(self, sequence: SequenceState) -> bool:
+        """Whether the memory has room for one more slot, with all slots long enough for this sequence."""
+        size = max(self.kv_cache.capacity, sequence.max_length) * self._kv_token_bytes
+        return (self.num_running + 1) * size <= self._memory
 
-    def _leave(self, slot: int) -> None:
-        decoding = self.rows[slot]
-        assert decoding is not None
-        self.rows[slot] = None
-        if decoding.generated.error:
-            self.slots.wipe(slot, len(self.held[slot]))
-            self.held[slot] = []
+    def _release(self, slot: int) -> None:
+        """Frees the slot of a sequence that has ended; its KV cache stays, for others with that prefix."""
+        sequence = self.running[slot]
+        assert sequence is not None
+        self.running[slot] = None
+        if sequence.generated.error:
+            self.kv_cache.zero(slot, len(self.cached[slot]))
+            self.cached[slot] = []
         self._limit = min(2 * self._limit, self._ceiling)
 
-    def _retreat(self, error: Exception) -> list[Decoding]:
-        """After a step that failed: half the rows go on, the others wait; one that fails alone has failed."""
-        decodings = [row for row in self.rows if row is not None] or [self.waiting.popleft()]
-        self.rows, self.held = [], []
-        self.slots.clear()
+    def _preempt_or_fail(self, error: Exception) -> list[SequenceState]:
+        """After a step that failed: clears the KV cache, and runs half as many sequences from now on.
+
+        The sequences go back to the front of the queue with what they have generated, to be recomputed. A
+        sequence that failed alone is ended and returned.
+        """
+        sequences = [sequence for sequence in self.running if sequence is not None]
+        sequences = sequences or [self.waiting.popleft()]
+        self.running, self.cached = [], []
+        self.kv_cache.clear()
         reason = f"{type(error).__name__}: {error}"
-        if len(decodings) == 1:
-            self._limit = self._ceiling = MAX_ROWS
-            decodings[0].fail(GenerationError(self._explain(decodings[0], reason, error)))
-            return decodings
-        self._limit = len(decodings) // 2
+        if len(sequences) == 1:
+            self._limit = self._ceiling = MAX_SEQUENCES
+            sequences[0].fail(GenerationError(self._explain(sequences[0], reason, error)))
+            return sequences
+        self._limit = len(sequences) // 2
         if is_out_of_memory(error):
             self._ceiling = self._limit
-        logger.warning("a step of %d rows failed (%s): going on with %d", len(decodings), reason, self._limit)
-        self.waiting.extendleft(reversed(decodings))
+        logger.warning("a step of %d rows failed (%s): going on with %d", len(sequences), reason, self._limit)
+        self.waiting.extendleft(reversed(sequences))
         return []
 
-    def _explain(self, decoding: Decoding, reason: str, error: Exception) -> str:
+    def _explain(self, sequence: SequenceState, reason: str, error: Exception) -> str:
         if not is_out_of_memory(error):
             return f"the model failed on this conversation: {reason}"
-        needed = decoding.limit * self._token_bytes / 2**30
+        needed = sequence.max_length * self._kv_token_bytes / 2**30
         return (
             f"out of memory for one conversation alone: its keys and values take up to {needed:.2f} GiB "
-            f"({decoding.limit} tokens of {self._token_bytes / 2**10:.0f} KiB) beside the weights, and "
-            f"{free_memory(self.model.device) / 2**30:.2f} GiB are free. Lower max_new_tokens, shorten the "
-            f"conversation, or take a smaller model ({reason})"
+            f"({sequence.max_length} tokens of {self._kv_token_bytes / 2**10:.0f} KiB) beside the weights, "
+            f"and {free_memory(self.model.device) / 2**30:.2f} GiB are free. Lower max_new_tokens, shorten "
+            f"the conversation, or take a smaller model ({reason})"
         )
 
 
-def common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two sequences begin with alike."""
+def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+    """Length of the longest common prefix of two token sequences."""
     shorter = min(len(one), len(other))
     if one[:shorter] == other[:shorter]:
         return shorter

@@ -1,4 +1,9 @@
-"""The keys and values of live sequences."""
+"""The KV cache: keys and values of the cached tokens, a slot for each running sequence.
+
+This is not paged attention: a slot is one contiguous range, as long as its sequence may become. On a CPU its
+memory is committed lazily, by the operating system, page by page as tokens are written. So a sequence takes
+the memory of the tokens it has, and attention reads plain tensors.
+"""
 
 import math
 import mmap
@@ -6,27 +11,29 @@ from collections.abc import Sequence
 
 import torch
 
-# Slots grow by whole blocks of so many tokens.
+# Slots grow by blocks of this number of tokens.
 BLOCK = 64
 
 
-class Slots:
-    """A slot for each sequence, filled from its left end on.
+class KVCache:
+    """The keys and values of all layers, in slots that are filled from their left end.
 
-    What a slot does not hold is zero: attention passes over it with a weight of 0, which a NaN would survive.
+    Entries that hold no token are zero: masked positions get weight 0, but 0 x NaN would be NaN.
 
     Attributes:
-        rows, tokens: how many slots there are, and how many tokens each of them holds.
+        slots: number of slots.
+        capacity: number of tokens that each slot has room for.
     """
 
     def __init__(self) -> None:
-        self.rows = self.tokens = 0
-        # By layer: (rows, key heads, tokens, dim) twice; made at its first write, which tells its shape.
+        self.slots = self.capacity = 0
+        # Keys and values of each layer, (slots, KV heads, capacity, dim); made by the first write, which
+        # has their shape.
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     @property
-    def token_bytes(self) -> int:
-        """What one token takes in all layers."""
+    def kv_token_bytes(self) -> int:
+        """Bytes that one token takes in all layers."""
         return sum(
             part.shape[1] * part.shape[3] * part.element_size()
             for layer in self._layers.values()
@@ -35,68 +42,69 @@ class Slots:
 
     @property
     def layers(self) -> int:
-        """How many layers have written."""
+        """Number of layers that have written."""
         return len(self._layers)
 
-    def resize(self, rows: int, tokens: int, held: Sequence[int] = ()) -> None:
-        """Makes it so many slots of at least so many tokens.
+    def resize(self, slots: int, tokens: int, cached: Sequence[int] = ()) -> None:
+        """Changes the number of slots, and makes each at least `tokens` long; slots never get shorter.
 
         Args:
-            held: how many tokens of each slot stay.
+            cached: number of tokens to keep, for each slot.
 
         Raises:
-            torch.OutOfMemoryError: they do not fit.
+            torch.OutOfMemoryError: the new slots do not fit into a GPU's memory.
+            OSError: they do not fit into the machine's.
         """
-        self.rows, self.tokens = rows, max(self.tokens, -(-tokens // BLOCK) * BLOCK)
+        self.slots, self.capacity = slots, max(self.capacity, -(-tokens // BLOCK) * BLOCK)
         for layer, parts in self._layers.items():
-            keys, values = (self._like(part) for part in parts)
-            for slot, count in enumerate(held[:rows]):
+            keys, values = (self._empty_like(part) for part in parts)
+            for slot, count in enumerate(cached[:slots]):
                 for grown, part in zip((keys, values), parts, strict=True):
                     if count:  # Else there may have been no such slot.
                         grown[slot, :, :count] = part[slot, :, :count]
             self._layers[layer] = keys, values
 
-    def _like(self, part: torch.Tensor) -> torch.Tensor:
-        """(rows, key heads, tokens, dim) for keys or values (…, key heads, any, dim)."""
-        shape = self.rows, part.shape[-3], self.tokens, part.shape[-1]
+    def _empty_like(self, part: torch.Tensor) -> torch.Tensor:
+        """Zeros, (slots, KV heads, capacity, dim), for keys or values (…, KV heads, any, dim)."""
+        shape = self.slots, part.shape[-3], self.capacity, part.shape[-1]
         if part.device.type != "cpu":
             return part.new_zeros(shape)
-        # Pages that the system hands out when they are first written: a short sequence takes what it holds.
+        # Lazily committed: the operating system provides a page when it is first written.
         memory = mmap.mmap(-1, math.prod(shape) * part.element_size())
         return torch.frombuffer(memory, dtype=part.dtype).view(shape)
 
     def clear(self) -> None:
-        """Gives the memory back."""
+        """Drops all slots and frees their memory."""
         self._layers.clear()
-        self.rows = self.tokens = 0
+        self.slots = self.capacity = 0
 
     def copy(self, source: int, target: int, tokens: int) -> None:
-        """Copies what a slot holds of its first tokens into another slot."""
+        """Copies the first tokens of a slot into another one."""
         for layer in self._layers.values():
             for part in layer:
                 part[target, :, :tokens] = part[source, :, :tokens]
 
-    def wipe(self, slot: int, tokens: int) -> None:
-        """Makes the first tokens of a slot zero again: no number there is left to meet another sequence."""
+    def zero(self, slot: int, tokens: int) -> None:
+        """Zeroes the first tokens of a slot, so that no NaN in it reaches the sequences beside it."""
         for layer in self._layers.values():
             for part in layer:
                 part[slot, :, :tokens] = 0
 
     def write(
-        self, layer: int, slots: torch.Tensor, places: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+        self, layer: int, slots: torch.Tensor, positions: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Puts the keys and values of some tokens where they belong.
+        """Stores keys and values of new tokens.
 
         Args:
-            slots, places: (tokens,) the slot of each token and its place there.
-            key, value: (key heads, tokens, dim).
+            slots, positions: (tokens,) the slot of each token and its position there.
+            key, value: (KV heads, tokens, dim).
 
         Returns:
-            All keys and all values of the layer, (rows, key heads, tokens, dim).
+            All keys and all values of the layer, (slots, KV heads, capacity, dim) each.
         """
         if layer not in self._layers:
-            self._layers[layer] = self._like(key), self._like(value)
-        held = self._layers[layer]
-        for part, new in zip(held, (key, value), strict=True):
-            part[slots, :, places] = new.transpose(0, 1)
-        return held
+            self._layers[layer] = self._empty_like(key), self._empty_like(value)
+        cache = self._layers[layer]
+        for part, new in zip(cache, (key, value), strict=True):
+            part[slots, :, positions] = new.transpose(0, 1)
+        return cache

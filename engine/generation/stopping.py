@@ -1,22 +1,26 @@
-"""The tokens that end an answer, whoever names them."""
+"""Stopping criteria that the checkpoint sets: its EOS tokens.
+
+A sequence also stops at stop strings and at the chat template's end of turn, by the criterion in
+`TokenizedRequest.stopping`, and at `max_new_tokens`.
+"""
 
 from collections.abc import Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Those of the generation settings, of the model's configuration and of the tokenizer."""
+def eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The EOS tokens of the generation configuration, of the model's configuration and of the tokenizer."""
     special = set(tokenizer.all_special_ids)
-    # A configuration that names none has its class's, which may be any word here.
-    named = {
+    # A configuration that sets none has its class's default, which may be any word of this vocabulary.
+    configured = {
         token
         for config in (model.config, model.config.get_text_config(decoder=True))
         for token in _listed(getattr(config, "eos_token_id", None))
         if token in special or token not in _listed(getattr(type(config), "eos_token_id", None))
     }
     generation = model.generation_config.eos_token_id if model.generation_config else None
-    return frozenset([*_listed(generation), *named, *_listed(tokenizer.eos_token_id)])
+    return frozenset([*_listed(generation), *configured, *_listed(tokenizer.eos_token_id)])
 
 
 def _listed(given: int | Sequence[int] | None) -> list[int]:

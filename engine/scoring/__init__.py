@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from engine.errors import AdapterError, PromptError
-from engine.generation.sampling import decoder_start
+from engine.generation.sequence import decoder_start
 from engine.loading import Loaded
 from engine.prompting.prompter import Prompter
 from engine.scoring import batching

@@ -88,7 +88,7 @@ def _batches(reader: LogitsReader, inputs: Sequence[ScoringInput], batched: bool
         for i in range(len(inputs)):
             yield [i]
         return
-    switch = packed.switch(reader.model)  # A longrope model's long inputs are read apart.
+    threshold = packed.longrope_threshold(reader.model)  # A longrope model's long inputs are read apart.
     most_rows = LOGITS_BYTES // (4 * reader.model.config.get_text_config(decoder=True).vocab_size)
 
     def fits(batch: list[int]) -> bool:
@@ -96,7 +96,7 @@ def _batches(reader: LogitsReader, inputs: Sequence[ScoringInput], batched: bool
         return len(batch) == 1 or (tokens <= TOKENS and rows <= most_rows)
 
     def is_long(i: int) -> bool:
-        return switch is not None and len(inputs[i].tokens) > switch
+        return threshold is not None and len(inputs[i].tokens) > threshold
 
     order = sorted(range(len(inputs)), key=lambda i: (is_long(i), *reader.sort_key(inputs[i])))
     batch: list[int] = []

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import torch
 from transformers import PreTrainedModel
 
-from engine.attention.packed import alone, logits
-from engine.generation.continuous import common
-from engine.module_state import forget
+from engine.attention.packed import logits
+from engine.generation.continuous import common_prefix
+from engine.module_state import model_lock, reset_state
 from engine.scoring.tree_attention import TreeMetadata
 
 
@@ -89,7 +89,7 @@ class TreeReader:
         trees: list[tuple[int, list[int]]] = []
         for _, members in groupby(inputs, key=lambda item: item.group):
             group = list(members)
-            trunk = min(common(group[0].tokens, item.tokens) for item in group)
+            trunk = min(common_prefix(group[0].tokens, item.tokens) for item in group)
             start = len(tokens)
             tokens += group[0].tokens[:trunk]
             positions += range(trunk)
@@ -126,8 +126,8 @@ class PaddedReader:
         first, width = min(item.positions[0] for item in inputs), tokens.shape[1]
         supported: Any = self.model._supports_logits_to_keep
         keep = {"logits_to_keep": width - first} if supported() else {}
-        with alone(self.model):
-            forget(self.model)
+        with model_lock(self.model):
+            reset_state(self.model)
             logits = self.model(input_ids=tokens, attention_mask=mask, use_cache=False, **keep).logits
         positions = [[place - first for place in item.positions] for item in inputs]
         return _flattened(logits[:, first - width :], positions)
@@ -153,8 +153,8 @@ class EncoderDecoderReader:
         prompts = list(dict.fromkeys(item.encoder_tokens for item in inputs))
         tokens, mask = _padded(prompts, self.model.device)
         encoder: Any = self.model.get_encoder()
-        with alone(self.model):
-            forget(self.model)
+        with model_lock(self.model):
+            reset_state(self.model)
             encoded = encoder(input_ids=tokens, attention_mask=mask)
             index = {prompt: i for i, prompt in enumerate(prompts)}
             of = torch.tensor([index[item.encoder_tokens] for item in inputs], device=tokens.device)

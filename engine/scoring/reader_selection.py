@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from engine import trial
 from engine.attention import packed
 from engine.errors import Unsupported
-from engine.module_state import forget
+from engine.module_state import reset_state
 from engine.scoring.logits_readers import (
     EncoderDecoderReader,
     LogitsReader,
@@ -45,9 +45,9 @@ def _fastest(model: PreTrainedModel) -> tuple[_ReaderClass, bool]:
     """
     padded: _ReaderClass = EncoderDecoderReader if model.config.is_encoder_decoder else PaddedReader
     candidates: list[tuple[_ReaderClass, bool]] = [(padded, True), (padded, False)]
-    if packed.packs(model):
+    if packed.supports_packing(model):
         candidates.insert(0, (TreeReader, True))
-    if trial.minds_padding(model):
+    if trial.forbids_padding(model):
         candidates = [(padded, False)]
     inputs = _trial_inputs(model)
     name = type(model).__name__
@@ -57,19 +57,19 @@ def _fastest(model: PreTrainedModel) -> tuple[_ReaderClass, bool]:
 
     with torch.inference_mode():
         try:
-            with trial.narrowed(model):
+            with trial.narrowed_windows(model):
                 expected = alone()
         except Exception as error:  # A model's code is its author's.
             reason = f"{type(error).__name__}: {error}"
             raise Unsupported(f"{name} cannot score: it fails by itself ({reason})") from None
         for reader, batched in candidates:
             try:
-                with trial.narrowed(model):
+                with trial.narrowed_windows(model):
                     found = _logits(reader(model), inputs, batched)
             except Exception as error:
                 logger.debug("a trial of scoring failed", exc_info=error)
                 continue
-            if trial.heeds(model, found, expected, alone):
+            if trial.matches(model, found, expected, alone):
                 logger.info("%s scores by %s, batched: %s", name, reader.__name__, batched)
                 return reader, batched
     raise Unsupported(f"{name} cannot score: a trial gave other logits than the model alone")
@@ -77,7 +77,7 @@ def _fastest(model: PreTrainedModel) -> tuple[_ReaderClass, bool]:
 
 def _trial_inputs(model: PreTrainedModel) -> list[ScoringInput]:
     """Three candidates for each trial prompt."""
-    first, second, third = trial.sequence(model, 3, step=29)
+    first, second, third = trial.token_ids(model, 3, step=29)
     candidates = (first, second), (second, first, third), (third,)
     inputs = []
     for group, prompt in enumerate(trial.prompts(model)):
@@ -92,7 +92,7 @@ def _trial_inputs(model: PreTrainedModel) -> list[ScoringInput]:
 
 def _alone(model: PreTrainedModel, item: ScoringInput) -> torch.Tensor:
     """The logits of one input in its own pass, (targets, vocabulary)."""
-    forget(model)
+    reset_state(model)
     tokens = torch.tensor([item.tokens], device=model.device)
     positions = list(item.positions)
     if item.encoder_tokens:

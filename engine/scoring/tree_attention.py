@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from engine.attention.packed import Scoring
+from engine.attention.parameters import AttentionParameters
 
 # Query tokens whose attention is computed at a time, over the keys up to the last of them.
 _BLOCK = 512
@@ -36,7 +36,12 @@ class TreeMetadata:
         self.masks: dict[tuple[object, ...], torch.Tensor] = {}
 
     def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scoring: Scoring
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        parameters: AttentionParameters,
     ) -> torch.Tensor:
         """Attention of one layer over the packed trees.
 
@@ -52,8 +57,8 @@ class TreeMetadata:
         for tree, (q, k, v) in enumerate(parts):
             for start in range(0, self.sizes[tree], _BLOCK):
                 end = min(start + _BLOCK, self.sizes[tree])
-                mask = self._mask(tree, start, end, scoring.window, q)
-                outputs.append(scoring.attend(q[:, :, start:end], k[:, :, :end], v[:, :, :end], mask))
+                mask = self._mask(tree, start, end, parameters.sliding_window, q)
+                outputs.append(parameters.attend(q[:, :, start:end], k[:, :, :end], v[:, :, :end], mask))
         return torch.cat(outputs, dim=2)[0].transpose(0, 1)
 
     def _mask(self, tree: int, start: int, end: int, window: int | None, like: torch.Tensor) -> torch.Tensor:

@@ -113,7 +113,12 @@ def is_accurate(kernel: type[Kernel], dtype: torch.dtype) -> bool:
     return _product_is_close(made, weight.float(), made.dtype, tolerance)
 
 
-def _product_is_close(product: Callable, weight: torch.Tensor, dtype: torch.dtype, tolerance: float) -> bool:
+def _product_is_close(
+    product: Callable[[torch.Tensor], torch.Tensor],
+    weight: torch.Tensor,
+    dtype: torch.dtype,
+    tolerance: float,
+) -> bool:
     """Whether products with a weight (outputs, inputs) match float64, for one row and for several."""
     try:
         for rows in _CHECK_ROWS:

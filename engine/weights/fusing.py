@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from engine import trial
-from engine.module_state import forget
+from engine.module_state import reset_state
 from engine.weights.cpu import best_kernel
 
 LinearLayer = nn.Linear | Conv1D
@@ -46,7 +46,7 @@ def trace(model: PreTrainedModel, layers: Collection[LinearLayer] = ()) -> Trace
         assert isinstance(layer, LinearLayer)
         inputs.append((layer, arguments[0]))
 
-    forget(model)
+    reset_state(model)
     hooks = [layer.register_forward_pre_hook(record) for layer in layers]
     tokens = torch.tensor(trial.prompts(model)[:1])
     decodes = "decoder_input_ids" in inspect.signature(model.forward).parameters

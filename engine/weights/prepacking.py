@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from engine import trial
-from engine.generation.batched import continued
+from engine.generation.hf_generate import forced_logits
 from engine.loading.placement import is_sharded
 from engine.memory import free_memory
 from engine.progress import progress_bar
@@ -52,7 +52,7 @@ def prepack(model: PreTrainedModel) -> dict[str, torch.dtype]:
     if widen and not _fits_in_memory(_widening_bytes(model, prepacked)):
         logger.warning("%s is emulated on this CPU and slow: there is no memory for float32", model.dtype)
         return dtypes
-    with trial.narrowed(model):
+    with trial.narrowed_windows(model):
         try:
             traced = trace(model, layers)
         except Exception as error:  # A model's code is its author's.
@@ -119,7 +119,7 @@ def _changed(model: PreTrainedModel, before: Sequence[torch.Tensor], tolerance: 
         return f"fails ({type(error).__name__}: {error})"
     if len(found) != len(before):
         return "fails"
-    distance = trial.difference(found, before)
+    distance = trial.relative_error(found, before)
     return None if distance <= tolerance else f"gives other numbers (by {distance:.1e})"
 
 
@@ -128,7 +128,7 @@ def _answer_logits(model: PreTrainedModel) -> list[torch.Tensor]:
     if not model.can_generate():
         return []
     try:
-        return [continued(model, trial.prompts(model)[:1], pad=0)]
+        return [forced_logits(model, trial.prompts(model)[:1], pad=0)]
     except Exception as error:  # A model's code is its author's.
         logger.debug("a trial of an answer failed", exc_info=error)
         return []

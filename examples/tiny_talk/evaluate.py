@@ -86,7 +86,9 @@ def last_answers(model: HuggingAdapter, dialogues: list[list[Message]]) -> list[
         )
         for number, dialogue in enumerate(dialogues)
     ]
-    return [answers[-1] for answers in converse(model.engine, played, model.configuration.generation)]
+    answered = converse(model.engine, played, model.configuration.generation)
+    last = {dialogue.key: answers[-1] for dialogue, answers in answered}
+    return [last[dialogue.key] for dialogue in played]
 
 
 def _message(said: Message) -> engine.types.Message:

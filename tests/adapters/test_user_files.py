@@ -9,7 +9,7 @@ import pytest
 import models
 from adapters.cli import main
 from adapters.dataloop import ModelAdapter, PredictionError
-from adapters.prediction.in_batches import predict_each
+from adapters.prediction.batches import predict_each
 from engine.errors import Unsupported
 from tests import tiny
 from tests.adapters.conftest import answers_on, texts_on

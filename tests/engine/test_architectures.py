@@ -16,7 +16,7 @@ from engine.options import GenerationOptions
 from engine.types import Answer, Request
 from tests.helpers import architecture_table, architectures
 from tests.helpers.reference import NEAR, Reference
-from tests.helpers.rows import prompt
+from tests.helpers.sequences import prompt
 
 NAMES = [name for name in architectures.names() if name not in architectures.LEFT_OUT]
 PROMPTS = [tuple(prompt(length, salt=length)) for length in (1, 2, 5, 17, 40, 80)]
@@ -78,6 +78,7 @@ def test_the_documentation_lists_every_architecture_of_this_transformers():
         assert WRITTEN[name].answers == f"no tiny model: {reason}"
 
 
+@pytest.mark.slow
 @pytest.mark.architectures
 class Promises:
     """What holds for each architecture, or is refused in words that stand in the documentation."""

@@ -7,7 +7,7 @@ from engine.generation import continuous
 from engine.options import GenerationOptions
 from engine.types import Answer, Request
 from tests import tiny
-from tests.helpers.rows import seen
+from tests.helpers.sequences import seen
 from tests.helpers.talk import ask, said
 
 pytestmark = pytest.mark.numeric
@@ -20,7 +20,7 @@ def engine() -> LocalEngine:
 
 def tokens_seen(engine: LocalEngine, requests: list[Request], follow=None) -> int:
     """How many tokens the model computes to answer."""
-    assert engine.token_bytes
+    assert engine.kv_token_bytes
     with seen(engine.loaded.model) as passes:
         engine.generate(requests, follow)
     return sum(ids.numel() for ids in passes)
@@ -71,7 +71,7 @@ def test_a_second_turn_does_not_wait_for_the_others_first(engine: LocalEngine):
 
 
 def test_a_second_turn_goes_before_conversations_that_have_not_begun(engine: LocalEngine, monkeypatch):
-    monkeypatch.setattr(continuous, "MAX_ROWS", 1)
+    monkeypatch.setattr(continuous, "MAX_SEQUENCES", 1)
     order = []
 
     def follow(i: int, answer: Answer) -> Request | None:

@@ -7,12 +7,12 @@ import transformers
 from engine import trial
 from engine.backends.local import LocalEngine
 from engine.errors import Unsupported
-from engine.generation.batched import batching
+from engine.generation.support import batch_mode
 from engine.options import GenerationOptions
 from engine.types import Request
 from tests import tiny
 from tests.helpers import architectures
-from tests.helpers.rows import prompt
+from tests.helpers.sequences import prompt
 
 OPTIONS = GenerationOptions(max_new_tokens=6)
 PROMPTS = [prompt(length, length) for length in (3, 20, 40, 41)]
@@ -47,7 +47,7 @@ def test_a_window_is_narrowed_for_the_trial_and_given_back(window: int):
     model = tiny.random_model("mistral", sliding_window=window)
     ids = torch.tensor([prompt(20)])
     before = model(ids).logits
-    with trial.narrowed(model):
+    with trial.narrowed_windows(model):
         assert model.config.sliding_window == trial.WINDOW
         assert not torch.allclose(model(ids).logits[0, -1], tiny_window_of(model, 300, ids)[0, -1], atol=1e-2)
     assert model.config.sliding_window == window
@@ -63,46 +63,46 @@ def tiny_window_of(model, window: int, ids: torch.Tensor) -> torch.Tensor:
 
 def test_a_window_as_long_as_the_model_is_none():
     model = tiny.random_model("mistral", sliding_window=512)
-    with trial.narrowed(model):
+    with trial.narrowed_windows(model):
         assert model.config.sliding_window == 512
 
 
 def test_a_difference_is_relative_and_infinite_where_there_is_no_number():
     ones = torch.ones(4)
-    assert trial.difference([ones, 1.1 * ones], [ones, ones]) == pytest.approx(0.1)
-    assert trial.difference([ones * torch.nan], [ones]) == float("inf")
-    assert trial.difference([0 * ones], [0 * ones]) == 0
+    assert trial.relative_error([ones, 1.1 * ones], [ones, ones]) == pytest.approx(0.1)
+    assert trial.relative_error([ones * torch.nan], [ones]) == float("inf")
+    assert trial.relative_error([0 * ones], [0 * ones]) == 0
 
 
 def test_in_half_precision_a_window_counts_where_it_changes_less_than_rounding_may():
     model = tiny.random_model("llama").bfloat16()
     narrow = torch.randn(6, 50)
     wide, rounded = narrow + 0.05 * torch.randn(6, 50), narrow + 0.01 * torch.randn(6, 50)
-    assert trial.same(model, [wide], [narrow])
-    assert not trial.heeds(model, [wide], [narrow], lambda: [wide])
-    assert trial.heeds(model, [rounded], [narrow], lambda: [wide])
-    assert trial.heeds(model, [rounded], [narrow], lambda: [narrow])  # There is no window.
+    assert trial.is_close(model, [wide], [narrow])
+    assert not trial.matches(model, [wide], [narrow], lambda: [wide])
+    assert trial.matches(model, [rounded], [narrow], lambda: [wide])
+    assert trial.matches(model, [rounded], [narrow], lambda: [narrow])  # There is no window.
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("architecture", ["t5", "bloom", "gpt2"])
 def test_models_that_heed_padding_are_padded_in_any_dtype(architecture: str, dtype: torch.dtype):
-    assert batching(tiny.random_model(architecture).to(dtype), tiny.PAD) == "padded"
+    assert batch_mode(tiny.random_model(architecture).to(dtype), tiny.PAD) == "padded"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_models_that_do_not_are_not(dtype: torch.dtype):
-    assert batching(architectures.tiny_model("minimax").to(dtype), tiny.PAD) == "level"
+    assert batch_mode(architectures.tiny_model("minimax").to(dtype), tiny.PAD) == "equal_length"
 
 
 @pytest.mark.parametrize("window", [16, 300])
-def test_a_window_that_only_the_mask_knows_is_not_in_flight(window: int):
-    """The attention of such a layer is not told its window: in flight it would see all."""
+def test_a_window_that_only_the_mask_knows_has_no_continuous_batching(window: int):
+    """The attention of such a layer is not told its window: with continuous batching it would see all."""
     model = tiny.random_model("mistral", sliding_window=window)
     for layer in model.model.layers:
         layer.self_attn.config = _Windowless(layer.self_attn.config)
     engine = loaded(model)
-    assert engine.way == "in batches"
+    assert engine.batching == "in batches"
     assert answers(engine) == [answers(engine, [one])[0] for one in PROMPTS]
 
 
@@ -137,7 +137,7 @@ RWKV = {"hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32, 
 )
 def test_a_model_that_minds_padding_or_its_neighbours_is_not_given_any(kind: str, settings: dict, way: str):
     engine, reference = (loaded(made(config(kind, **settings))) for _ in range(2))
-    assert engine.way == way
+    assert engine.batching == way
     expected = [answers(reference, [one])[0] for one in PROMPTS]
     assert answers(engine) == expected
     own = made(config(kind, **settings))
@@ -163,7 +163,7 @@ def test_a_model_whose_rows_heed_each_other_answers_one_by_one():
 
     block.register_forward_pre_hook(look_around)
     engine = loaded(model)
-    assert engine.way == "one by one"
+    assert engine.batching == "one by one"
     assert answers(engine) == [answers(engine, [one])[0] for one in PROMPTS]
 
 
@@ -173,7 +173,7 @@ def test_a_model_that_cannot_generate_by_itself_is_refused():
     with pytest.raises(
         Unsupported, match=r"BloomForCausalLM cannot generate: it fails by itself \(ZeroDivision"
     ):
-        loaded(model).rows()
+        loaded(model).generator()
 
 
 @pytest.mark.parametrize(

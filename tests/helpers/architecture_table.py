@@ -20,23 +20,28 @@ FILE = Path(__file__).parents[2] / "docs" / "architectures.md"
 NO = "no: "
 _HEAD = f"""# Architectures
 
-Every architecture of which transformers {transformers.__version__} has a causal or an encoder-decoder
-language model, and how it is run here. `python -m tests.helpers.architecture_table` writes this file, with a
-tiny random model of each; `make test` compares what each of them answers, scores and embeds, alone and
-beside others, with transformers' own run of one text at a time in float32.
+Every architecture with a causal or an encoder-decoder language model in transformers
+{transformers.__version__}, and how it is run here.
 
-- **answers** are made *in flight*, where each row comes and goes by itself; *in batches*, which end with
-  their longest answer; *in batches of one length*, for a model that minds padding; or *one by one*. They
-  differ in speed alone.
-- **scores** of given texts, and **vectors**: many texts are *packed* into one row without padding; *padded*
-  to rows of one length; texts of the same length share a batch (*level*); or each is read alone (*single*).
-- **why** is the reason that the log gives where answers are not made in flight.
-- An answer's log-probabilities are those of `generate`. A few classes give other logits in one pass than from
-  a cache (sparse attention past its best keys: `axk2`, `deepseek_v32`, `dots3_note`, `glm_moe_dsa`, `hy_v4`;
-  other positions: `camembert`, `roberta` and their kin; `moshi`, `prophetnet`, `xlm`, `xlnet`, `cpmant`):
-  there a score, which is of one pass, differs from the log-probability of the same text as an answer.
-- What is a decoder by itself and with an encoder has two rows, the former `…{architectures.DECODER}`.
-  Encoders such as BERT are run as the decoders that their configuration can make of them.
+`python -m tests.helpers.architecture_table` writes this file, with a tiny random model of each
+architecture. `make test` compares what each of them answers, scores and embeds, alone and in batches,
+with transformers' own run of one text at a time in float32.
+
+- **answers** are generated *in flight* (continuous batching: each sequence enters and leaves by itself);
+  *in batches*, which end with their longest answer; *in batches of one length*, for a model that does not
+  support padding; or *one by one*. They differ in speed only.
+- **scores** of given texts, and **vectors** (embeddings): many texts are *packed* into one row without
+  padding; *padded* to rows of one length; grouped by equal length (*level*); or each is read alone
+  (*single*).
+- **why** is the reason in the log if answers are not generated in flight.
+- The log-probabilities of an answer equal those of `generate`. A few classes give different logits in one
+  pass than with a cache (sparse attention beyond its best keys: `axk2`, `deepseek_v32`, `dots3_note`,
+  `glm_moe_dsa`, `hy_v4`; other positions: `camembert`, `roberta` and related models; `moshi`,
+  `prophetnet`, `xlm`, `xlnet`, `cpmant`). There a score, which uses one pass, differs from the
+  log-probability of the same text as an answer.
+- An architecture that is a decoder both alone and with an encoder has two rows, the former
+  `…{architectures.DECODER}`. Encoders such as BERT are run as the decoders that their configuration can
+  make of them.
 
 | architecture | class | answers | scores | vectors | why |
 |---|---|---|---|---|---|
@@ -66,7 +71,7 @@ class Row:
 def made(name: str, engine: LocalEngine) -> Row:
     """The row of an architecture, of which the engine has a tiny model."""
     with _logged() as lines:
-        answers = _way(lambda: engine.rows() and engine.way)
+        answers = _way(lambda: engine.generator() and engine.batching)
     # How far off a trial was depends on the machine.
     why = re.search(r"not in flight: (.*?)( \(by \S+\))?$", "\n".join(lines), re.MULTILINE)
     return Row(

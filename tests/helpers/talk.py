@@ -1,7 +1,11 @@
 """Short ways to write conversations down."""
 
+from collections.abc import Sequence
+
+from engine.contract import Engine
+from engine.conversation import converse
 from engine.options import GenerationOptions
-from engine.types import Dialogue, Message, Request, Turn
+from engine.types import Answer, Dialogue, Message, Request, Turn
 
 
 def said(*texts: str, system: str | None = None) -> tuple[Message, ...]:
@@ -20,3 +24,9 @@ def dialogue(key: str, *questions: str, history: tuple[Message, ...] = ()) -> Di
     """A conversation whose questions are all open; each has the prompt key "<key>.<number>"."""
     turns = (Turn(f"{key}.{i}", said(question)) for i, question in enumerate(questions, 1))
     return Dialogue(key, history, tuple(turns))
+
+
+def answered(engine: Engine, dialogues: Sequence[Dialogue], options: GenerationOptions) -> list[list[Answer]]:
+    """The answers of each dialogue, in the order of the dialogues."""
+    answers = {id(dialogue): given for dialogue, given in converse(engine, iter(dialogues), options)}
+    return [answers[id(dialogue)] for dialogue in dialogues]

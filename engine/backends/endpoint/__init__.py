@@ -1,95 +1,96 @@
-"""The engine that asks a server: OpenAI's routes, TGI's own, the hub's providers, a Dataloop app."""
+"""The backend that asks a server: OpenAI's routes, TGI's own, the hub's providers, a Dataloop app."""
 
 import asyncio
 import logging
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence, Sized
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
-from itertools import chain, repeat
 from queue import Empty, SimpleQueue
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
+from engine.backends.dispatch import dispatch
 from engine.backends.endpoint import embedding, routes
-from engine.backends.endpoint.refusals import Dropped, Refused
-from engine.backends.endpoint.reply import Growth, Reply
+from engine.backends.endpoint.refusals import Dropped, Rejected
+from engine.backends.endpoint.reply import Reply
 from engine.backends.endpoint.wire import Client, Server
-from engine.conversation import Follow, gathered
+from engine.contract import Engine, Follow
 from engine.errors import AdapterError, GenerationError, Unsupported
 from engine.options import EmbeddingOptions, EndpointOptions
-from engine.progress import Progress
+from engine.text import Deltas, before_stop, encodable
 from engine.types import Answer, Chunk, Request
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 Route = TypeVar("Route")
-_END = object()
-# Seconds after which a wait for answers looks for requests that have come meanwhile.
+# Seconds to wait for a chunk before requests that have come meanwhile are looked for.
 PATIENCE = 0.05
 
 
-class EndpointEngine:
-    """Answers requests with a server's model. May be asked from several threads at a time.
+class EndpointEngine(Engine):
+    """Sends requests to a server. Its methods may be called from several threads at a time.
 
-    Its requests run in one event loop, in a thread that begins with the first of them.
+    HTTP requests run in one event loop, in a thread that starts with the first of them.
     """
 
     def __init__(self, options: EndpointOptions) -> None:
-        """Looks up where the server is; asks nothing yet.
+        """Resolves the server's address; sends nothing yet.
 
         Raises:
-            ConfigurationError: no server is named, or in two ways, or by what is no address.
+            ConfigurationError: no server is named, more than one is, or the address is invalid.
         """
         self.options = options
         self._server = Server(options)
         self._without: frozenset[str] = frozenset()
-        # Whether plain prompts and texts go to TGI's own routes; None where that is still to be seen.
+        # Whether plain prompts and texts go to TGI's own routes; None until the server has shown it.
         self._native = {"tgi": True, "openai": False, "auto": None}[options.api]
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = threading.Lock()
 
-    def generate(self, requests: Sequence[Request], follow: Follow | None = None) -> list[Answer]:
-        """An answer for each request, in their order; one that fails carries its error and costs no other.
-
-        Args:
-            follow: told each answer as it comes; what it returns is asked next. The answers to that go to
-                `follow` alone.
-        """
-        return gathered(self._run(requests, follow, in_pieces=False), len(requests))
-
     def stream(
-        self, requests: Iterable[Request | None], follow: Follow | None = None, in_pieces: bool = True
+        self, requests: Iterable[Request | None], follow: Follow | None = None, deltas: bool = True
     ) -> Iterator[Chunk]:
-        """As `generate`, piece by piece as the server sends them, those of all requests mixed.
+        """Answers requests, up to `max_concurrent` at a time.
 
-        Requests are taken as places get free; None among them says that the next one is not there yet. An
-        answer that fails after its first piece is not asked for again: its last chunk has the error. Pieces
-        hold what a model thinks where its template has begun the thought, for then nothing tells so before
-        its end; the answer does not.
+        An answer that fails after its first delta is not requested again: its last chunk has the error. If
+        the model's chat template opens the reasoning, the deltas contain the reasoning, because nothing
+        marks it before its end; the answer does not.
 
         Args:
-            in_pieces: False gives each answer whole.
+            requests: taken whenever fewer than `max_concurrent` are running. None means that the next one
+                is not there yet.
+            follow: callback for each answer, called before its last chunk is given. The request that it
+                returns is answered next, under the same index.
+            deltas: whether answers come in deltas; if False, each comes as one chunk.
         """
-        return self._run(requests, follow, in_pieces)
+        run = _Run(self, deltas)
+        try:
+            yield from dispatch(requests, follow, run)
+        finally:
+            run.cancel()
 
     def embed(
-        self, texts: Sequence[str], options: EmbeddingOptions | None = None, kind: str | None = None
+        self,
+        texts: Sequence[str] | Sequence[Sequence[int]],
+        options: EmbeddingOptions | None = None,
+        kind: str | None = None,
     ) -> np.ndarray:
-        """A vector for each text, as the server makes it.
+        """The server's embedding of each text.
 
         Args:
-            options: prefixes and `normalize`; pooling and windows are the server's own.
-            kind: "query" or "document": which prefix a text gets; None: none.
+            options: prefixes and `normalize`; pooling and length are set on the server.
+            kind: "query" or "document": the prefix of each text; None: no prefix.
 
         Returns:
-            (texts, dim) in float32; (0, 0) of no texts.
+            float32 (texts, dim); (0, 0) for no texts.
 
         Raises:
-            ConfigurationError: a `kind` that there is not, or an option that only the server can have.
-            GenerationError: no vectors, and why.
+            ConfigurationError: an unknown `kind`, or an option that can only be set on the server.
+            GenerationError: no embeddings; the text says why.
+            Unsupported: token ids instead of texts.
         """
         options = options or EmbeddingOptions()
         batches = embedding.batches(texts, options, kind)
@@ -101,106 +102,66 @@ class EndpointEngine:
                 future.cancel()
         return embedding.joined(vectors, options)
 
-    def score(self, *_: Any, **__: Any) -> NoReturn:
-        """Not of a server."""
-        raise _unsupported("score")
+    def prompt_text(self, request: Request) -> str:
+        """The plain prompt of a request as text: its answer continues it.
 
-    def next_logits(self, *_: Any, **__: Any) -> NoReturn:
-        """Not of a server."""
-        raise _unsupported("next_logits")
+        Raises:
+            Unsupported: a prompt of token ids.
+        """
+        if not isinstance(request.prompt, str):
+            raise self.unsupported("the text of token ids")
+        return encodable(request.prompt)
 
-    def hidden_states(self, *_: Any, **__: Any) -> NoReturn:
-        """Not of a server."""
-        raise _unsupported("hidden_states")
+    def unsupported(self, name: str) -> Unsupported:
+        """The error of what only a backend with the model itself can do."""
+        return Unsupported(f"{name} needs the model itself, and a server has it: set backend to local")
 
-    def save(self, *_: Any, **__: Any) -> NoReturn:
-        """Not of a server."""
-        raise _unsupported("save")
-
-    def _run(
-        self, requests: Iterable[Request | None], follow: Follow | None, in_pieces: bool
-    ) -> Iterator[Chunk]:
-        chunks: SimpleQueue[Chunk] = SimpleQueue()
-        coming = chain(requests, repeat(_END))
-        live: dict[int, Future[None]] = {}
-        asked = 0
-
-        def ask(index: int, request: Request) -> None:
-            live[index] = self._submit(self._serve(index, request, in_pieces, chunks.put))
-
-        try:
-            with Progress(len(requests) if isinstance(requests, Sized) else 0) as progress:
-                while True:
-                    request: object = _END
-                    while len(live) < self.options.max_concurrent and isinstance(
-                        request := next(coming), Request
-                    ):
-                        ask(asked, request)
-                        asked += 1
-                    if not live:
-                        if request is _END:
-                            return
-                        continue
-                    try:
-                        chunk = chunks.get(timeout=PATIENCE if request is None else None)
-                    except Empty:
-                        continue
-                    following = None
-                    if chunk.answer is not None:
-                        del live[chunk.index]
-                        progress.answered(chunk.answer.usage.completion_tokens, len(live))
-                        following = follow(chunk.index, chunk.answer) if follow else None
-                    yield chunk
-                    if following is not None:
-                        ask(chunk.index, following)
-        finally:
-            for future in live.values():
-                future.cancel()
-
-    async def _serve(
-        self, index: int, request: Request, in_pieces: bool, put: Callable[[Chunk], None]
-    ) -> None:
-        """Puts an answer's pieces, and in the end the answer, whatever happens."""
+    async def _serve(self, index: int, request: Request, stream: bool, put: Callable[[Chunk], None]) -> None:
+        """Puts an answer's deltas, and in the end always the answer."""
         options = request.options
         trim = request.prompt is None
         try:
             if trim and options.chat_template:
                 request = routes.written(request)
                 options = request.options
-            growth = Growth(options.stop, trim)
-            give = (lambda text: put(Chunk(index, text))) if in_pieces else None
-            reply = await self._replied(request, trim, growth, give)
+            give = (lambda text: put(Chunk(index, text))) if stream else None
+            reply, deltas = await self._replied(request, trim, give)
             answer = reply.answer(options)
-            put(Chunk(index, growth.last(answer.text, reply.given), answer))
+            text = answer.text
+            if deltas.given:  # They may contain reasoning, which the answer does not.
+                text = before_stop(reply.streamed, options.stop)
+                text = text.strip() if trim else text
+            put(Chunk(index, deltas.rest(text), answer))
         except AdapterError as error:
             put(Chunk(index, "", Answer.failed(error)))
-        except Exception as error:  # One request may not cost the others their answers.
+        except Exception as error:  # It must not affect the other requests.
             logger.debug("an answer was not understood: %s", self._server.redacted(repr(error)))
             reason = GenerationError(f"{self._server.name} was not understood ({type(error).__name__})")
             put(Chunk(index, "", Answer.failed(reason)))
 
     async def _replied(
-        self, request: Request, chat: bool, growth: Growth, give: Callable[[str], None] | None
-    ) -> Reply:
+        self, request: Request, chat: bool, give: Callable[[str], None] | None
+    ) -> tuple[Reply, Deltas]:
+        """A whole reply, and its deltas, of which all but the last were given."""
         given = False
 
         def repeatable() -> bool:
             return not given
 
-        async def read(route: routes.Route, without: frozenset[str], client: Client) -> Reply:
+        async def read(route: routes.Route, without: frozenset[str], client: Client) -> tuple[Reply, Deltas]:
             nonlocal given
-            reply = Reply(self._server, chat)
+            reply, deltas = Reply(self._server, chat), Deltas(request.options.stop, chat)
             async for body in route(client, request, give is not None, without):
-                reply.read(body)
-                if give and (piece := growth.more(reply.text)):
+                text = reply.read(body)
+                if give and (delta := deltas.add(text)):
                     given = True
-                    give(piece)
+                    give(delta)
             if give and reply.finish is None:
                 raise Dropped(f"{self._server.name} cut its answer off: its log may say why")
             reply.end()
-            return reply
+            return reply, deltas
 
-        async def ask(route: routes.Route) -> Reply:
+        async def ask(route: routes.Route) -> tuple[Reply, Deltas]:
             return await self._with_extras(partial(read, route), repeatable)
 
         if request.prompt is None:
@@ -216,18 +177,18 @@ class EndpointEngine:
     async def _by_either(
         self, ask: Callable[[Route], Awaitable[Result]], openai: Route, native: Route
     ) -> Result:
-        """What one of two routes answers: which of them a server has is seen once."""
+        """The answer of one of two routes; which of them the server has is found out once."""
         if self._native or self._server.address.hub:
             return await ask(native)
         try:
             result = await ask(openai)
-        except Refused as refused:
-            if self._native is False or refused.status not in (404, 405):
+        except Rejected as rejected:
+            if self._native is False or rejected.status not in (404, 405):
                 raise
             try:
                 result = await ask(native)
             except AdapterError:
-                raise refused from None
+                raise rejected from None
             self._native = True
         else:
             self._native = False
@@ -236,14 +197,14 @@ class EndpointEngine:
     async def _with_extras(
         self, call: Callable[[frozenset[str], Client], Awaitable[Result]], repeatable: Callable[[], bool]
     ) -> Result:
-        """What a server answers; one that refuses an extra by its name is asked without, from then on."""
+        """A server's answer. An extra that it rejects by name is left out from then on."""
         without = self._without
         while True:
             try:
                 result = await self._server.ask(partial(call, without), repeatable)
-            except Refused as refused:
-                named = {extra for extra in routes.EXTRAS - without if extra in refused.said}
-                if not 400 <= refused.status < 429 or not named:
+            except Rejected as rejected:
+                named = {extra for extra in routes.EXTRAS - without if extra in rejected.said}
+                if not 400 <= rejected.status < 429 or not named:
                     raise
                 without = without | named
             else:
@@ -261,14 +222,56 @@ class EndpointEngine:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
 
+class _Run:
+    """The requests of one call of `EndpointEngine.stream`; a `Worker`."""
+
+    def __init__(self, engine: EndpointEngine, deltas: bool) -> None:
+        self._engine = engine
+        self._deltas = deltas
+        self._chunks: SimpleQueue[Chunk] = SimpleQueue()
+        self._running: dict[int, Future[None]] = {}
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the server may be sent another request."""
+        return self.live < self._engine.options.max_concurrent
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request has no answer yet."""
+        return bool(self._running)
+
+    @property
+    def live(self) -> int:
+        """The number of requests without an answer."""
+        return len(self._running)
+
+    def add(self, index: int, request: Request, first: bool) -> tuple[()]:
+        """Sends a request."""
+        answered = self._engine._serve(index, request, self._deltas, self._chunks.put)
+        self._running[index] = self._engine._submit(answered)
+        return ()
+
+    def step(self, patient: bool) -> Iterator[Chunk]:
+        """Waits for a chunk; at most `PATIENCE` seconds if not patient."""
+        try:
+            chunk = self._chunks.get(timeout=None if patient else PATIENCE)
+        except Empty:
+            return
+        if chunk.answer is not None:
+            del self._running[chunk.index]
+        yield chunk
+
+    def cancel(self) -> None:
+        """Cancels what is still running."""
+        for future in self._running.values():
+            future.cancel()
+
+
 def _end(loop: asyncio.AbstractEventLoop, server: Server) -> None:
     async def end() -> None:
         await server.close()
-        await loop.shutdown_asyncgens()  # Else what was not read to its end is complained of.
+        await loop.shutdown_asyncgens()  # Else asyncio warns of unfinished generators.
         loop.stop()
 
     asyncio.run_coroutine_threadsafe(end(), loop)
-
-
-def _unsupported(what: str) -> Unsupported:
-    return Unsupported(f"{what} needs the model itself, and a server has it: set backend to local")

@@ -1,4 +1,4 @@
-"""Texts as a server's embedding routes take them, and the vectors that they answer."""
+"""A server's embedding routes: batches of texts in, embeddings out."""
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from engine.backends.endpoint.wire import Client
-from engine.errors import ConfigurationError, GenerationError
+from engine.errors import ConfigurationError, GenerationError, Unsupported
 from engine.options import EmbeddingOptions
 from engine.text import encodable
 
@@ -15,11 +15,14 @@ _BATCH = 32  # Texts of a request: what servers take by default.
 Route = Callable[[Client, list[str], EmbeddingOptions], Awaitable[np.ndarray]]
 
 
-def batches(texts: Sequence[str], options: EmbeddingOptions, kind: str | None) -> list[list[str]]:
-    """The texts with their prefixes, as many in a request as servers take.
+def batches(
+    texts: Sequence[str] | Sequence[Sequence[int]], options: EmbeddingOptions, kind: str | None
+) -> list[list[str]]:
+    """The texts with their prefixes, in batches of the size that servers accept.
 
     Raises:
-        ConfigurationError: a `kind` that there is not, or an option that only the server can have.
+        ConfigurationError: an unknown `kind`, or an option that can only be set on the server.
+        Unsupported: token ids instead of texts.
     """
     if isinstance(texts, str):
         raise TypeError("a list of texts is needed, not one text: [text]")
@@ -28,12 +31,14 @@ def batches(texts: Sequence[str], options: EmbeddingOptions, kind: str | None) -
     prefixes = {None: "", "query": options.query_prefix or "", "document": options.document_prefix or ""}
     if kind not in prefixes:
         raise ConfigurationError(f"there is no prompt {kind!r}: a server's model has query and document")
-    prefixed = [encodable(prefixes[kind] + text) for text in texts]
+    prefixed = [encodable(prefixes[kind] + text) for text in texts if isinstance(text, str)]
+    if len(prefixed) < len(texts):
+        raise Unsupported("a server's embedding routes take no token ids: give the texts")
     return [prefixed[i : i + _BATCH] for i in range(0, len(prefixed), _BATCH)]
 
 
 def joined(vectors: list[np.ndarray], options: EmbeddingOptions) -> np.ndarray:
-    """The vectors of all batches, of length 1 where the options ask for that."""
+    """The embeddings of all batches, float32 (texts, dim); of length 1 if the options ask for it."""
     if not vectors:
         return np.zeros((0, 0), np.float32)
     rows = np.concatenate(vectors)

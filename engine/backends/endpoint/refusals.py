@@ -27,7 +27,7 @@ _OPTIONS = (
 )  # fmt: skip
 
 
-class Refused(GenerationError):
+class Rejected(GenerationError):
     """A server that answered a request with a status that is no success.
 
     Attributes:

@@ -12,7 +12,7 @@ from engine.backends.endpoint.wire import Server
 from engine.confidence import FIRST_TOP, Evidence
 from engine.errors import GenerationError
 from engine.options import GenerationOptions
-from engine.text import before_stop, held_back
+from engine.text import before_stop
 from engine.types import Answer, Token, Usage
 
 Likeliest = tuple[tuple[str, float], ...]
@@ -33,7 +33,7 @@ class Reply:
 
     Attributes:
         text: what has been said so far, without what was thought before it.
-        given: what of it came in pieces: where the thought began in the template, with the thought.
+        streamed: the text before reasoning that the chat template opened was removed from it.
         finish: the server's word for why it ended; None while it goes on.
     """
 
@@ -44,7 +44,7 @@ class Reply:
             chat: whether it answers a conversation: it is trimmed, has to say something, and may think first.
         """
         self.server = server
-        self.text = self.given = ""
+        self.text = self.streamed = ""
         self.finish: str | None = None
         self._chat = chat
         self._thoughts = Thoughts()
@@ -58,13 +58,13 @@ class Reply:
         self._silent = False  # Some of the text came without log-probabilities.
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def read(self, body: Any) -> None:
-        """Takes an answer, or the next chunk of one.
+    def read(self, body: Any) -> str:
+        """Takes an answer, or the next chunk of one; returns the text that is new.
 
         Raises:
             GenerationError: it is no answer.
         """
-        body = _plain(body)
+        body, known = _plain(body), len(self.text)
         if body.get("error") or body.get("object") == "error" or body.get("type") == "error":
             raise self.server.broke_off(body)
         if "choices" in body and (body["choices"] is not None or body.get("usage")):
@@ -75,6 +75,7 @@ class Reply:
             raise GenerationError(f"{self.server.name} answered with no completion: check base_url and api")
         if self.finish in _FAULTS:
             raise GenerationError(f"{self.server.name} {_FAULTS[self.finish]}: its log may say why")
+        return self.text[known:]
 
     def end(self) -> None:
         """Nothing more comes.
@@ -83,7 +84,7 @@ class Reply:
             GenerationError: there is no answer in it.
         """
         self.text += self._thoughts.rest() + _paired(self._half)
-        self.given = self.text
+        self.streamed = self.text
         if self._chat and self._thoughts.text is None:
             thought, self.text = unopened(self.text)
             self._reasoning += thought or ""
@@ -190,34 +191,6 @@ class Reply:
         value = _number(logprob)
         unknown = value is None or value <= _LEAST
         self._tokens.append(Token(text, math.nan if unknown else float(value or 0), top))
-
-
-class Growth:
-    """What a growing text has more that is certain: nothing that a stop string may still cut off."""
-
-    def __init__(self, stops: tuple[str, ...], trim: bool) -> None:
-        self._stops = stops
-        self._trim = trim
-        self._given = 0
-
-    def more(self, text: str) -> str:
-        """The next piece, of the whole text so far."""
-        text = before_stop(text, self._stops)
-        certain = text[: len(text) - held_back(text, self._stops)]
-        return self.rest(certain.strip() if self._trim else certain)
-
-    def last(self, text: str, given: str) -> str:
-        """The last piece: of an answer's text, or of what its pieces have begun to give."""
-        if not self._given:
-            return self.rest(text)
-        given = before_stop(given, self._stops)
-        return self.rest(given.strip() if self._trim else given)
-
-    def rest(self, text: str) -> str:
-        """What was not given of a text yet."""
-        piece = text[self._given :]
-        self._given += len(piece)
-        return piece
 
 
 def _confidence(options: GenerationOptions, tokens: Sequence[Token]) -> float | None:

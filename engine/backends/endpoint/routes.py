@@ -10,7 +10,8 @@ from engine.backends.endpoint.wire import Client
 from engine.confidence import FIRST_TOP
 from engine.errors import AdapterError, ConfigurationError, PromptError, Unsupported
 from engine.options import GenerationOptions
-from engine.prompting.prompter import merge_same_role, to_chat
+from engine.prompting.prompter import to_chat
+from engine.prompting.renderer import merge_same_role
 from engine.prompting.sandbox import render
 from engine.prompting.templates import find_template, invalid_template
 from engine.text import encodable

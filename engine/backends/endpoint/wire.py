@@ -17,7 +17,7 @@ from huggingface_hub.utils import build_hf_headers
 from engine import redaction
 from engine.backends.endpoint import address, app
 from engine.backends.endpoint.events import events
-from engine.backends.endpoint.refusals import Dropped, Refused, hint, seconds
+from engine.backends.endpoint.refusals import Dropped, Rejected, hint, seconds
 from engine.environment import hub_token
 from engine.errors import AdapterError, ConfigurationError, GenerationError
 from engine.options import EndpointOptions
@@ -72,7 +72,7 @@ class Client(AsyncInferenceClient):
         """Posts JSON.
 
         Raises:
-            Refused, Dropped: no answer; whether to ask again is for `Server.ask` to decide.
+            Rejected, Dropped: no answer; whether to ask again is for `Server.ask` to decide.
         """
         headers = {key: value for key, value in headers.items() if value is not None}
         try:
@@ -161,7 +161,7 @@ class Server:
         for attempt in itertools.count():
             try:
                 return await self._once(call)
-            except (Refused, Dropped) as error:
+            except (Rejected, Dropped) as error:
                 wait = self._wait(error, attempt)
                 if wait is None or not repeatable():
                     raise
@@ -176,7 +176,7 @@ class Server:
         if self._session is not None:
             await self._session.aclose()
 
-    def refused(self, response: httpx.Response, body: bytes) -> Refused:
+    def refused(self, response: httpx.Response, body: bytes) -> Rejected:
         """The error for an answer that is no success."""
         status, said = response.status_code, body.decode("utf-8", "replace").lower()
         codes = redaction.codes(body, self.address.secrets, status)
@@ -184,7 +184,7 @@ class Server:
         text = f"{self.name} refused the request ({why}): {hint(status, said)}"
         if status in (401, 403) and self.address.withheld:
             text += " - it is not sent over plain http: use https"
-        return Refused(text, status, said, seconds(response.headers.get("retry-after")))
+        return Rejected(text, status, said, seconds(response.headers.get("retry-after")))
 
     def broke_off(self, said: Any) -> GenerationError:
         """The error for an answer that is one."""
@@ -248,7 +248,7 @@ class Server:
                     raise self._unread(error, sent=True) from None
         return self._session
 
-    def _wait(self, error: Refused | Dropped, attempt: int) -> float | None:
+    def _wait(self, error: Rejected | Dropped, attempt: int) -> float | None:
         """Seconds until the request may be sent again; None where it may not."""
         backoff = min(2.0**attempt, _LONGEST_WAIT) * random.uniform(0.5, 1)  # noqa: S311
         if isinstance(error, Dropped):

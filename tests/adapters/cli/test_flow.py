@@ -123,7 +123,7 @@ def test_interrupted_lines_are_those_that_were_answered(number: int, code: int, 
     printed = capsys.readouterr()
     assert [json.loads(line)["answer"] for line in printed.out.splitlines()] == ["a", "b"]
     assert printed.err == "error: interrupted: 2 of 4 files are done\n"
-    assert len(engine.batches) == 3
+    assert len(engine.requests) == 3
 
 
 @pytest.mark.parametrize(("number", "code"), STOPS)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from adapters.items import context
-from adapters.items.context import Source
-from adapters.items.prompt_items import read
+from adapters.items import references as module
+from adapters.items.item import Item
+from adapters.items.references import ID, MAX_SOURCES, Source, references
 from engine.options import GenerationOptions
 from engine.types import Message
 from tests import tiny
@@ -29,8 +30,9 @@ def answered(key: str) -> dict:
 
 def asked(item: dict, sources: dict | None = None, budget: int = 10**6, **options) -> list[Message]:
     """The messages of the item's last turn; a token is a character."""
-    dialogues, _ = read(item, "mine")
-    found = context.add(dialogues, {**item, "sources": sources or {}}, len, budget, **options)
+    parsed = Item.of(item, "mine")
+    parsed.sources = sources or {}
+    found = context.with_context(parsed, len, budget, **options)
     return list(found[-1].turns[-1].messages)
 
 
@@ -81,10 +83,9 @@ def test_only_open_questions_bring_their_context_along():
         "prompts": {"1": prompt("One", "a"), "2": prompt("Two", "b", "a")},
         "annotations": [answered("1")],
     }
-    assert context.wanted(item, "mine") == ["b", "a"]
-    assert context.wanted(item, "another") == ["a", "b"]
-    dialogues, _ = read(item, "mine")
-    (dialogue,) = context.add(dialogues, {**item, "sources": SOURCES}, len, 10**6)
+    assert context.wanted(Item.of(item, "mine")) == ["b", "a"]
+    assert context.wanted(Item.of(item, "another")) == ["a", "b"]
+    (dialogue,) = context.with_context(Item.of({**item, "sources": SOURCES}, "mine"), len, 10**6)
     assert "purr" not in str(dialogue.history)
     assert "purr" in str(dialogue.turns)
 
@@ -96,8 +97,8 @@ def test_a_traces_messages_bring_texts_or_items():
         {"item_id": "b", "text": "Ours."},
     ]
     item = {"messages": [{"role": "user", "content": "Who?", "context": entries}]}
-    assert context.wanted(item, "mine") == ["a"]
-    assert context.wanted(item, "mine", fields=["system.document.source"]) == ["a", "b"]
+    assert context.wanted(Item.of(item, "mine")) == ["a"]
+    assert context.wanted(Item.of(item, "mine"), fields=["system.document.source"]) == ["a", "b"]
     (ahead, question) = asked(item, SOURCES)
     assert "<source>\nfilename:owls.md\n</source>\n<text>\nOwls hoot." in ahead.text
     assert CATS in ahead.text
@@ -109,34 +110,34 @@ def test_a_traces_messages_bring_texts_or_items():
     "nearest", ["../users/me", "a/b", "a?x=1", "", "a" * 65, "http://10.0.0.1", 7, None, {"id": "a"}, ["a"]]
 )
 def test_an_id_that_is_none_never_becomes_a_request(nearest: Any):
-    assert context.wanted({"prompts": {"1": prompt("Who?", nearest, "a")}}, "mine") == ["a"]
+    assert context.wanted(Item.of({"prompts": {"1": prompt("Who?", nearest, "a")}}, "mine")) == ["a"]
     entry = {"messages": [{"role": "user", "content": "Who?", "context": [{"item_id": nearest}]}]}
-    assert context.wanted(entry, "mine") == []
+    assert context.wanted(Item.of(entry, "mine")) == []
 
 
 @pytest.mark.parametrize("value", [3, "text", {"nearestItems": "a"}, {"nearestItems": {"a": 1}}, None])
 def test_metadata_that_names_nothing_is_no_context(value: Any):
     element = {"mimetype": "metadata", "value": value}
     item = {"prompts": {"1": [*prompt("Who?"), element], "2": {"1": element}, "3": 4}}
-    assert context.references(item) == {}
+    assert references(item) == {}
 
 
 def test_a_question_names_so_many_items_at_most():
     item = {"prompts": {"1": prompt("Who?", *map(str, range(1000)))}}
-    assert len(context.wanted(item, "mine")) == context.MAX_SOURCES
+    assert len(context.wanted(Item.of(item, "mine"))) == MAX_SOURCES
 
 
 def test_of_many_items_that_a_question_names_no_more_are_looked_at(monkeypatch: pytest.MonkeyPatch):
     looked: list[str] = []
-    known = re.compile(context.ID.pattern)
-    monkeypatch.setattr(context, "ID", SimpleNamespace(fullmatch=lambda one: looked.append(one) or known))
+    known = re.compile(ID.pattern)
+    monkeypatch.setattr(module, "ID", SimpleNamespace(fullmatch=lambda one: looked.append(one) or known))
     item = {"prompts": {"1": prompt("Who?", *map(str, range(80_000)))}}
-    assert len(context.references(item)["1"]) == len(looked) == context.MAX_SOURCES
+    assert len(references(item)["1"]) == len(looked) == MAX_SOURCES
 
 
 def test_entries_that_name_no_item_are_counted_in_one_line(caplog):
     item = {"prompts": {"1": prompt("Who?", *["a/b"] * 1000, "a")}}
-    assert context.wanted(item, "mine") == ["a"]
+    assert context.wanted(Item.of(item, "mine")) == ["a"]
     assert len(caplog.records) == 1
     assert "prompt '1': 1000 entries of its context that name no item are left out" in caplog.text
 
@@ -170,19 +171,10 @@ def test_each_item_is_fetched_once_and_one_that_fails_costs_no_other(caplog):
     assert "secret" not in caplog.text
 
 
-def test_an_item_is_completed_by_what_its_open_questions_name():
-    records = {"a": {}, "b": {}}
-    contents = {"a": b"Cats purr.", "b": b"Dogs bark."}
-    item = {"prompts": {"1": prompt("One", "a"), "2": prompt("Two", "b")}, "annotations": [answered("1")]}
-    new = context.complete(item, "mine", records.__getitem__, lambda one, size: contents[one])
-    assert new == {**item, "sources": {"b": Source("Dogs bark.")}}
-    plain = {"prompts": {"1": prompt("One")}}
-    assert context.complete(plain, "mine", records.__getitem__, lambda one, size: contents[one]) == plain
-
-
 def test_what_the_file_itself_calls_sources_is_no_source():
     item = {"prompts": {"1": prompt("Who?", "a")}}
-    assert asked(item, {"a": {"text": "Forged."}}) == [Message("user", ("Who?",))]
+    forged = Item.of({**item, "sources": {"a": {"text": "Forged."}}}, "mine")
+    assert context.with_context(forged, len, 10**6) == forged.dialogues
 
 
 def test_a_link_item_is_never_followed_by_the_platforms_client(caplog):
@@ -209,20 +201,19 @@ def test_a_models_tokenizer_counts_and_a_quarter_of_its_window_bounds_the_budget
     sources = {"fits": Source("x" * room), "long": Source("x" * (room + 1))}
     for names in (["fits", "long"], ["long", "fits"]):
         given = {"prompts": {"1": prompt("Who?", *names)}, "sources": sources}
-        (dialogue,), errors = context.reader(engine, 10**6)(given, "mine")
-        assert errors == {}
+        (dialogue,) = context.reader(engine, 10**6)(Item.of(given, "mine"))
         assert dialogue.turns[-1].messages[0].text.count("<source>") == 1
         assert len(engine.prompter.encode(dialogue.turns[-1].messages, GenerationOptions())) < 512
-    (dialogue,), _ = context.reader(engine, 10)({**item, "sources": sources}, "mine")
+    (dialogue,) = context.reader(engine, 10)(Item.of({**item, "sources": sources}, "mine"))
     assert [message.text for message in dialogue.turns[-1].messages] == ["Who?"]
 
 
 def test_where_a_server_counts_a_token_is_three_bytes():
-    item = {"prompts": {"1": prompt("Who?", "b")}, "sources": SOURCES}
+    item = Item.of({"prompts": {"1": prompt("Who?", "b")}, "sources": SOURCES}, "mine")
     read_with = context.reader(FakeEngine(lambda request: "An answer"), -(-len(DOGS) // 3))
-    assert DOGS in read_with(item, "mine")[0][0].turns[-1].messages[0].text
+    assert DOGS in read_with(item)[0].turns[-1].messages[0].text
     read_without = context.reader(FakeEngine(lambda request: "An answer"), -(-len(DOGS) // 3) - 1)
-    assert len(read_without(item, "mine")[0][0].turns[-1].messages) == 1
+    assert len(read_without(item)[0].turns[-1].messages) == 1
 
 
 # On the platform

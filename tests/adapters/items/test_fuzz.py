@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ from hypothesis import strategies as st
 
 from adapters.hugging import HuggingAdapter
 from adapters.items import context, stored
-from adapters.items.prompt_items import read
+from adapters.items.item import Item
+from adapters.items.references import ID, Source
 from adapters.platform.embedding import read_text
+from adapters.prediction.batches import predict_each
 from adapters.prediction.failures import Failure
-from adapters.prediction.in_batches import predict_each
 from engine.configuration import KNOWN, split
 from engine.errors import AdapterError, ConfigurationError, PromptError
 from engine.options import GenerationOptions
@@ -118,10 +120,16 @@ def test_any_json_gives_answers_or_a_listed_failure(adapter: HuggingAdapter, ite
 @given(items=st.lists(ITEMS.filter(lambda item: item is not None), min_size=1, max_size=3))
 def test_items_that_come_one_by_one_do_so_too(adapter: HuggingAdapter, items: list):
     batch = [GOOD, *items, GOOD]
-    told: dict[int, tuple[list, list[Failure]]] = {}
-    adapter.answer(batch, lambda position, *result: told.setdefault(position, result), model_name="mine")
-    answers = [told[position][0] for position in range(len(batch))]
-    check(answers, [failure for _, failures in told.values() for failure in failures], len(batch))
+    check(*one_by_one(adapter, batch), len(batch))
+
+
+def one_by_one(adapter: HuggingAdapter, batch: list) -> tuple[list[list[dict]], list[Failure]]:
+    """Answers and failures, by position, of items that come one by one."""
+    items = [Item.of(one, "mine") for one in batch]
+    done: dict[Item, tuple[list, list[Failure]]] = {}
+    adapter.answer(items, lambda item, *result: done.setdefault(item, result), model_name="mine")
+    failures = [replace(one, position=i) for i, item in enumerate(items) for one in done[item][1]]
+    return [done[item][0] for item in items], failures
 
 
 def check(answers: list[list[dict]], failures: list[Failure], size: int) -> None:
@@ -138,15 +146,12 @@ def check(answers: list[list[dict]], failures: list[Failure], size: int) -> None
 @FUZZ
 @given(item=ITEMS)
 def test_whatever_can_be_read_can_be_asked_with_its_context(item: Any):
-    try:
-        dialogues, _ = read(item, "mine")
-    except PromptError:
-        return
-    turns = [turn for dialogue in dialogues for turn in dialogue.turns]
-    ids = context.wanted(item, "mine", ["system.source"])
-    assert all(map(context.ID.fullmatch, ids))
-    sources = {one: context.Source("text", {"system": None}) for one in ids}
-    with_context = context.add(dialogues, {**item, "sources": sources}, len, 1000, fields=["system.source"])
+    parsed = Item.of(item, "mine")
+    turns = [turn for dialogue in parsed.dialogues for turn in dialogue.turns]
+    ids = context.wanted(parsed, ["system.source"])
+    assert all(map(ID.fullmatch, ids))
+    parsed.sources = {one: Source("text", {"system": None}) for one in ids}
+    with_context = context.with_context(parsed, len, 1000, fields=["system.source"])
     assert [turn.key for dialogue in with_context for turn in dialogue.turns] == [turn.key for turn in turns]
 
 
@@ -155,7 +160,7 @@ def test_whatever_can_be_read_can_be_asked_with_its_context(item: Any):
 def test_whatever_can_be_read_is_tokens_or_an_error_of_ours(item: Any):
     prompter = Prompter(tiny.byte_tokenizer(), tiny.CONFIGS["llama"](), 100)
     with contextlib.suppress(AdapterError):
-        for dialogue in read(item, "mine")[0]:
+        for dialogue in Item.of(item, "mine").dialogues:
             for turn in dialogue.turns:
                 assert prompter.encode((*dialogue.history, *turn.messages), GenerationOptions())
 
@@ -199,14 +204,11 @@ def test_what_is_nested_deep_costs_no_other_its_answers(adapter: HuggingAdapter,
             else value
         )
 
-    sources = {"a": context.Source("text", {"deep": nested})}
+    sources = {"a": Source("text", {"deep": nested})}
     batch = [GOOD, {**filled(item), "sources": sources}, GOOD]
     chosen = HuggingAdapter({"model_name": "nobody/nothing", "add_metadata": ["deep"]})
     chosen._engine = adapter._engine
-    told: dict[int, tuple[list, list[Failure]]] = {}
-    chosen.answer(batch, lambda position, *result: told.setdefault(position, result), model_name="mine")
-    failures = [failure for _, failed in told.values() for failure in failed]
-    check([told[position][0] for position in range(3)], failures, 3)
+    check(*one_by_one(chosen, batch), 3)
     check(*predict_each(chosen, batch, "mine"), 3)
 
 
@@ -229,8 +231,8 @@ RECORDS = shaped(metadata=shaped(system=SYSTEM), name=WORDS)
 def test_whatever_a_search_has_found_is_a_text_or_left_out(record: Any, content: bytes, field: str):
     found = context.fetch(["1"], lambda item_id: record, lambda item_id, size: content)
     item = {"prompts": {"1": ["Hi", {"mimetype": "metadata", "value": {"nearestItems": ["1"]}}]}}
-    dialogues, _ = read(item, "mine")
-    [dialogue] = context.add(dialogues, {**item, "sources": found}, len, 1000, fields=[field])
+    parsed = Item.of({**item, "sources": found}, "mine")
+    [dialogue] = context.with_context(parsed, len, 1000, fields=[field])
     assert dialogue.turns[-1].messages[-1].text == "Hi"
     assert found == {} or not stored.links(record)
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.items import prompt_items
+from adapters.items.item import Item, item_name
 from engine.errors import PromptError
 from engine.types import Dialogue, Image, Message, Turn
 
@@ -56,7 +57,9 @@ def conversation(*turns, history=()):
 
 
 def read(prompts, annotations=()):
-    return prompt_items.read({"prompts": prompts, "annotations": list(annotations)}, MODEL)
+    return prompt_items.read(
+        {"prompts": prompts}, "the item", prompt_items.earlier_answers(annotations, MODEL)
+    )
 
 
 # name: prompts, the dialogues they are, and a word of each warning they give.
@@ -246,7 +249,7 @@ UNREADABLE = {
 @pytest.mark.parametrize(("item", "reason"), UNREADABLE.values(), ids=UNREADABLE)
 def test_an_item_with_nothing_to_ask_is_an_error_that_says_why(item, reason):
     with pytest.raises(PromptError, match=reason):
-        prompt_items.read(item, MODEL)
+        prompt_items.read(item, "the item", {})
 
 
 @pytest.mark.parametrize("prompt", ["Hi", 3, None, True, text("Hi")], ids=str)
@@ -325,7 +328,7 @@ def test_warnings_name_the_item_and_the_key_and_no_text(caplog):
         "id": "42",
         "prompts": {"a": [text("hush", "audio/*"), text("Hi there")]},
     }
-    prompt_items.read(item, MODEL)
+    Item.of(item, MODEL)
     (record,) = caplog.records
     assert "/secret.json" in record.getMessage()
     assert "'a'" in record.getMessage()
@@ -343,7 +346,7 @@ def test_warnings_name_the_item_and_the_key_and_no_text(caplog):
     ],
 )
 def test_an_item_is_named_by_its_file_then_its_id(item, name):
-    assert prompt_items.item_name(item, "item 3") == name
+    assert item_name(item, "item 3") == name
 
 
 words = st.sampled_from(
@@ -364,20 +367,20 @@ items = values | st.fixed_dictionaries(
 def test_any_json_is_read_or_refused(item):
     logging.disable()  # Drawn items warn by the thousand.
     try:
-        dialogues, errors = prompt_items.read(item, MODEL)
-    except PromptError:
-        return
+        found = Item.of(item, MODEL)
     finally:
         logging.disable(logging.NOTSET)
-    assert dialogues
-    assert all(dialogue.turns for dialogue in dialogues)
-    turns = [turn for dialogue in dialogues for turn in dialogue.turns]
-    assert {turn.key for turn in turns} | set(errors) <= set(item["prompts"])
+    if found.error is not None:
+        return
+    assert found.dialogues
+    assert all(dialogue.turns for dialogue in found.dialogues)
+    turns = [turn for dialogue in found.dialogues for turn in dialogue.turns]
+    assert {turn.key for turn in turns} | set(found.unreadable) <= set(item["prompts"])
     assert all(turn.messages[-1].role == "user" for turn in turns)
     assert all(part for turn in turns for message in turn.messages for part in message.parts)
 
 
 def test_a_name_is_one_line_whatever_it_holds():
-    assert prompt_items.item_name({"filename": "/Grüße.json"}, "x") == "/Grüße.json"
-    assert prompt_items.item_name({"filename": "/a\nERROR: b.json"}, "x") == "'/a\\nERROR: b.json'"
-    assert prompt_items.item_name({"id": "\ud83d"}, "x") == "'\\ud83d'"
+    assert item_name({"filename": "/Grüße.json"}, "x") == "/Grüße.json"
+    assert item_name({"filename": "/a\nERROR: b.json"}, "x") == "'/a\\nERROR: b.json'"
+    assert item_name({"id": "\ud83d"}, "x") == "'\\ud83d'"

@@ -7,6 +7,7 @@ import dtlpy
 import pytest
 
 from adapters.items import prompt_items, traces
+from adapters.items.item import Item
 from engine.errors import PromptError
 from engine.types import Dialogue, Image, Message, Turn
 
@@ -22,7 +23,7 @@ def trace(*messages: tuple | dict) -> dict:
 
 
 def read(item: dict) -> list[Dialogue]:
-    dialogues, errors = prompt_items.read(item, "mine")
+    dialogues, errors = prompt_items.read(item, "the item", {})
     assert errors == {}
     return dialogues
 
@@ -72,7 +73,7 @@ def test_what_a_text_model_cannot_read_is_left_out_with_a_warning_that_names_the
     audio = {"role": "user", "content": [{"type": "input_audio", "input_audio": {}}, "Well?"]}
     item = {**trace(("user", "Hi"), nobody, audio), "filename": "/t.json"}
     with caplog.at_level(logging.INFO):
-        (dialogue,) = read(item)
+        (dialogue,) = Item.of(item, "mine").dialogues
     assert [message.text for turn in dialogue.turns for message in turn.messages] == ["Hi", "Well?"]
     assert "/t.json: message 1" in caplog.text
     assert "/t.json: message 2" in caplog.text

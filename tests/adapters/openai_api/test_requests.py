@@ -7,7 +7,9 @@ from openai.types import Completion, CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 import models
+from adapters.hugging import HuggingAdapter
 from engine.errors import ConfigurationError, PromptError, Unsupported
+from tests.helpers.servers.misbehaving import Server
 
 CAPITAL = [
     {"role": "system", "content": "You are a helpful assistant."},
@@ -196,6 +198,20 @@ def test_an_echo_of_token_ids_has_these_tokens(model):
     assert choice.text.startswith(text)
     [plain] = model.text_completion(prompt=letters, **options).choices
     assert (plain.text, plain.logprobs) == (choice.text, None)
+
+
+def test_an_echo_of_a_server_has_the_text_and_is_refused_where_it_needs_the_model():
+    with Server() as server:
+        configuration = {"backend": "endpoint", "base_url": server.url, "model_name": "m"}
+        model = HuggingAdapter(configuration).load()
+        response = model.text_completion(prompt=["a b", "c \ud800"], n=2, echo=True)
+        assert [choice.text for choice in response.choices] == ["a bA B", "a bA B", "c ?C ?", "c ?C ?"]
+        asked = len(server.asked)
+        with pytest.raises(Unsupported, match=r"prompt_tokens \(an echo with logprobs\) needs the model"):
+            model.text_completion(prompt="a b", echo=True, logprobs=1)
+        with pytest.raises(Unsupported, match="the text of token ids needs the model"):
+            model.text_completion(prompt=[1, 2], echo=True)
+        assert len(server.asked) == asked, "it is refused before the server is asked"
 
 
 @pytest.mark.parametrize("half", ["Hi \ud800", "\udc00"])

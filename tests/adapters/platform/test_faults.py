@@ -11,7 +11,7 @@ from adapters.platform import remote, settling, storing
 from engine.errors import GenerationError
 from engine.types import Answer, Usage
 from tests.adapters.conftest import ANSWERS, answers_on, asked, listed, texts_on
-from tests.helpers.rows import breaking
+from tests.helpers.sequences import breaking
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
 

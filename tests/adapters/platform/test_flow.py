@@ -1,19 +1,20 @@
 """Many items: read, answered and stored at the same time, with few requests and few items on their way."""
 
-import gc
 import json
 import math
 import threading
 from collections import Counter
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from adapters import dataloop
 from adapters.dataloop import ModelAdapter, PredictionError
+from adapters.items.item import Snapshot
 from adapters.platform import flow, progress, remote
 from adapters.platform.flow import Flow
-from adapters.platform.storing import Seen
+from engine.contract import Engine
 from engine.errors import ConfigurationError
 from engine.types import Answer
 from tests.adapters.conftest import ANSWERS, answers_on, asked, texts_on
@@ -70,10 +71,10 @@ def then(function: Any, after: Any) -> Any:
     return both
 
 
-class Slow:
+class Slow(Engine):
     """An engine that has answered nothing until it was told that nothing more is there yet."""
 
-    def stream(self, requests, follow=None, in_pieces=True):
+    def stream(self, requests, follow=None, deltas=True):
         from engine.types import Chunk, Usage
 
         waiting = []
@@ -113,7 +114,7 @@ def test_the_engine_goes_on_while_nothing_is_there(answering, upload, questions)
 def test_few_items_are_on_their_way_however_many_there_are(
     answering, upload, questions, dataset, monkeypatch
 ):
-    monkeypatch.setattr(flow, "ON_THEIR_WAY", 3)
+    monkeypatch.setattr(flow, "IN_PROGRESS", 3)
     monkeypatch.setattr(flow, "TOGETHER", 4)
     monkeypatch.setattr(remote, "PAGE", 2)
     items = [upload(f"{i:02}.json", questions) for i in range(12)]
@@ -140,14 +141,29 @@ def test_few_items_are_on_their_way_however_many_there_are(
     assert most <= 3
 
 
+class Counted(Snapshot):
+    """A snapshot that is counted while it is alive."""
+
+    # Appended to and popped from: atomic in any thread.
+    alive: ClassVar[list[None]] = []
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.alive.append(None)
+
+    def __del__(self):
+        self.alive.pop()
+
+
 def test_what_is_kept_of_a_dataset_does_not_grow_with_it(answering, monkeypatch):
     """Of 100,000 items a run holds no more than of 3,000: looked at every 500 answers."""
     listing, alive = Listing(3000), []
+    monkeypatch.setattr(dataloop, "Snapshot", Counted)
 
     def reply(request):
-        adapter.adapter.engine.batches.clear()
+        adapter.adapter.engine.requests.clear()
         if listing.stored // 500 >= len(alive):
-            alive.append(sum(isinstance(one, Seen) for one in gc.get_objects()))
+            alive.append(len(Counted.alive))
         return "hi"
 
     adapter = answering(reply)
@@ -156,12 +172,12 @@ def test_what_is_kept_of_a_dataset_does_not_grow_with_it(answering, monkeypatch)
     assert listing.stored == 3000
     assert len(alive) == 6
     # On their way, in the chunk that was just listed, and waiting to be looked at again.
-    assert max(alive) <= flow.ON_THEIR_WAY + flow.TOGETHER + flow.CONNECTIONS * flow.TOGETHER
+    assert max(alive) <= flow.IN_PROGRESS + flow.TOGETHER + flow.CONNECTIONS * flow.TOGETHER
     assert alive[-1] <= 2 * max(alive[:3])
 
 
 def test_a_dataset_is_listed_as_it_is_answered(answering, upload, questions, dataset, gateway, monkeypatch):
-    monkeypatch.setattr(flow, "ON_THEIR_WAY", 2)
+    monkeypatch.setattr(flow, "IN_PROGRESS", 2)
     monkeypatch.setattr(flow, "TOGETHER", 2)
     monkeypatch.setattr(remote, "PAGE", 2)
     for i in range(10):
@@ -192,7 +208,7 @@ def test_items_that_join_or_leave_a_filter_while_it_is_listed_shift_no_other(
     adapter, upload, questions, dataset, monkeypatch
 ):
     """Each item leaves the filter as soon as it has an answer."""
-    monkeypatch.setattr(flow, "ON_THEIR_WAY", 2)
+    monkeypatch.setattr(flow, "IN_PROGRESS", 2)
     monkeypatch.setattr(flow, "TOGETHER", 2)
     monkeypatch.setattr(remote, "PAGE", 2)
     items = [upload(f"{i}.json", questions) for i in range(9)]
@@ -203,7 +219,7 @@ def test_items_that_join_or_leave_a_filter_while_it_is_listed_shift_no_other(
 def test_an_item_named_twice_is_answered_once(adapter, upload, questions):
     item = upload("questions.json", questions)
     adapter.predict_items([item, item])
-    assert len(adapter.adapter.engine.batches) == 3
+    assert len(adapter.adapter.engine.requests) == 3
     assert texts_on(item) == ANSWERS
 
 
@@ -257,17 +273,17 @@ def test_the_execution_is_told_how_far_it_is(adapter, upload, questions, monkeyp
 def test_options_of_a_call_reach_the_model(adapter, upload, questions):
     item = upload("questions.json", questions)
     adapter.predict_items([item], max_new_tokens=3)
-    assert {r.options.max_new_tokens for batch in adapter.adapter.engine.batches for r in batch} == {3}
+    assert {r.options.max_new_tokens for r in adapter.adapter.engine.requests} == {3}
     with pytest.raises(ConfigurationError, match="did you mean 'max_new_tokens'"):
         adapter.predict_items([item], max_new_token=3)
 
 
 def test_what_was_answered_before_an_error_ends_the_run_is_stored(answering, upload, questions, monkeypatch):
-    monkeypatch.setattr(flow, "ON_THEIR_WAY", 1)
+    monkeypatch.setattr(flow, "IN_PROGRESS", 1)
     good, bad = upload("good.json", questions), upload("bad.json", questions)
 
     def reply(request):
-        if len(adapter.adapter.engine.batches) > 3:
+        if len(adapter.adapter.engine.requests) > 3:
             raise KeyboardInterrupt
         return asked(request)
 

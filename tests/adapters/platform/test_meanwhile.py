@@ -16,7 +16,7 @@ def test_an_item_that_is_deleted_while_it_is_answered_is_named(answering, upload
     good, gone = upload("good.json", questions), upload("gone.json", questions)
 
     def reply(request):
-        if len(adapter.adapter.engine.batches) == 4:
+        if len(adapter.adapter.engine.requests) == 4:
             gone.delete()
         return asked(request)
 
@@ -53,7 +53,7 @@ def test_an_item_that_is_only_touched_while_it_is_answered_has_its_answers(answe
     item = upload("questions.json", questions)
 
     def reply(request):
-        item.metadata["user"] = {"seen": len(adapter.adapter.engine.batches)}
+        item.metadata["user"] = {"seen": len(adapter.adapter.engine.requests)}
         item.update()
         return asked(request)
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from adapters.dataloop import PredictionError
+from adapters.items.annotations import as_dict
 from adapters.platform import remote, settling, storing, uploads
 from engine.errors import GenerationError
+from engine.types import Answer, Usage
 from tests.adapters.conftest import ANSWERS, answers_on, asked, texts_on
 from tests.gateway import store
 
@@ -34,7 +36,7 @@ from tests.fakes import FakeEngine
 flow.TOGETHER = 4
 
 def reply(request):
-    if len(engine.batches) == 20:
+    if len(engine.requests) == 20:
         os.kill(os.getpid(), signal.SIGKILL)
     return asked(request)
 
@@ -65,7 +67,7 @@ def test_a_run_goes_on_where_another_was_killed(
     assert 0 < sum(map(bool, before.values())) < 12
     half.predict_dataset(dataset)
     there = sum(map(len, before.values()))
-    assert len(half.adapter.engine.batches) == 6 * 3 + 6 * 2 - there
+    assert len(half.adapter.engine.requests) == 6 * 3 + 6 * 2 - there
     for i, item in enumerate(items):
         now = answers_on(item)
         assert all(answer in now for answer in before[item.id])
@@ -78,7 +80,7 @@ def test_what_is_answered_is_left_alone_where_a_call_says_so(adapter, changing, 
     old = [answers_on(item) for item in items]
     _, returned = adapter.predict_items(items, resume=True)
     assert returned == []
-    assert adapter.adapter.engine.batches == []
+    assert adapter.adapter.engine.requests == []
     assert [answers_on(item) for item in items] == old
 
 
@@ -201,7 +203,8 @@ def test_what_grew_in_a_run_that_was_killed_goes_with_the_next(answering, upload
     if answered:
         answering(lambda request: "old").predict_items([item])
     half = answering(asked)
-    remote.annotate(item.id, [uploads.as_draft(half._draft("1", "This is half"))])
+    grown = half._record(as_dict("1", Answer("This is half", (), None, None, "length", Usage(0, 0)), "tiny"))
+    remote.annotate(item.id, [uploads.as_partial(grown)])
     assert "This is half" not in str(half.prepare_item_func(item))
     half.predict_items([item], resume=True)
     assert texts_on(item) == (

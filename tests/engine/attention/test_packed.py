@@ -4,10 +4,12 @@ import pytest
 import torch
 import transformers
 
-from engine.attention.packed import Scoring, Texts, forward, logits, packs, visible
+from engine.attention.packed import forward, logits, supports_packing
+from engine.attention.parameters import AttentionParameters, attention_mask
+from engine.attention.varlen import VarlenMetadata
 from engine.errors import Unsupported
 from tests import tiny
-from tests.helpers.rows import breaking, prompt
+from tests.helpers.sequences import breaking, prompt
 
 pytestmark = pytest.mark.numeric
 
@@ -15,7 +17,7 @@ LENGTHS = [5, 30, 1, 20]
 
 
 class Nowhere:
-    """A plan that must not be asked."""
+    """Attention metadata that must not be used."""
 
     def attend(self, *_):
         raise AssertionError("asked")
@@ -44,7 +46,7 @@ def separate(model, texts: list[list[int]]) -> torch.Tensor:
 def test_packed_sequences_have_the_logits_that_each_has_alone(architecture: str):
     model = tiny.random_model(architecture)
     texts, tokens, positions = pack(LENGTHS)
-    packed = forward(model, tokens, positions, Texts(LENGTHS)).logits[0]
+    packed = forward(model, tokens, positions, VarlenMetadata(LENGTHS)).logits[0]
     torch.testing.assert_close(packed, separate(model, texts), atol=1e-3, rtol=1e-4)
 
 
@@ -61,7 +63,7 @@ def test_a_softcap_and_alternating_windows_are_the_models_own():
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     texts, tokens, positions = pack(LENGTHS)
-    packed = forward(model, tokens, positions, Texts(LENGTHS)).logits[0]
+    packed = forward(model, tokens, positions, VarlenMetadata(LENGTHS)).logits[0]
     torch.testing.assert_close(packed, separate(model, texts), atol=1e-4, rtol=1e-4)
 
 
@@ -69,21 +71,21 @@ def test_a_softcap_and_alternating_windows_are_the_models_own():
 def test_logits_are_computed_where_they_are_wanted(architecture: str):
     model = tiny.random_model(architecture)
     texts, tokens, positions = pack(LENGTHS)
-    wanted = logits(model, tokens, positions, Texts(LENGTHS), [4, 34, 35, 0])
+    wanted = logits(model, tokens, positions, VarlenMetadata(LENGTHS), [4, 34, 35, 0])
     torch.testing.assert_close(wanted, separate(model, texts)[[4, 34, 35, 0]], atol=1e-3, rtol=1e-4)
 
 
 def test_a_model_that_cannot_be_told_which_logits_are_wanted_gives_those_all_the_same(llama, monkeypatch):
     texts, tokens, positions = pack(LENGTHS)
     monkeypatch.setattr(llama, "_supports_logits_to_keep", lambda: False)
-    wanted = logits(llama, tokens, positions, Texts(LENGTHS), [4, 34])
+    wanted = logits(llama, tokens, positions, VarlenMetadata(LENGTHS), [4, 34])
     torch.testing.assert_close(wanted, separate(llama, texts)[[4, 34]], atol=1e-3, rtol=1e-4)
 
 
-def test_a_plan_is_asked_once_a_layer(llama):
+def test_the_metadata_is_asked_once_a_layer(llama):
     asked = []
 
-    class Noted(Texts):
+    class Noted(VarlenMetadata):
         def attend(self, layer, *args):
             asked.append(layer)
             return super().attend(layer, *args)
@@ -99,7 +101,7 @@ def test_a_plan_is_asked_once_a_layer(llama):
 def test_the_models_own_attention_is_back_afterwards(llama):
     texts, tokens, positions = pack(LENGTHS)
     before = llama.config._attn_implementation, separate(llama, texts)
-    forward(llama, tokens, positions, Texts(LENGTHS))
+    forward(llama, tokens, positions, VarlenMetadata(LENGTHS))
     assert llama.config._attn_implementation == before[0]
     assert torch.equal(separate(llama, texts), before[1])
 
@@ -111,7 +113,7 @@ def test_the_models_own_attention_is_back_after_an_error(llama):
         breaking(llama.model.layers[1], lambda inputs: True, RuntimeError("broken")),
         pytest.raises(RuntimeError, match="broken"),
     ):
-        forward(llama, tokens, positions, Texts(LENGTHS))
+        forward(llama, tokens, positions, VarlenMetadata(LENGTHS))
     assert torch.equal(separate(llama, texts), before)
 
 
@@ -120,41 +122,41 @@ def test_the_models_own_attention_is_back_after_an_error(llama):
 
 @pytest.mark.parametrize("architecture", tiny.IN_FLIGHT)
 def test_models_with_keys_and_values_pack(architecture: str):
-    assert packs(tiny.random_model(architecture))
+    assert supports_packing(tiny.random_model(architecture))
 
 
 @pytest.mark.parametrize("architecture", tiny.BATCHED)
 def test_models_with_an_encoder_or_a_bias_for_the_distance_do_not(architecture: str):
-    assert not packs(tiny.random_model(architecture))
+    assert not supports_packing(tiny.random_model(architecture))
 
 
 def test_a_model_that_keeps_a_state_does_not():
     config = transformers.MambaConfig(hidden_size=16, num_hidden_layers=1, vocab_size=tiny.VOCABULARY)
-    assert not packs(transformers.MambaForCausalLM(config))
+    assert not supports_packing(transformers.MambaForCausalLM(config))
 
 
 def test_a_model_whose_positions_turn_by_the_longest_sequence_does_not():
     rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
-    assert not packs(tiny.random_model("llama", rope_parameters=rope))
+    assert not supports_packing(tiny.random_model("llama", rope_parameters=rope))
     plain = {"rope_type": "default", "rope_theta": 10000.0}
     of_layers = {"full_attention": rope, "sliding_attention": plain}
-    assert not packs(tiny.random_model("gemma3", rope_parameters=of_layers))
+    assert not supports_packing(tiny.random_model("gemma3", rope_parameters=of_layers))
 
 
 def test_a_model_with_layers_of_another_kind_does_not():
     model = tiny.random_model("qwen3")
     model.config.layer_types = ["full_attention", "linear_attention"]
-    assert not packs(model)
+    assert not supports_packing(model)
 
 
-def test_an_attention_that_a_plan_cannot_express_says_so():
+def test_an_attention_that_metadata_cannot_express_says_so():
     function = transformers.AttentionInterface()["packed"]
     part = torch.zeros(1, 2, 3, 4)
     with pytest.raises(Unsupported, match="Module takes no packed rows"):
-        function(torch.nn.Module(), part, part, part, None, plan=Nowhere(), position_bias=part)
+        function(torch.nn.Module(), part, part, part, None, attention_metadata=Nowhere(), position_bias=part)
 
 
-def test_a_packed_pass_without_a_plan_says_so():
+def test_a_packed_pass_without_metadata_says_so():
     function = transformers.AttentionInterface()["packed"]
     part = torch.zeros(1, 2, 3, 4)
     with pytest.raises(Unsupported, match="takes no packed rows"):
@@ -176,7 +178,7 @@ def test_a_packed_pass_without_a_plan_says_so():
     ],
 )
 def test_a_mask_hides_what_is_behind_and_what_is_out_of_the_window(tokens, keys, window, causal, seen):
-    mask = visible(tokens, keys, Scoring(None, window, None, causal), torch.empty(0))
+    mask = attention_mask(tokens, keys, AttentionParameters(None, window, None, causal), torch.empty(0))
     assert mask.shape == (1, 1, tokens, keys)
     assert ["".join("1" if value == 0 else "0" for value in row) for row in mask[0, 0].tolist()] == seen
     assert set(mask.unique().tolist()) <= {0.0, -torch.inf}
@@ -187,10 +189,12 @@ def test_a_mask_hides_what_is_behind_and_what_is_out_of_the_window(tokens, keys,
     [(1, 5, None, True), (1, 5, 5, True), (1, 5, 9, True), (3, 5, None, False), (3, 3, 3, False)],
 )
 def test_where_all_is_seen_there_is_no_mask(tokens: int, keys: int, window: int | None, causal: bool):
-    assert visible(tokens, keys, Scoring(None, window, None, causal), torch.empty(0)) is None
+    assert (
+        attention_mask(tokens, keys, AttentionParameters(None, window, None, causal), torch.empty(0)) is None
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_mask_has_the_dtype_of_what_it_is_added_to(dtype: torch.dtype):
-    mask = visible(2, 3, Scoring(None, None, None, True), torch.empty(0, dtype=dtype))
+    mask = attention_mask(2, 3, AttentionParameters(None, None, None, True), torch.empty(0, dtype=dtype))
     assert mask.dtype == dtype

@@ -14,7 +14,7 @@ from engine.errors import GenerationError, PromptError
 from engine.options import GenerationOptions
 from engine.types import Answer, Image, Message, Request
 from tests import tiny
-from tests.helpers.rows import breaking, poisoned
+from tests.helpers.sequences import breaking, poisoned
 from tests.helpers.talk import ask
 
 pytestmark = pytest.mark.numeric
@@ -326,7 +326,7 @@ def test_a_conversation_longer_than_the_window_is_answered_without_its_oldest_tu
 @pytest.mark.parametrize("architecture", ["llama", "bloom"])
 def test_a_row_the_model_fails_on_costs_no_other_its_answer(architecture: str):
     engine = tiny.engine(architecture, eos_token_id=tiny.PAD)
-    assert bool(engine.token_bytes) == (architecture == "llama")
+    assert bool(engine.kv_token_bytes) == (architecture == "llama")
     (poison,) = tiny.byte_tokenizer()("~")["input_ids"]
     reads_it = lambda inputs: bool((inputs["input_ids"] == poison).any()) and inputs["input_ids"].numel() > 5  # noqa: E731
     with breaking(engine.loaded.model, reads_it, RuntimeError("broken")):

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.attention.packed import alone
 from engine.backends.local import LocalEngine
+from engine.module_state import model_lock
 from engine.options import GenerationOptions
 from engine.types import Message, Request
 from tests import tiny
@@ -75,8 +75,8 @@ def test_eight_threads_mix_all_calls_and_each_gets_what_it_gets_alone(architectu
 
 def test_a_model_and_its_parts_have_one_lock():
     model = tiny.random_model("llama")
-    assert alone(model.model) is alone(model) is alone(model.model.layers[1])
-    assert alone(model) is not alone(tiny.random_model("llama"))
+    assert model_lock(model.model) is model_lock(model) is model_lock(model.model.layers[1])
+    assert model_lock(model) is not model_lock(tiny.random_model("llama"))
 
 
 def test_the_models_own_attention_is_back_after_every_call():

@@ -1,11 +1,22 @@
-"""In flight: rows come and go at every step, none waits for another, nothing is computed twice."""
+"""In flight: requests come and go at every step, none waits for another, nothing is computed twice."""
 
 import pytest
 
 from engine.generation import continuous
-from engine.generation.continuous import common
+from engine.generation.continuous import common_prefix
 from tests import tiny
-from tests.helpers.rows import alone, asks, finish, live_rows, measured, prompt, row, rows_of, seen, tokens
+from tests.helpers.sequences import (
+    alone,
+    finish,
+    generator,
+    kv_token_bytes,
+    prompt,
+    random_request,
+    request,
+    running_counts,
+    seen,
+    tokens,
+)
 
 pytestmark = pytest.mark.numeric
 
@@ -17,15 +28,15 @@ def llama():
 
 @pytest.fixture(autouse=True)
 def no_step_fails(caplog: pytest.LogCaptureFixture):
-    """An error in a step is made good for by fewer rows: it would not be seen in the answers."""
+    """An error in a step is made good for by fewer requests: it would not be seen in the answers."""
     yield
     assert "failed" not in caplog.text
 
 
-def tokens_seen(model, rows) -> int:
-    """How many tokens the model computes to answer some rows together."""
-    run = rows_of(model, eos=())
-    for one in rows:
+def tokens_seen(model, requests) -> int:
+    """How many tokens the model computes to answer some requests together."""
+    run = generator(model, eos=())
+    for one in requests:
         run.add(one)
     with seen(model) as passes:
         finish(run)
@@ -35,85 +46,85 @@ def tokens_seen(model, rows) -> int:
 # Rows come and go
 
 
-def test_a_row_that_ends_leaves_at_once_and_the_next_takes_its_place(llama, monkeypatch):
-    monkeypatch.setattr(continuous, "MAX_ROWS", 2)
-    run = rows_of(llama, eos=())
+def test_a_sequence_that_ends_leaves_at_once_and_the_next_takes_its_place(llama, monkeypatch):
+    monkeypatch.setattr(continuous, "MAX_SEQUENCES", 2)
+    run = generator(llama, eos=())
     for length, answer_length in ((9, 20), (10, 3), (11, 3), (12, 3), (13, 3)):
-        run.add(row(length, answer_length))
+        run.add(random_request(length, answer_length))
     ended = finish(run)
-    assert [len(decoding.row.prompt) for decoding in ended] == [10, 11, 12, 13, 9]
+    assert [len(sequence.request.prompt) for sequence in ended] == [10, 11, 12, 13, 9]
 
 
-def test_a_run_of_unequal_rows_takes_as_many_steps_as_they_fill(llama, monkeypatch):
-    monkeypatch.setattr(continuous, "MAX_ROWS", 2)
-    run = rows_of(llama, eos=())
+def test_a_run_of_unequal_sequences_takes_as_many_steps_as_they_fill(llama, monkeypatch):
+    monkeypatch.setattr(continuous, "MAX_SEQUENCES", 2)
+    run = generator(llama, eos=())
     for length, answer_length in ((9, 12), (10, 3), (11, 3), (12, 3), (13, 3)):
-        run.add(row(length, answer_length))
-    # The first token of a row comes with its prompt: 12 steps of one row beside 4 times 3 of the others.
-    assert len(live_rows(run)) == 12
+        run.add(random_request(length, answer_length))
+    # The first token comes with the prompt: 12 steps of one sequence beside 4 times 3 of the others.
+    assert len(running_counts(run)) == 12
 
 
 @pytest.mark.parametrize("most", [1, 3, 32])
-def test_no_more_rows_are_live_than_are_allowed_and_none_less(llama, monkeypatch, most: int):
-    monkeypatch.setattr(continuous, "MAX_ROWS", most)
-    run = rows_of(llama, eos=())
+def test_no_more_sequences_are_live_than_are_allowed_and_none_less(llama, monkeypatch, most: int):
+    monkeypatch.setattr(continuous, "MAX_SEQUENCES", most)
+    run = generator(llama, eos=())
     for i in range(2 * most):
-        run.add(row(5, 3, salt=i))
-    counts = live_rows(run)
+        run.add(random_request(5, 3, salt=i))
+    counts = running_counts(run)
     assert max(counts) == most
     assert len(counts) == 2 * 3
 
 
-def test_by_default_32_rows_are_live(llama):
-    run = rows_of(llama, eos=())
+def test_by_default_32_sequences_are_live(llama):
+    run = generator(llama, eos=())
     for i in range(40):
-        run.add(row(5, 3, salt=i))
-    assert max(live_rows(run)) == 32
+        run.add(random_request(5, 3, salt=i))
+    assert max(running_counts(run)) == 32
 
 
-def test_a_row_that_is_added_soon_goes_before_all_that_wait(llama, monkeypatch):
-    monkeypatch.setattr(continuous, "MAX_ROWS", 1)
-    run = rows_of(llama)
+def test_a_sequence_that_is_added_soon_goes_before_all_that_wait(llama, monkeypatch):
+    monkeypatch.setattr(continuous, "MAX_SEQUENCES", 1)
+    run = generator(llama)
     for length in (5, 6, 7):
-        run.add(row(length, 2))
-    run.add(row(8, 2), soon=True)
-    assert [len(decoding.row.prompt) for decoding in finish(run)] == [8, 5, 6, 7]
+        run.add(random_request(length, 2))
+    run.add(random_request(8, 2), front=True)
+    assert [len(sequence.request.prompt) for sequence in finish(run)] == [8, 5, 6, 7]
 
 
-def test_rows_are_added_while_others_are_answered(llama):
-    run = rows_of(llama)
-    rows = [row(9 + i, 12) for i in range(5)]
-    decodings = []
-    for one in rows:
-        decodings.append(run.add(one))
+def test_sequences_are_added_while_others_are_answered(llama):
+    run = generator(llama)
+    requests = [random_request(9 + i, 12) for i in range(5)]
+    sequences = []
+    for one in requests:
+        sequences.append(run.add(one))
         run.step()
         run.step()
     finish(run)
-    assert [decoding.generated.token_ids for decoding in decodings] == [alone(llama, one) for one in rows]
+    assert [sequence.generated.token_ids for sequence in sequences] == [alone(llama, one) for one in requests]
 
 
 # A long prompt
 
 
 def test_a_long_prompt_is_read_in_parts_while_the_others_go_on(llama, monkeypatch):
-    monkeypatch.setattr(continuous, "PREFILL_TOKENS", 16)
-    run = rows_of(llama, eos=())
-    short = run.add(row(5, 30))
+    monkeypatch.setattr(continuous, "PREFILL_BUDGET", 16)
+    run = generator(llama, eos=())
+    short = run.add(random_request(5, 30))
     run.step()
-    long = run.add(row(100, 2))
+    long = run.add(random_request(100, 2))
     while not long.generated.token_ids:
         before = len(short.generated.token_ids)
         run.step()
         assert len(short.generated.token_ids) == before + 1
     assert len(short.generated.token_ids) == 1 + -(-100 // 16)
-    assert tokens(llama, [long.row], eos=())[0][0] == long.generated.token_ids[0]
+    assert tokens(llama, [long.request], eos=())[0][0] == long.generated.token_ids[0]
 
 
 def test_a_step_reads_no_more_of_prompts_than_its_budget(llama, monkeypatch):
-    monkeypatch.setattr(continuous, "PREFILL_TOKENS", 16)
-    run = rows_of(llama, eos=())
+    monkeypatch.setattr(continuous, "PREFILL_BUDGET", 16)
+    run = generator(llama, eos=())
     for length in (100, 50, 7, 33, 17):
-        run.add(row(length, 4))
+        run.add(random_request(length, 4))
     with seen(llama) as passes:
         finish(run)
     assert max(ids.numel() for ids in passes) <= 16 + 5
@@ -122,51 +133,64 @@ def test_a_step_reads_no_more_of_prompts_than_its_budget(llama, monkeypatch):
 @pytest.mark.parametrize("budget", [2, 3, 16])
 @pytest.mark.parametrize("architecture", ["gpt2", "mistral", "qwen3_moe"])
 def test_the_parts_that_a_prompt_is_read_in_do_not_change_its_answer(monkeypatch, architecture, budget):
-    model, rows = tiny.random_model(architecture), [row(1, 6), row(41, 6), row(16, 6), row(17, 6), row(3, 6)]
-    monkeypatch.setattr(continuous, "PREFILL_TOKENS", budget)
-    assert tokens(model, rows) == [alone(model, row) for row in rows]
+    model, requests = (
+        tiny.random_model(architecture),
+        [
+            random_request(1, 6),
+            random_request(41, 6),
+            random_request(16, 6),
+            random_request(17, 6),
+            random_request(3, 6),
+        ],
+    )
+    monkeypatch.setattr(continuous, "PREFILL_BUDGET", budget)
+    assert tokens(model, requests) == [alone(model, request) for request in requests]
 
 
 # Nothing is computed twice
 
 
 def test_every_token_is_computed_once(llama):
-    rows = [row(40, 5), row(30, 7), row(9, 1)]
-    assert tokens_seen(llama, rows) == sum(len(one.prompt) + one.max_new_tokens - 1 for one in rows)
+    requests = [random_request(40, 5), random_request(30, 7), random_request(9, 1)]
+    assert tokens_seen(llama, requests) == sum(len(one.prompt) + one.max_new_tokens - 1 for one in requests)
 
 
 def test_what_many_prompts_begin_with_is_computed_once(llama):
     shared = prompt(100)
-    rows = [asks([*shared, *prompt(6, salt=1 + i)], 4) for i in range(20)]
-    assert tokens_seen(llama, rows) == 100 + 20 * (6 + 4 - 1)
-    assert tokens(llama, rows) == [alone(llama, one) for one in rows]
+    requests = [request([*shared, *prompt(6, salt=1 + i)], 4) for i in range(20)]
+    assert tokens_seen(llama, requests) == 100 + 20 * (6 + 4 - 1)
+    assert tokens(llama, requests) == [alone(llama, one) for one in requests]
 
 
 def test_what_prompts_share_is_computed_once_though_others_came_between(llama, monkeypatch):
-    monkeypatch.setattr(continuous, "MAX_ROWS", 3)
+    monkeypatch.setattr(continuous, "MAX_SEQUENCES", 3)
     shared = prompt(100)
-    system = [asks([*shared, *prompt(6, salt=1 + i)], 4) for i in range(6)]
-    rows = [one for pair in zip(system, [row(20 + i, 4) for i in range(6)], strict=True) for one in pair]
+    system = [request([*shared, *prompt(6, salt=1 + i)], 4) for i in range(6)]
+    requests = [
+        one
+        for pair in zip(system, [random_request(20 + i, 4) for i in range(6)], strict=True)
+        for one in pair
+    ]
     others = sum(20 + i + 4 - 1 for i in range(6))
-    assert tokens_seen(llama, rows) == 100 + 6 * (6 + 4 - 1) + others
+    assert tokens_seen(llama, requests) == 100 + 6 * (6 + 4 - 1) + others
 
 
 def test_equal_prompts_are_read_once_and_drawn_apart(llama):
-    rows = [row(80, 5, temperature=2.0, seed=seed) for seed in range(8)]
-    # Each row reads its prompt's last token itself, for its logits.
-    assert tokens_seen(llama, rows) == 80 + 7 + 8 * (5 - 1)
-    assert len({tuple(ids) for ids in tokens(llama, rows)}) == 8
+    requests = [random_request(80, 5, temperature=2.0, seed=seed) for seed in range(8)]
+    # Each request reads its prompt's last token itself, for its logits.
+    assert tokens_seen(llama, requests) == 80 + 7 + 8 * (5 - 1)
+    assert len({tuple(ids) for ids in tokens(llama, requests)}) == 8
 
 
 def test_the_next_turn_reads_only_what_is_new(llama):
-    run = rows_of(llama, eos=())
-    first = run.add(row(60, 6))
+    run = generator(llama, eos=())
+    first = run.add(random_request(60, 6))
     for i in range(4):
-        run.add(row(20 + i, 30))
+        run.add(random_request(20 + i, 30))
     while first.live:
         run.step()
-    follow = asks([*first.tokens, *prompt(9, salt=7)], 5)
-    second = run.add(follow, soon=True)
+    follow = request([*first.tokens, *prompt(9, salt=7)], 5)
+    second = run.add(follow, front=True)
     with seen(llama) as passes:
         while second.live:
             run.step()
@@ -176,23 +200,23 @@ def test_the_next_turn_reads_only_what_is_new(llama):
     assert [second.generated.token_ids] == tokens(llama, [follow], eos=())
 
 
-def test_what_an_ended_row_held_serves_a_later_one(llama):
-    run = rows_of(llama, eos=())
-    run.add(row(90, 3, salt=5))
+def test_what_an_ended_sequence_held_serves_a_later_one(llama):
+    run = generator(llama, eos=())
+    run.add(random_request(90, 3, salt=5))
     finish(run)
-    run.add(row(200, 3, salt=5))
+    run.add(random_request(200, 3, salt=5))
     with seen(llama) as passes:
         finish(run)
     assert sum(ids.numel() for ids in passes) == 110 + 3 - 1
 
 
 def test_a_beginning_of_a_few_tokens_is_not_waited_for(llama):
-    rows = [asks([*prompt(8), *prompt(20, salt=1 + i)], 3) for i in range(4)]
-    run = rows_of(llama, eos=())
-    for one in rows:
+    requests = [request([*prompt(8), *prompt(20, salt=1 + i)], 3) for i in range(4)]
+    run = generator(llama, eos=())
+    for one in requests:
         run.add(one)
     run.step()
-    assert run.live == 4
+    assert run.num_running == 4
 
 
 @pytest.mark.parametrize(
@@ -207,47 +231,54 @@ def test_a_beginning_of_a_few_tokens_is_not_waited_for(llama):
     ],
 )
 def test_common_is_how_far_two_sequences_are_alike(one: list[int], other: list[int], length: int):
-    assert common(one, other) == common(other, one) == length
+    assert common_prefix(one, other) == common_prefix(other, one) == length
 
 
 # Memory
 
 
 @pytest.mark.parametrize("tokens_held", [130, 1000])
-def test_where_memory_is_short_fewer_rows_are_live(llama, monkeypatch, tokens_held: int):
+def test_where_memory_is_short_fewer_sequences_are_live(llama, monkeypatch, tokens_held: int):
     _memory_for(monkeypatch, tokens_held)
-    rows = [row(30 + i, 12) for i in range(8)]
-    run = rows_of(llama, eos=())
-    decodings = [run.add(one) for one in rows]
-    counts = live_rows(run)
+    requests = [random_request(30 + i, 12) for i in range(8)]
+    run = generator(llama, eos=())
+    sequences = [run.add(one) for one in requests]
+    counts = running_counts(run)
     assert max(counts) == min(8, tokens_held // 64)
-    assert [one.generated.token_ids for one in decodings] == [
-        alone(llama, one, eos_token_id=None) for one in rows
+    assert [one.generated.token_ids for one in sequences] == [
+        alone(llama, one, eos_token_id=None) for one in requests
     ]
 
 
-def test_a_long_row_after_short_ones_has_the_memory_that_they_had(llama, monkeypatch):
+def test_a_long_sequence_after_short_ones_has_the_memory_that_they_had(llama, monkeypatch):
     _memory_for(monkeypatch, 4 * 64)
     # The long one begins as the last of the short ones did, whose slot there is no room for any more.
-    rows = [row(20, 12), row(21, 3), row(22, 3), row(23, 3, salt=1), row(150, 6, salt=1), row(8, 3)]
-    run = rows_of(llama, eos=())
-    decodings = [run.add(one) for one in rows]
+    requests = [
+        random_request(20, 12),
+        random_request(21, 3),
+        random_request(22, 3),
+        random_request(23, 3, salt=1),
+        random_request(150, 6, salt=1),
+        random_request(8, 3),
+    ]
+    run = generator(llama, eos=())
+    sequences = [run.add(one) for one in requests]
     finish(run)
-    assert [one.generated.error for one in decodings] == [None] * len(rows)
-    assert [one.generated.token_ids for one in decodings] == [
-        alone(llama, one, eos_token_id=None) for one in rows
+    assert [one.generated.error for one in sequences] == [None] * len(requests)
+    assert [one.generated.token_ids for one in sequences] == [
+        alone(llama, one, eos_token_id=None) for one in requests
     ]
 
 
-def test_a_row_that_the_budget_has_no_room_for_is_tried_alone(llama, monkeypatch):
+def test_a_sequence_that_the_budget_has_no_room_for_is_tried_alone(llama, monkeypatch):
     _memory_for(monkeypatch, 10)
-    rows = [row(40, 6), row(50, 6)]
-    assert tokens(llama, rows) == [alone(llama, one) for one in rows]
+    requests = [random_request(40, 6), random_request(50, 6)]
+    assert tokens(llama, requests) == [alone(llama, one) for one in requests]
 
 
 def _memory_for(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
     """Leaves memory for the keys and values of so many tokens of the tiny Llama."""
-    size = measured(tiny.random_model("llama"))
+    size = kv_token_bytes(tiny.random_model("llama"))
     monkeypatch.setattr(
         continuous, "free_memory", lambda device: 1 + int(tokens * size / continuous.MEMORY_SHARE)
     )

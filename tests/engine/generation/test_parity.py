@@ -1,6 +1,6 @@
 """Parity, in float32: whole conversations in flight equal the same run one question at a time.
 
-The other side is transformers' own: its chat template, its `generate` for one row, its forward pass.
+The other side is transformers' own: its chat template, its `generate` for one request, its forward pass.
 """
 
 import logging
@@ -11,14 +11,13 @@ from itertools import chain, pairwise
 import pytest
 
 from engine.backends.local import LocalEngine
-from engine.conversation import converse
-from engine.generation.continuous import common
+from engine.generation.continuous import common_prefix
 from engine.options import GenerationOptions
-from engine.text import whole
+from engine.text import without_incomplete_end
 from engine.types import Answer, Dialogue
 from tests import tiny
-from tests.helpers.rows import own_logprobs, seen
-from tests.helpers.talk import ask, dialogue
+from tests.helpers.sequences import own_logprobs, seen
+from tests.helpers.talk import answered, ask, dialogue
 
 pytestmark = pytest.mark.numeric
 
@@ -40,7 +39,7 @@ class Run:
     """The same conversations, once together and once one question at a time, in the same order.
 
     Attributes:
-        passes: (rows, tokens) of what the model was handed each time.
+        passes: (requests, tokens) of what the model was handed each time.
         logged: what was said above DEBUG.
     """
 
@@ -71,7 +70,7 @@ def one_at_a_time(model, tokenizer, conversation: Dialogue) -> list[Alone]:
         output = model.generate(**prompt, max_new_tokens=OPTIONS.max_new_tokens, do_sample=False)[0]
         ids = prompt["input_ids"][0]
         tokens = output[1:] if model.config.is_encoder_decoder else output[len(ids) :]
-        text = whole(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+        text = without_incomplete_end(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
         chat.append({"role": "assistant", "content": text})
         answers.append(Alone(ids.tolist(), tokens.tolist()))
     return answers
@@ -87,10 +86,10 @@ def run(request: pytest.FixtureRequest) -> Run:
     log.addHandler(handler)
     try:
         engine = tiny.engine(request.param, eos_token_id=tiny.ENDS)
-        assert (engine.token_bytes is None) == (request.param in tiny.BATCHED)
+        assert (engine.kv_token_bytes is None) == (request.param in tiny.BATCHED)
         with seen(engine.loaded.model) as passes:
-            together = converse(engine, conversations(), OPTIONS)
-            converse(engine, conversations()[:1], OPTIONS)
+            together = answered(engine, conversations(), OPTIONS)
+            answered(engine, conversations()[:1], OPTIONS)
     finally:
         log.removeHandler(handler)
         log.setLevel(before)
@@ -137,10 +136,10 @@ def test_every_conversation_is_longer_than_the_sliding_window(run: Run):
 
 
 def test_the_way_taken_is_in_flight_or_in_batches_and_those_are_said_once(run: Run):
-    in_flight = run.architecture in tiny.IN_FLIGHT
-    rows = {rows for rows, _ in run.passes}
-    assert (rows == {1}) if in_flight else (max(rows) == CONVERSATIONS)
-    assert run.logged.count("answers in batches, not in flight") == (0 if in_flight else 1)
+    continuous_batching = run.architecture in tiny.IN_FLIGHT
+    requests = {requests for requests, _ in run.passes}
+    assert (requests == {1}) if continuous_batching else (max(requests) == CONVERSATIONS)
+    assert run.logged.count("answers in batches, not in flight") == (0 if continuous_batching else 1)
     assert "failed" not in run.logged
 
 
@@ -149,7 +148,7 @@ def test_no_token_of_a_conversation_in_flight_is_computed_again(run: Run):
     turns = [run.alone[i : i + TURNS] for i in range(0, len(run.alone), TURNS)]
     # An answer's text may be spelled otherwise in the next prompt than it was made.
     expected = sum(
-        len(one.prompt) - common(held.prompt + held.tokens[:-1], one.prompt) + len(one.tokens) - 1
+        len(one.prompt) - common_prefix(held.prompt + held.tokens[:-1], one.prompt) + len(one.tokens) - 1
         for conversation in [*turns, turns[0]]
         for held, one in pairwise([Alone([], [0]), *conversation])
     )
@@ -200,7 +199,7 @@ def generated_alone(model, engine: LocalEngine, request) -> list[int]:
 
 
 @pytest.mark.parametrize("architecture", tiny.CONFIGS)
-def test_options_may_differ_from_row_to_row(architecture: str):
+def test_options_may_differ_from_sequence_to_sequence(architecture: str):
     changes = {"eos_token_id": tiny.ENDS}
     engine, model = tiny.engine(architecture, **changes), tiny.random_model(architecture, **changes)
     requests = [

@@ -7,7 +7,7 @@ import torch
 from transformers import RepetitionPenaltyLogitsProcessor
 
 from engine.generation.penalties import Penalties
-from tests.helpers.rows import prompt
+from tests.helpers.sequences import prompt
 
 VOCABULARY = 259
 

@@ -1,4 +1,4 @@
-"""Which token is chosen, by each row's own options; and the log-probability that the model itself gave it."""
+"""Sampling: which token is chosen by a request's options, and its log-probability by the model itself."""
 
 import math
 from collections import Counter
@@ -6,13 +6,24 @@ from collections import Counter
 import pytest
 import torch
 
-from engine.generation.sampling import Decoding, choose
+from engine.generation.sequence import SequenceState, extend
 from tests import tiny
-from tests.helpers.rows import alone, answer, asks, own_logits, own_logprobs, prompt, row, tokens
+from tests.helpers.sequences import (
+    alone,
+    answer,
+    own_logits,
+    own_logprobs,
+    prompt,
+    random_request,
+    request,
+    tokens,
+)
 
 pytestmark = pytest.mark.numeric
 
-in_flight_or_not = pytest.mark.parametrize("in_flight", [True, False], ids=["in flight", "batched"])
+continuous_or_static = pytest.mark.parametrize(
+    "continuous_batching", [True, False], ids=["in flight", "batched"]
+)
 # Probabilities of the first six tokens.
 SHARES = torch.tensor([0.3, 0.25, 0.2, 0.12, 0.08, 0.05])
 
@@ -23,11 +34,11 @@ def llama():
 
 
 def draws(llama, scores: torch.Tensor, count: int, **options) -> Counter[int]:
-    """How often each token is drawn from the same scores, by one row."""
-    decoding = Decoding(asks([0], count, seed=0, **options), llama, frozenset())
+    """How often each token is drawn from the same scores, by one request."""
+    sequence = SequenceState(request([0], count, seed=0, **options), llama, frozenset())
     for _ in range(count):
-        choose([decoding], scores[None])
-    return Counter(decoding.generated.token_ids)
+        extend([sequence], scores[None])
+    return Counter(sequence.generated.token_ids)
 
 
 # Greedy
@@ -44,35 +55,38 @@ def draws(llama, scores: torch.Tensor, count: int, **options) -> Counter[int]:
     ],
     ids=str,
 )
-@in_flight_or_not
-def test_greedy_is_the_likeliest_token_each_time(llama, in_flight: bool, options: dict):
-    one = row(9, 20, **options)
-    assert tokens(llama, [one], in_flight) == [alone(llama, one)]
+@continuous_or_static
+def test_greedy_is_the_likeliest_token_each_time(llama, continuous_batching: bool, options: dict):
+    one = random_request(9, 20, **options)
+    assert tokens(llama, [one], continuous_batching) == [alone(llama, one)]
 
 
 @pytest.mark.parametrize(
-    ("architecture", "in_flight"), [("llama", True), ("gpt2", False), ("bloom", False), ("t5", False)]
+    ("architecture", "continuous_batching"),
+    [("llama", True), ("gpt2", False), ("bloom", False), ("t5", False)],
 )
-def test_a_penalty_on_repetition_is_generates(architecture: str, in_flight: bool):
+def test_a_penalty_on_repetition_is_generates(architecture: str, continuous_batching: bool):
     model = tiny.random_model(architecture)
     penalties = {9: 3.0, 50: 1.3, 70: 1.0}
-    rows = [row(length, 16, repetition_penalty=penalty) for length, penalty in penalties.items()]
-    plain = [alone(model, row, eos_token_id=tiny.EOS) for row in rows]
+    requests = [
+        random_request(length, 16, repetition_penalty=penalty) for length, penalty in penalties.items()
+    ]
+    plain = [alone(model, request, eos_token_id=tiny.EOS) for request in requests]
     expected = [
-        alone(model, row, eos_token_id=tiny.EOS, repetition_penalty=row.options.repetition_penalty)
-        for row in rows
+        alone(model, request, eos_token_id=tiny.EOS, repetition_penalty=request.options.repetition_penalty)
+        for request in requests
     ]
     assert expected[:2] != plain[:2]
     # Padding is no repetition, even by a token that the answer has.
-    assert tokens(model, rows, in_flight, eos=(tiny.EOS,), pad=expected[0][0]) == expected
+    assert tokens(model, requests, continuous_batching, eos=(tiny.EOS,), pad=expected[0][0]) == expected
 
 
 def test_an_option_wins_over_the_checkpoints_penalty():
     model = tiny.random_model("llama")
-    free = tokens(model, [row(50, 16)])
+    free = tokens(model, [random_request(50, 16)])
     model.generation_config.repetition_penalty = 5.0
-    assert tokens(model, [row(50, 16, repetition_penalty=1.0)]) == free
-    assert tokens(model, [row(50, 16)]) == [alone(model, row(50, 16))] != free
+    assert tokens(model, [random_request(50, 16, repetition_penalty=1.0)]) == free
+    assert tokens(model, [random_request(50, 16)]) == [alone(model, random_request(50, 16))] != free
 
 
 # Sampled
@@ -115,10 +129,12 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(llama, temperature: float)
     assert_drawn(counts, (SHARES.log() / temperature).softmax(-1))
 
 
-def test_rows_of_many_seeds_draw_their_first_tokens_as_often_as_they_are_likely(llama):
-    rows = [Decoding(asks([0], 1, temperature=1.0, seed=seed), llama, frozenset()) for seed in range(600)]
-    choose(rows, SHARES.log().expand(len(rows), -1))
-    assert_drawn(Counter(decoding.generated.token_ids[0] for decoding in rows), SHARES)
+def test_sequences_of_many_seeds_draw_their_first_tokens_as_often_as_they_are_likely(llama):
+    sequences = [
+        SequenceState(request([0], 1, temperature=1.0, seed=seed), llama, frozenset()) for seed in range(600)
+    ]
+    extend(sequences, SHARES.log().expand(len(sequences), -1))
+    assert_drawn(Counter(sequence.generated.token_ids[0] for sequence in sequences), SHARES)
 
 
 def test_a_token_without_probability_is_never_drawn(llama):
@@ -129,19 +145,19 @@ def test_a_token_without_probability_is_never_drawn(llama):
 
 def test_a_penalty_counts_before_the_draw(llama):
     scores = torch.tensor([2.0, 2.0, 2.0])
-    one = asks([0, 1], 1, temperature=0.1, repetition_penalty=3.0, seed=0)
-    decoding = Decoding(one, llama, frozenset())
-    choose([decoding], scores[None])
-    assert decoding.generated.token_ids == [2]
+    one = request([0, 1], 1, temperature=0.1, repetition_penalty=3.0, seed=0)
+    sequence = SequenceState(one, llama, frozenset())
+    extend([sequence], scores[None])
+    assert sequence.generated.token_ids == [2]
 
 
-@in_flight_or_not
-def test_a_seed_gives_one_answer_whatever_else_runs_in_whatever_order(llama, in_flight: bool):
-    seeded = row(9, temperature=1.0, seed=3)
-    others = [row(30, salt=i, temperature=1.5) for i in range(5)]
-    first, *_ = tokens(llama, [seeded, *others], in_flight)
-    *_, last = tokens(llama, [*others[:3], row(80), seeded], in_flight)
-    assert first == last == tokens(llama, [seeded], in_flight)[0]
+@continuous_or_static
+def test_a_seed_gives_one_answer_whatever_else_runs_in_whatever_order(llama, continuous_batching: bool):
+    seeded = random_request(9, temperature=1.0, seed=3)
+    others = [random_request(30, salt=i, temperature=1.5) for i in range(5)]
+    first, *_ = tokens(llama, [seeded, *others], continuous_batching)
+    *_, last = tokens(llama, [*others[:3], random_request(80), seeded], continuous_batching)
+    assert first == last == tokens(llama, [seeded], continuous_batching)[0]
 
 
 @pytest.mark.parametrize(
@@ -157,29 +173,33 @@ def test_a_seed_gives_one_answer_whatever_else_runs_in_whatever_order(llama, in_
 @pytest.mark.parametrize("architecture", ["gpt2", "phi3"])
 def test_a_seed_gives_the_same_answer_in_flight_and_in_batches(architecture: str, settings: dict):
     model = tiny.random_model(architecture)
-    rows = [row(9, 10, seed=5, **settings), row(40, 12), row(60, 3, temperature=2, seed=1)]
-    assert tokens(model, rows) == tokens(model, rows, in_flight=False)
+    requests = [
+        random_request(9, 10, seed=5, **settings),
+        random_request(40, 12),
+        random_request(60, 3, temperature=2, seed=1),
+    ]
+    assert tokens(model, requests) == tokens(model, requests, continuous_batching=False)
 
 
-@in_flight_or_not
-def test_another_seed_gives_another_answer_and_so_does_none(llama, in_flight: bool):
-    rows = [row(9, 30, temperature=2.0, seed=seed) for seed in (1, 2, None, None)]
-    generated = tokens(llama, rows, in_flight, eos=())
+@continuous_or_static
+def test_another_seed_gives_another_answer_and_so_does_none(llama, continuous_batching: bool):
+    requests = [random_request(9, 30, temperature=2.0, seed=seed) for seed in (1, 2, None, None)]
+    generated = tokens(llama, requests, continuous_batching, eos=())
     assert len(set(map(tuple, generated))) == 4
 
 
-@in_flight_or_not
-def test_greedy_and_sampled_rows_share_a_run(llama, in_flight: bool):
-    rows = [
-        row(9, 20),
-        row(30, 9, temperature=1.0, seed=4),
-        row(50, 20, repetition_penalty=2.0),
-        row(5, 15, top_p=0.5, seed=9),
+@continuous_or_static
+def test_greedy_and_sampled_sequences_share_a_run(llama, continuous_batching: bool):
+    requests = [
+        random_request(9, 20),
+        random_request(30, 9, temperature=1.0, seed=4),
+        random_request(50, 20, repetition_penalty=2.0),
+        random_request(5, 15, top_p=0.5, seed=9),
     ]
-    together = tokens(llama, rows, in_flight)
-    assert together == [tokens(llama, [one], in_flight)[0] for one in rows]
-    assert together[0] == alone(llama, rows[0])
-    assert together[2] == alone(llama, rows[2], repetition_penalty=2.0)
+    together = tokens(llama, requests, continuous_batching)
+    assert together == [tokens(llama, [one], continuous_batching)[0] for one in requests]
+    assert together[0] == alone(llama, requests[0])
+    assert together[2] == alone(llama, requests[2], repetition_penalty=2.0)
 
 
 # Log-probabilities
@@ -195,21 +215,28 @@ def test_greedy_and_sampled_rows_share_a_run(llama, in_flight: bool):
     ],
     ids=str,
 )
-@in_flight_or_not
-def test_log_probabilities_are_the_models_own_before_temperature_and_filters(llama, in_flight, options: dict):
-    rows = [row(9, 16, **options), row(50, 16, salt=1, **options)]
-    for one, generated in zip(rows, answer(llama, rows, in_flight), strict=True):
+@continuous_or_static
+def test_log_probabilities_are_the_models_own_before_temperature_and_filters(
+    llama, continuous_batching, options: dict
+):
+    requests = [random_request(9, 16, **options), random_request(50, 16, salt=1, **options)]
+    for one, generated in zip(requests, answer(llama, requests, continuous_batching), strict=True):
         expected = own_logprobs(llama, one.prompt, generated.token_ids)
         assert generated.logprobs == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("count", [1, 5, 20])
-@pytest.mark.parametrize(("architecture", "in_flight"), [("llama", True), ("gpt2", False), ("t5", False)])
+@pytest.mark.parametrize(
+    ("architecture", "continuous_batching"), [("llama", True), ("gpt2", False), ("t5", False)]
+)
 def test_the_likeliest_tokens_at_each_place_are_noted_where_they_are_asked_for(
-    architecture: str, in_flight: bool, count: int
+    architecture: str, continuous_batching: bool, count: int
 ):
-    model, one = tiny.random_model(architecture), row(9, 6, top_logprobs=count, temperature=1.0, seed=0)
-    generated, without = answer(model, [one, row(40, 6)], in_flight)
+    model, one = (
+        tiny.random_model(architecture),
+        random_request(9, 6, top_logprobs=count, temperature=1.0, seed=0),
+    )
+    generated, without = answer(model, [one, random_request(40, 6)], continuous_batching)
     expected = own_logits(model, one.prompt, generated.token_ids).log_softmax(-1).topk(count)
     assert len(generated.top_logprobs) == len(generated.token_ids)
     for place, top in enumerate(generated.top_logprobs):
@@ -218,23 +245,23 @@ def test_the_likeliest_tokens_at_each_place_are_noted_where_they_are_asked_for(
     assert without.top_logprobs == []
 
 
-def test_rows_may_ask_for_different_counts(llama):
-    rows = [row(9, 4, top_logprobs=count) for count in (2, 0, 20, 7)]
-    generated = answer(llama, rows, eos=())
+def test_sequences_may_ask_for_different_counts(llama):
+    requests = [random_request(9, 4, top_logprobs=count) for count in (2, 0, 20, 7)]
+    generated = answer(llama, requests, eos=())
     assert [[len(top) for top in one.top_logprobs] for one in generated] == [[2] * 4, [], [20] * 4, [7] * 4]
 
 
 def test_no_more_tokens_are_noted_than_the_vocabulary_has(llama):
-    decoding = Decoding(asks([0], 2, top_logprobs=20), llama, frozenset())
-    choose([decoding], SHARES.log()[None])
-    (top,) = decoding.generated.top_logprobs
+    sequence = SequenceState(request([0], 2, top_logprobs=20), llama, frozenset())
+    extend([sequence], SHARES.log()[None])
+    (top,) = sequence.generated.top_logprobs
     assert [token for token, _ in top] == list(range(6))
     assert sum(math.exp(value) for _, value in top) == pytest.approx(1)
 
 
 def test_the_likeliest_first_tokens_are_noted_where_the_confidence_asks_for_them(llama):
-    one = row(9, 6, confidence="top_k_mass")
-    generated, without = answer(llama, [one, row(40, 6)])
+    one = random_request(9, 6, confidence="top_k_mass")
+    generated, without = answer(llama, [one, random_request(40, 6)])
     with torch.no_grad():
         first = llama(torch.tensor([one.prompt])).logits[0, -1].log_softmax(-1)
     assert generated.first_top == pytest.approx(first.topk(5).values.tolist(), abs=1e-4)
@@ -243,50 +270,51 @@ def test_the_likeliest_first_tokens_are_noted_where_the_confidence_asks_for_them
 
 
 def test_a_token_is_chosen_by_scores_and_measured_by_logits(llama):
-    decoding = Decoding(asks([0], 1), llama, frozenset())
+    sequence = SequenceState(request([0], 1), llama, frozenset())
     scores = torch.full((6,), -torch.inf)
     scores[4] = 0.0
-    assert choose([decoding], SHARES.log()[None], scores[None]).tolist() == [4]
-    assert decoding.generated.logprobs == pytest.approx([math.log(0.08)], abs=1e-6)
+    extend([sequence], SHARES.log()[None], scores[None])
+    assert sequence.generated.token_ids == [4]
+    assert sequence.generated.logprobs == pytest.approx([math.log(0.08)], abs=1e-6)
 
 
-def test_a_row_that_has_ended_is_left_as_it_is(llama):
-    ended, live = (Decoding(asks([0], 3), llama, frozenset([end])) for end in (0, 9))
+def test_a_sequence_that_has_ended_is_left_as_it_is(llama):
+    ended, live = (SequenceState(request([0], 3), llama, frozenset([end])) for end in (0, 9))
     for _ in range(3):
-        choose([ended, live], SHARES.log().expand(2, -1))
+        extend([ended, live], SHARES.log().expand(2, -1))
     assert (ended.generated.token_ids, ended.generated.stopped) == ([0], True)
     assert (live.generated.token_ids, live.generated.stopped) == ([0, 0, 0], False)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("options", [{}, {"temperature": 1.0}], ids=str)
-def test_logits_that_are_no_numbers_fail_their_row_alone(llama, options: dict, value: float):
+def test_logits_that_are_no_numbers_fail_their_sequence_alone(llama, options: dict, value: float):
     logits = SHARES.log().repeat(2, 1)
     logits[0, 2] = value
-    sick, well = (Decoding(asks([0], 1, **options), llama, frozenset()) for _ in range(2))
-    choose([sick, well], logits)
+    sick, well = (SequenceState(request([0], 1, **options), llama, frozenset()) for _ in range(2))
+    extend([sick, well], logits)
     assert "no numbers" in str(sick.generated.error)
     assert not sick.live
     assert well.generated.error is None
     assert well.generated.logprobs == pytest.approx([SHARES[well.generated.token_ids[0]].log().item()])
 
 
-def test_a_row_that_starts_again_draws_the_same(llama):
-    decoding = Decoding(asks(prompt(4), 5, temperature=1.0, seed=6), llama, frozenset())
+def test_a_sequence_that_starts_again_draws_the_same(llama):
+    sequence = SequenceState(request(prompt(4), 5, temperature=1.0, seed=6), llama, frozenset())
     drawn = []
     for _ in range(2):
         for _ in range(5):
-            choose([decoding], SHARES.log()[None])
-        drawn.append(decoding.generated.token_ids)
-        decoding.restart()
+            extend([sequence], SHARES.log()[None])
+        drawn.append(sequence.generated.token_ids)
+        sequence.restart()
     assert drawn[0] == drawn[1]
-    assert decoding.tokens == prompt(4)
+    assert sequence.tokens == prompt(4)
 
 
 # OpenAI's penalties
 
 
-@in_flight_or_not
+@continuous_or_static
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -298,11 +326,13 @@ def test_a_row_that_starts_again_draws_the_same(llama):
     ],
     ids=str,
 )
-def test_penalties_are_taken_from_the_logits_of_what_the_answer_has(in_flight: bool, options, expected):
+def test_penalties_are_taken_from_the_logits_of_what_the_answer_has(
+    continuous_batching: bool, options, expected
+):
     scores = torch.full((16, 16), -20.0)
     scores[:, 3:6] = torch.tensor([2.0, 1.0, 0.0])
     model = tiny.scripted_model(scores)
-    [chosen] = tokens(model, [asks([7], 6, **options)], in_flight)
+    [chosen] = tokens(model, [request([7], 6, **options)], continuous_batching)
     assert [token - 3 for token in chosen] == expected
 
 
@@ -310,7 +340,7 @@ def test_a_penalty_does_not_count_the_prompt():
     scores = torch.full((16, 16), -20.0)
     scores[:, 3] = 2.0
     [chosen] = tokens(
-        tiny.scripted_model(scores), [asks([3] * 9, 1, frequency_penalty=2, presence_penalty=2)]
+        tiny.scripted_model(scores), [request([3] * 9, 1, frequency_penalty=2, presence_penalty=2)]
     )
     assert chosen == [3]
 
@@ -328,14 +358,14 @@ def test_a_penalty_does_not_count_the_prompt():
     ids=str,
 )
 def test_no_token_looks_at_those_before_it_again(llama, options: dict):
-    decoding = Decoding(asks(prompt(300), 300, seed=0, **options), llama, frozenset())
+    sequence = SequenceState(request(prompt(300), 300, seed=0, **options), llama, frozenset())
     for _ in range(2):
-        choose([decoding], SHARES.repeat(50).log()[None])
-    decoding.tokens = Unread(decoding.tokens)
-    decoding.generated.token_ids = Unread(decoding.generated.token_ids)
+        extend([sequence], SHARES.repeat(50).log()[None])
+    sequence.tokens = Unread(sequence.tokens)
+    sequence.generated.token_ids = Unread(sequence.generated.token_ids)
     for _ in range(20):
-        choose([decoding], SHARES.repeat(50).log()[None])
-    assert len(decoding.generated.token_ids) == 22
+        extend([sequence], SHARES.repeat(50).log()[None])
+    assert len(sequence.generated.token_ids) == 22
 
 
 class Unread(list):
@@ -360,5 +390,5 @@ def test_a_decoder_without_a_start_of_its_own_starts_with_bos(architecture: str,
         config.decoder_start_token_id = None
     for config in (named.config, named.generation_config):
         config.decoder_start_token_id = tiny.BOS
-    one = row(9, 6, **options)
-    assert tokens(model, [one], in_flight=False) == tokens(named, [one], in_flight=False)
+    one = random_request(9, 6, **options)
+    assert tokens(model, [one], continuous_batching=False) == tokens(named, [one], continuous_batching=False)

@@ -8,8 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.backends.local import LocalEngine
-from engine.generation.sampling import Decoding, choose
-from engine.text import Pieces
+from engine.generation.sequence import SequenceState, extend
 from engine.types import Answer, Chunk, Request
 from tests import tiny
 from tests.engine.test_text import broken, bytes_of, sequences, special, spelled, stops
@@ -79,7 +78,7 @@ def test_the_first_piece_comes_before_the_answer_is_made():
     engine = tiny.engine("llama", eos_token_id=tiny.PAD)
     passes = []
     with engine.loaded.model.register_forward_pre_hook(lambda *_: passes.append(1)):
-        assert engine.token_bytes
+        assert engine.kv_token_bytes
         passes.clear()
         chunks = engine.stream([ask("Hello", max_new_tokens=40)])
         next(chunks)
@@ -135,15 +134,15 @@ def test_a_stream_that_is_left_leaves_the_engine_as_it_was(engine: LocalEngine):
 def test_whatever_tokens_come_the_pieces_are_the_answers_text(
     engine: LocalEngine, tokens: list[int], stops: list[str]
 ):
-    request = ask("Go on", stop=tuple(stops), max_new_tokens=len(tokens))
-    row, model = engine.row(request), engine.loaded.model
-    decoding, pieces = Decoding(row, model, frozenset([tiny.EOS])), Pieces(engine.tokenizer, row.options.stop)
+    request = engine.conversion.encode(ask("Go on", stop=tuple(stops), max_new_tokens=len(tokens)))
+    sequence = SequenceState(request, engine.loaded.model, frozenset([tiny.EOS]))
+    detokenizer, deltas = engine.conversion.streaming(request)
     given = ""
     for token in tokens:
-        if decoding.live:
+        if sequence.live:
             # The model is as certain of this token as can be.
-            choose([decoding], torch.nn.functional.one_hot(torch.tensor([token]), tiny.VOCABULARY) * 50.0)
-            given += pieces.add(token) if decoding.live else ""
-    answer = engine.answer(decoding)
-    assert given + pieces.rest(answer.text) == answer.text
+            extend([sequence], torch.nn.functional.one_hot(torch.tensor([token]), tiny.VOCABULARY) * 50.0)
+            given += deltas.add(detokenizer.add(token)) if sequence.live else ""
+    answer = engine.conversion.decode(sequence)
+    assert given + deltas.rest(answer.text) == answer.text
     assert not any(stop in answer.text for stop in stops)

@@ -74,13 +74,14 @@ def test_a_tokenizer_that_ends_each_text_ends_no_prompt_and_no_candidate(kind, f
 def test_a_tokenizer_in_python_that_ends_each_text_does_not_end_a_prompt():
     ending = engine(in_python(), vocab_size=300, eos_token_id=1)
     assert (
-        ending.row(plain("it is")).prompt == ending.tokenizer("it is", add_special_tokens=False)["input_ids"]
+        ending.conversion.encode(plain("it is")).prompt
+        == ending.tokenizer("it is", add_special_tokens=False)["input_ids"]
     )
     assert ending.generate([plain("it is"), ask("it is", max_new_tokens=4)])[1].error is None
 
 
 def test_an_encoders_text_ends_as_its_tokenizer_ends_it():
-    source = engine(made(byte_level, "$A </s>"), "t5").row(plain("it is")).prompt
+    source = engine(made(byte_level, "$A </s>"), "t5").conversion.encode(plain("it is")).prompt
     assert source[-1] == 2
 
 
@@ -91,7 +92,7 @@ def test_a_text_with_its_beginning_is_the_conversation_that_it_was_rendered_from
     writer = engine(tokenizer)
     chat = [{"role": "user", "content": "it is"}]
     text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    asked, given = writer.row(ask("it is")), writer.row(plain(text))
+    asked, given = writer.conversion.encode(ask("it is")), writer.conversion.encode(plain(text))
     assert asked.prompt == given.prompt
     assert asked.prompt.count(1) == 1
     assert writer.tokens([text])[0].count(1) == 1
@@ -116,8 +117,10 @@ def test_half_a_surrogate_pair_is_read_as_a_question_mark_by_every_way_in():
         lambda text: writer.hidden_states([text, "it is"]),
         lambda text: writer.next_logits([text]),
         lambda text: [[c.total for c in writer.score(text, [text, "a"]).candidates]],
-        lambda text: [writer.row(ask("hi", system_prompt=text)).prompt],
-        lambda text: [writer.row(ask("hi", chat_template="{{ messages[0].content }}" + text)).prompt],
+        lambda text: [writer.conversion.encode(ask("hi", system_prompt=text)).prompt],
+        lambda text: [
+            writer.conversion.encode(ask("hi", chat_template="{{ messages[0].content }}" + text)).prompt
+        ],
     ):
         torch.testing.assert_close(torch.tensor(call(HALF)[0]), torch.tensor(call(marked)[0]))
     assert writer.generate([plain("it is", stop="\ud800")])[0].error is None
@@ -242,4 +245,4 @@ def test_a_prompt_of_token_ids_is_echoed_and_scored_as_it_is():
 def test_said_and_given_alike_by_a_model_without_a_template():
     writer = engine(made(byte_level))
     assert writer.prompter.end_tokens(GenerationOptions()) == frozenset()
-    assert writer.row(Request(said("hi"), GenerationOptions())).options.stop == ("\nUser:",)
+    assert writer.conversion.encode(Request(said("hi"), GenerationOptions())).options.stop == ("\nUser:",)

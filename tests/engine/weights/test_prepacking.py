@@ -14,7 +14,7 @@ from engine.options import LoadOptions
 from engine.weights.kernels import HALF_DTYPES
 from engine.weights.prepacking import fuse, prepack, restore
 from tests import tiny
-from tests.helpers.rows import prompt
+from tests.helpers.sequences import prompt
 from tests.helpers.talk import ask
 
 pytestmark = pytest.mark.numeric

@@ -157,7 +157,7 @@ def test_a_redirect_to_another_host_is_told_nothing(
             "http:// [",
         ):
             server.will(refusing(status, Location=f"{there}/v1/chat/completions"))
-            [answer] = (chunk.answer for chunk in engines(retries=0).stream([ask("hi")], in_pieces=stream))
+            [answer] = (chunk.answer for chunk in engines(retries=0).stream([ask("hi")], deltas=stream))
             assert server.url in str(answer.error)
             if there == other.url:
                 assert f"(status {status}): it leads elsewhere, where nothing is sent" in str(answer.error)

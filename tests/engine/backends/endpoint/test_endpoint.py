@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine.backends.endpoint import EndpointEngine
-from engine.conversation import converse_in_flight
+from engine.conversation import converse
 from engine.errors import ConfigurationError, GenerationError, PromptError, Unsupported
 from engine.options import EmbeddingOptions, GenerationOptions
 from engine.prompting import sandbox
@@ -329,10 +329,31 @@ def test_what_a_server_cannot_embed_is_said(engine: EndpointEngine, server: Serv
         engine.embed(["a"])
 
 
-@pytest.mark.parametrize("what", ["score", "next_logits", "hidden_states", "save"])
-def test_what_needs_the_model_itself_is_named(engine: EndpointEngine, what: str):
-    with pytest.raises(Unsupported, match=f"{what} needs .* set backend to local"):
-        getattr(engine, what)("a", ["b"])
+@pytest.mark.parametrize(
+    ("what", "arguments"),
+    [
+        ("score", (["a"], [["b"]])),
+        ("next_logits", (["a"],)),
+        ("tokens", (["a"],)),
+        ("hidden_states", (["a"],)),
+        ("prompt_tokens", (plain("a"),)),
+        ("save", ("folder",)),
+    ],
+)
+def test_what_needs_the_model_itself_is_named(engine: EndpointEngine, what: str, arguments: tuple):
+    with pytest.raises(Unsupported, match=f"^{what}.* needs .* set backend to local"):
+        getattr(engine, what)(*arguments)
+
+
+def test_token_ids_are_not_embedded_by_a_server(engine: EndpointEngine):
+    with pytest.raises(Unsupported, match="no token ids: give the texts"):
+        engine.embed([[1, 2]])
+
+
+def test_a_plain_prompt_has_its_text_where_it_is_a_text(engine: EndpointEngine):
+    assert engine.prompt_text(plain("a")) == "a"
+    with pytest.raises(Unsupported, match=r"token ids needs .* set backend to local"):
+        engine.prompt_text(plain((1, 2)))
 
 
 @pytest.mark.parametrize(
@@ -366,8 +387,8 @@ def test_logs_have_no_prompt_and_no_token(
 def test_requests_may_come_one_by_one_while_others_are_answered(engine):
     """As the platform's flow hands them over: what follows is known before a turn's last chunk is out."""
     dialogues = [dialogue("a", "one", "two"), None, dialogue("b", "three")]
-    answered = dict(converse_in_flight(engine, iter(dialogues), GenerationOptions()))
-    assert {place: [answer.text for answer in answers] for place, answers in answered.items()} == {
-        0: ["ONE", "TWO"],
-        1: ["THREE"],
+    answered = converse(engine, iter(dialogues), GenerationOptions())
+    assert {dialogue.key: [answer.text for answer in answers] for dialogue, answers in answered} == {
+        "a": ["ONE", "TWO"],
+        "b": ["THREE"],
     }

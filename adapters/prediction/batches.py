@@ -8,10 +8,10 @@ from itertools import islice
 from typing import Any
 
 from adapters.hugging import HuggingAdapter
-from adapters.items.prompt_items import item_name
+from adapters.items.item import Item, item_name
 from adapters.items.stored import at, prompt_of, text_at
+from adapters.prediction.answering import OnDone
 from adapters.prediction.failures import Failure
-from adapters.prediction.in_flight import Done
 from engine.errors import AdapterError, ConfigurationError, GenerationError
 
 logger = logging.getLogger(__name__)
@@ -21,11 +21,7 @@ Answers = list[list[dict[str, Any]]]
 
 def takes_one_by_one(adapter: Any) -> bool:
     """Whether items can enter as they come; a `predict` of the user's own takes batches."""
-    return (
-        isinstance(adapter, HuggingAdapter)
-        and type(adapter).predict is HuggingAdapter.predict
-        and hasattr(adapter.engine, "stream")
-    )
+    return isinstance(adapter, HuggingAdapter) and type(adapter).predict is HuggingAdapter.predict
 
 
 def batch_size(asked: Any, configuration: Mapping[str, Any], default: int) -> int:
@@ -41,19 +37,17 @@ def batch_size(asked: Any, configuration: Mapping[str, Any], default: int) -> in
 
 
 def predict_batches(
-    adapter: Any, items: Iterator[Mapping[str, Any]], done: Done, model_name: str, size: int, **options: Any
+    adapter: Any, items: Iterator[Item], on_done: OnDone, model_name: str, size: int, **options: Any
 ) -> None:
-    """Answers items in batches, and gives each to `done`; see `HuggingAdapter.answer`.
+    """Answers items in batches by a model file's own `predict`, and gives each item to `on_done`.
 
     Raises:
-        ConfigurationError: as `predict_each`.
+        ConfigurationError: what is wrong is wrong for every item.
     """
-    position = 0
     while batch := list(islice(items, size)):
-        answers, failures = predict_each(adapter, batch, model_name, **options)
-        for i, found in enumerate(answers):
-            done(position + i, found, [failure for failure in failures if failure.position == i])
-        position += len(batch)
+        answers, failures = predict_each(adapter, [item.for_batch() for item in batch], model_name, **options)
+        for i, (item, found) in enumerate(zip(batch, answers, strict=True)):
+            on_done(item, found, [failure for failure in failures if failure.position == i])
 
 
 def predict_each(
@@ -105,7 +99,7 @@ def _each_checked(
 
 
 def _failed(batch: Sequence[Mapping[str, Any]], position: int, reason: str) -> Failure:
-    return Failure(position, item_name(batch[position], f"item {position + 1}"), None, reason)
+    return Failure(item_name(batch[position], f"item {position + 1}"), None, reason, position)
 
 
 def _checked(answer: Any, model_name: str) -> dict[str, Any]:

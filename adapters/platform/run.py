@@ -1,0 +1,111 @@
+"""One run of a model over items of the platform: how they are answered, and what is told meanwhile."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from adapters.hugging import HuggingAdapter
+from adapters.items import context
+from adapters.items.annotations import as_dict
+from adapters.items.item import Item
+from adapters.items.stored import Record
+from adapters.platform import remote
+from adapters.platform.flow import Answers, Flow
+from adapters.platform.partial import PartialAnnotations
+from adapters.platform.progress import Report
+from adapters.prediction.answering import OnDone
+from adapters.prediction.batches import predict_batches, takes_one_by_one
+from adapters.prediction.failures import Failure
+from engine.options import AdapterOptions
+from engine.types import Answer, Usage
+
+
+class Run:
+    """Answers items and stores the answers; the stages of its flow are its methods."""
+
+    def __init__(
+        self,
+        adapter: Any,
+        model_name: str,
+        options: AdapterOptions,
+        batch_size: int,
+        record: Callable[[Mapping[str, Any]], Record],
+        keep: Callable[[str, list[Record]], object],
+        report: Report,
+    ) -> None:
+        """Starts nothing yet.
+
+        Args:
+            adapter: a model file's adapter, ours or a user's own.
+            model_name: the answers are signed with it.
+            batch_size: items of a batch of a model file that has its own `predict`.
+            record: makes an annotation of an answer.
+            keep: takes the id of each item that has ended, and its new answers as they are stored.
+            report: counts the items that have ended.
+        """
+        self._adapter = adapter
+        self._model_name = model_name
+        self._options = options
+        self._one_by_one = takes_one_by_one(adapter)
+        self._batch_size = 1 if self._one_by_one else batch_size
+        self._record = record
+        self._keep = keep
+        self._report = report
+        self._partial = PartialAnnotations(self._partial_record, options.stream_interval)
+
+    def over(self, items: Iterable[Any], generation: Mapping[str, Any]) -> list[Failure]:
+        """Answers items as they come.
+
+        Args:
+            items: the SDK's entities, or snapshots; taken as there is room for them.
+            generation: generation options for this run.
+
+        Returns:
+            What has no answer.
+
+        Raises:
+            Exception: what the model file or the items raise; all that was answered by then is stored.
+        """
+        flow = Flow(self, self._model_name, self._options.resume, self._batch_size)
+
+        def answer(coming: Iterator[Item | None], on_done: OnDone) -> None:
+            self._answer(coming, on_done, generation)
+
+        try:
+            with self._report:
+                flow.run(items, answer, waiting=not self._one_by_one)
+        finally:
+            self._partial.end()
+        return flow.failures
+
+    def complete(self, item: Item) -> None:
+        """Fetches the context that an item's open questions refer to; a user's own model file reads none."""
+        if isinstance(self._adapter, HuggingAdapter):
+            wanted = context.wanted(item, self._options.add_metadata)
+            hosts = self._options.allowed_hosts
+            item.sources = context.fetch(wanted, remote.record, remote.text_content, hosts)
+
+    def annotate(self, answers: Answers) -> list[Record]:
+        """Makes annotations of an item's answers."""
+        return [self._record(answer) for answer in answers]
+
+    def partial_of(self, item_id: str) -> list[str]:
+        """Ids of an item's partial annotations, once these grow no more."""
+        return self._partial.close(item_id)
+
+    def ended(self, item_id: str, stored: list[Record]) -> None:
+        """Takes an item that has ended, and its new answers as they are stored."""
+        self._keep(item_id, stored)
+        self._report.ended()
+
+    def _answer(self, coming: Iterator[Item | None], on_done: OnDone, generation: Mapping[str, Any]) -> None:
+        if self._one_by_one:
+            on_delta = self._partial.grow if self._options.stream else None
+            self._adapter.answer(coming, on_done, self._model_name, on_delta, **generation)
+        else:
+            items = (item for item in coming if item is not None)
+            predict_batches(self._adapter, items, on_done, self._model_name, self._batch_size, **generation)
+
+    def _partial_record(self, key: str, text: str) -> Record:
+        return self._record(
+            as_dict(key, Answer(text, (), None, None, "length", Usage(0, 0)), self._model_name)
+        )

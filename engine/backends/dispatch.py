@@ -1,0 +1,81 @@
+"""The loop of `Engine.stream`, which all backends share: requests in, chunks out."""
+
+from collections.abc import Iterable, Iterator, Sized
+from typing import Protocol
+
+from engine.contract import Follow
+from engine.progress import Progress
+from engine.types import Chunk, Request
+
+_END = object()
+
+
+class Worker(Protocol):
+    """Runs the requests of one call of `Engine.stream`."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another request may be added."""
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request has no answer yet."""
+        ...
+
+    @property
+    def live(self) -> int:
+        """The number of answers that are being generated."""
+        ...
+
+    def add(self, index: int, request: Request, first: bool) -> Iterable[Chunk]:
+        """Adds a request.
+
+        Args:
+            first: whether it goes before the requests that wait.
+
+        Returns:
+            The answer, if the request cannot be run; else nothing.
+        """
+        ...
+
+    def step(self, patient: bool) -> Iterable[Chunk]:
+        """Runs for a moment, and gives the chunks that are new.
+
+        Args:
+            patient: whether it may wait until there are any; if not, other requests may come meanwhile.
+        """
+        ...
+
+
+def dispatch(requests: Iterable[Request | None], follow: Follow | None, worker: Worker) -> Iterator[Chunk]:
+    """Answers requests with a worker.
+
+    Args:
+        requests: taken while the worker has room. None means that the next one is not there yet.
+        follow: callback for each answer, called before its last chunk is given. The request that it returns
+            goes before those that wait.
+    """
+    coming = iter(requests)
+    index = 0
+    with Progress(len(requests) if isinstance(requests, Sized) else 0) as progress:
+
+        def given(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+            for chunk in chunks:
+                following = None
+                if chunk.answer is not None:
+                    progress.answered(chunk.answer.usage.completion_tokens, worker.live)
+                    following = follow(chunk.index, chunk.answer) if follow else None
+                yield chunk
+                if following is not None:
+                    yield from given(worker.add(chunk.index, following, first=True))
+
+        while True:
+            request: object = _END
+            while worker.has_room and isinstance(request := next(coming, _END), Request):
+                yield from given(worker.add(index, request, first=False))
+                index += 1
+            if worker.busy:
+                yield from given(worker.step(patient=request is not None))
+            elif request is _END:
+                return

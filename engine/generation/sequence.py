@@ -1,0 +1,152 @@
+"""The state of a sequence: its prompt, the tokens generated so far, and whether it has ended."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from transformers import PreTrainedModel
+
+from engine.confidence import FIRST_TOP, Evidence
+from engine.errors import GenerationError, Unsupported
+from engine.generation.sampling import SampledToken, Sampler, TopTokens, sample
+from engine.options import GenerationOptions
+
+_NOT_FINITE = (
+    "the model gave logits that are no numbers: where dtype is float16, set it to bfloat16 or float32, else "
+    "check the model's weights"
+)
+
+# The most sequences that run at the same time: the batch size.
+MAX_SEQUENCES = 32
+
+
+def decoder_start(model: PreTrainedModel) -> int:
+    """The token that an encoder-decoder model's answers begin with, as transformers' `generate` finds it.
+
+    Raises:
+        Unsupported: the checkpoint names none.
+    """
+    settings = model.generation_config
+    for token in (settings.decoder_start_token_id, settings.bos_token_id):
+        if token is not None:
+            return int(token)
+    raise Unsupported("the model names no decoder_start_token_id: set it in its generation configuration")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedRequest:
+    """A request as token ids: what one sequence starts from.
+
+    Attributes:
+        prompt: token ids of the prompt.
+        max_new_tokens: the most tokens to generate; with the prompt they fit the model's context length.
+        options: how tokens are sampled.
+        stopping: makes the stopping criterion of one sequence: called with each generated token in order, it
+            returns True to end the sequence. None: only EOS tokens and the length end it.
+        trim: whether leading and trailing whitespace of the answer is removed.
+    """
+
+    prompt: Sequence[int]
+    max_new_tokens: int
+    options: GenerationOptions
+    stopping: Callable[[], Callable[[int], bool]] | None = None
+    trim: bool = True
+
+
+@dataclass(slots=True)
+class Generated:
+    """What was generated for a sequence.
+
+    Attributes:
+        token_ids: the generated tokens, the EOS token included.
+        logprobs: natural log-probability of each, by the model's own logits.
+        top_logprobs: the most likely tokens at each position, where the options ask for them.
+        first_top: log-probabilities of the most likely first tokens, where the confidence needs them.
+        stopped: whether a token or stop string ended the sequence, not its length.
+        error: why there is no answer; None where there is one.
+    """
+
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    top_logprobs: list[TopTokens] = field(default_factory=list)
+    first_top: list[float] = field(default_factory=list)
+    stopped: bool = False
+    error: GenerationError | None = None
+
+    @property
+    def evidence(self) -> Evidence:
+        """What the confidence is computed from."""
+        return Evidence(self.logprobs, self.first_top)
+
+
+class SequenceState:
+    """A sequence, from waiting to ended.
+
+    Attributes:
+        request: what it started from.
+        tokens: token ids of the decoder: the prompt (for an encoder-decoder model the start token), then the
+            generated tokens.
+        generated: the generated tokens and what was recorded of them.
+        sampler: chooses the next token.
+        live: False once the sequence has ended.
+    """
+
+    def __init__(self, request: TokenizedRequest, model: PreTrainedModel, eos: frozenset[int]) -> None:
+        self.request = request
+        self.sampler = Sampler(request.options, model.generation_config.repetition_penalty or 1.0)
+        self._eos = eos
+        seq2seq = model.config.is_encoder_decoder
+        self._prompt = [decoder_start(model)] if seq2seq else list(request.prompt)
+        self.restart()
+
+    def restart(self) -> None:
+        """Discards what was generated."""
+        self.generated = Generated()
+        self.tokens = list(self._prompt)
+        self.sampler.restart(self._prompt)
+        self.live = True
+        self._stops = self.request.stopping() if self.request.stopping else None
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens that prompt and answer have together."""
+        return len(self.request.prompt) + self.request.max_new_tokens
+
+    def append(self, sampled: SampledToken) -> None:
+        """Appends a token, and ends the sequence if it is the last one."""
+        generated, options = self.generated, self.request.options
+        if not generated.token_ids:
+            first = FIRST_TOP.get(options.confidence, 0)
+            generated.first_top = [logprob for _, logprob in sampled.top[:first]]
+        if options.top_logprobs:
+            generated.top_logprobs.append(sampled.top[: options.top_logprobs])
+        generated.token_ids.append(sampled.token)
+        generated.logprobs.append(sampled.logprob)
+        self.tokens.append(sampled.token)
+        self.sampler.accept(sampled.token)
+        stops = self._stops is not None and self._stops(sampled.token)
+        generated.stopped = sampled.token in self._eos or stops
+        self.live = not generated.stopped and len(generated.token_ids) < self.request.max_new_tokens
+
+    def fail(self, error: GenerationError) -> None:
+        """Ends the sequence without an answer."""
+        self.generated.error = error
+        self.live = False
+
+
+def extend(
+    sequences: Sequence[SequenceState], logits: torch.Tensor, scores: torch.Tensor | None = None
+) -> None:
+    """Samples the next token of each live sequence and appends it; a sequence without finite logits fails.
+
+    Args:
+        logits: (sequences, vocabulary) the model's logits after each sequence.
+        scores: (sequences, vocabulary) the logits to choose by, where the checkpoint forces or suppresses
+            tokens; None: `logits`.
+    """
+    samplers = [sequence.sampler if sequence.live else None for sequence in sequences]
+    for sequence, sampled in zip(sequences, sample(samplers, logits, scores), strict=True):
+        if sampled is not None:
+            sequence.append(sampled)
+        elif sequence.live:
+            sequence.fail(GenerationError(_NOT_FINITE))
