@@ -1,7 +1,7 @@
 """The forms in which the command line writes answers: a table, one JSON document, a line of JSON each."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,11 +63,14 @@ class Table:
 
     def _escaped(self, row: Row) -> Row:
         # Before it is drawn, so that the columns fit.
-        return Row(
-            **{
-                key: self._output.escaped(value) if isinstance(value, str) else value
-                for key, value in asdict(row).items()
-            }
+        escaped = self._output.escaped
+        return replace(
+            row,
+            item=escaped(row.item),
+            prompt=row.prompt and escaped(row.prompt),
+            question=row.question and escaped(row.question),
+            answer=row.answer and escaped(row.answer),
+            error=row.error and escaped(row.error),
         )
 
 
