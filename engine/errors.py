@@ -21,5 +21,9 @@ class GenerationError(AdapterError):
     """A model that failed while it was answering."""
 
 
+class Cancelled(AdapterError):
+    """A request that was dropped because nobody waits for its answer any more."""
+
+
 class Unsupported(AdapterError):
     """Something this model or backend cannot do."""

@@ -107,7 +107,7 @@ class Conversion:
             logprobs=tuple(generated.logprobs),
             confidence=confidence.measure(tokenized.options.confidence, generated.evidence),
             finish_reason="stop" if generated.stopped else "length",
-            usage=Usage(len(tokenized.prompt), len(generated.token_ids)),
+            usage=Usage(len(tokenized.prompt), len(generated.token_ids), sequence.cached_tokens),
             top_logprobs=tuple(generated.top_logprobs),
             tokens=self._as_text(generated, before, len(text)) if tokenized.options.logprobs else None,
         )

@@ -1,11 +1,12 @@
 """The loop of `Engine.stream`, which all backends share: requests in, chunks out."""
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Protocol
 
 from engine.contract import Follow
+from engine.errors import Cancelled
 from engine.progress import Progress
-from engine.types import Chunk, Request
+from engine.types import Answer, Chunk, Request
 
 _END = object()
 
@@ -39,6 +40,10 @@ class Worker(Protocol):
         """
         ...
 
+    def drop(self, index: int) -> None:
+        """Ends a request that has no answer yet, without one."""
+        ...
+
     def step(self, patient: bool) -> Iterable[Chunk]:
         """Runs for a moment, and gives the chunks that are new.
 
@@ -57,6 +62,7 @@ def dispatch(requests: Iterable[Request | None], follow: Follow | None, worker: 
             goes before those that wait.
     """
     coming = iter(requests)
+    watched: dict[int, Callable[[], bool]] = {}
     index = 0
     with Progress(len(requests) if isinstance(requests, Sized) else 0) as progress:
 
@@ -64,18 +70,31 @@ def dispatch(requests: Iterable[Request | None], follow: Follow | None, worker: 
             for chunk in chunks:
                 following = None
                 if chunk.answer is not None:
+                    watched.pop(chunk.index, None)
                     progress.answered(chunk.answer.usage.completion_tokens, worker.live)
                     following = follow(chunk.index, chunk.answer) if follow else None
                 yield chunk
                 if following is not None:
-                    yield from given(worker.add(chunk.index, following, first=True))
+                    yield from added(chunk.index, following, first=True)
+
+        def added(index: int, request: Request, first: bool) -> Iterator[Chunk]:
+            if request.cancelled is not None:
+                watched[index] = request.cancelled
+            yield from given(worker.add(index, request, first))
+
+        def dropped() -> Iterator[Chunk]:
+            for index in [index for index, cancelled in watched.items() if cancelled()]:
+                worker.drop(index)
+                answer = Answer.failed(Cancelled("cancelled: nobody waits for this answer any more"))
+                yield from given([Chunk(index, "", answer)])
 
         while True:
+            yield from dropped()
             request: object = _END
             while worker.has_room and isinstance(request := next(coming, _END), Request):
-                yield from given(worker.add(index, request, first=False))
+                yield from added(index, request, first=False)
                 index += 1
             if worker.busy:
-                yield from given(worker.step(patient=request is not None))
+                yield from given(worker.step(patient=request is not None and not watched))
             elif request is _END:
                 return

@@ -47,6 +47,12 @@ class LocalWorker:
         self._running[sequence] = index, self._conversion.streaming(tokenized) if self._deltas else None
         return []
 
+    def drop(self, index: int) -> None:
+        """Ends the sequence of a request."""
+        [sequence] = [sequence for sequence, (its, _) in self._running.items() if its == index]
+        del self._running[sequence]
+        self._generator.drop(sequence)
+
     def step(self, patient: bool) -> Iterator[Chunk]:
         """Runs one step of the model; gives deltas and answers."""
         for sequence in self._generator.step():

@@ -71,6 +71,11 @@ class StaticBatching:
         self.waiting.append(sequence)
         return sequence
 
+    def drop(self, sequence: SequenceState) -> None:
+        """Removes a sequence from the queue, if it is there. Between two steps no batch is running."""
+        if sequence in self.waiting:
+            self.waiting.remove(sequence)
+
     def step(self) -> list[SequenceState]:
         """Generates the next batch to its end and returns its sequences.
 

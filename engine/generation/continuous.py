@@ -86,6 +86,13 @@ class ContinuousBatching:
             self.waiting.append(sequence)
         return sequence
 
+    def drop(self, sequence: SequenceState) -> None:
+        """Ends a sequence, if it is here. What its slot has cached stays, for others with that prefix."""
+        if sequence in self.running:
+            self._release(self.running.index(sequence))
+        elif sequence in self.waiting:
+            self.waiting.remove(sequence)
+
     @torch.inference_mode()
     def step(self) -> list[SequenceState]:
         """Runs the model once; returns the sequences that have a new token or have failed."""
@@ -175,6 +182,8 @@ class ContinuousBatching:
         if prefixes[source] > prefixes[slot]:
             self.kv_cache.copy(source, slot, prefixes[source])
         self.cached[slot] = sequence.tokens[: prefixes[source]]
+        if not sequence.generated.token_ids:
+            sequence.cached_tokens = prefixes[source]
 
     def _should_defer(self, sequence: SequenceState) -> bool:
         """Whether a running sequence is about to cache a much longer prefix of this one than any slot has."""

@@ -61,6 +61,12 @@ class Generator:
         queue = self._static if self._continuous is None or long else self._continuous
         return queue.add(request, front)
 
+    def drop(self, sequence: SequenceState) -> None:
+        """Ends a sequence that has not ended yet; `step` does not return it any more."""
+        for batching in (self._continuous, self._static):
+            if batching is not None:
+                batching.drop(sequence)
+
     def step(self) -> list[SequenceState]:
         """Advances the running sequences and returns those that have a new token or have ended.
 

@@ -89,10 +89,12 @@ class SequenceState:
         generated: the generated tokens and what was recorded of them.
         sampler: chooses the next token.
         live: False once the sequence has ended.
+        cached_tokens: tokens of the prompt that were in the KV cache when the sequence got its slot.
     """
 
     def __init__(self, request: TokenizedRequest, model: PreTrainedModel, eos: frozenset[int]) -> None:
         self.request = request
+        self.cached_tokens = 0
         self.sampler = Sampler(request.options, model.generation_config.repetition_penalty or 1.0)
         self._eos = eos
         seq2seq = model.config.is_encoder_decoder

@@ -252,11 +252,17 @@ class _Run:
         self._running[index] = self._engine._submit(answered)
         return ()
 
+    def drop(self, index: int) -> None:
+        """Closes the connection of a request."""
+        self._running.pop(index).cancel()
+
     def step(self, patient: bool) -> Iterator[Chunk]:
         """Waits for a chunk; at most `PATIENCE` seconds if not patient."""
         try:
             chunk = self._chunks.get(timeout=None if patient else PATIENCE)
         except Empty:
+            return
+        if chunk.index not in self._running:  # It was dropped meanwhile.
             return
         if chunk.answer is not None:
             del self._running[chunk.index]

@@ -55,7 +55,7 @@ class Reply:
         self._tokens: list[Token] = []
         self._ids: list[int] = []
         self._top_ids: list[tuple[tuple[int, float], ...]] = []
-        self._usage: tuple[int, int] | None = None
+        self._usage: Usage | None = None
         self._silent = False  # Some of the text came without log-probabilities.
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -104,7 +104,6 @@ class Reply:
         tokens = self._tokens[first:]
         logprobs = tuple(token.logprob for token in tokens)
         known = bool(logprobs) and not self._silent and not any(map(math.isnan, logprobs))
-        prompt, completion = self._usage or (0, len(self._tokens))
         cut = len(text) < len(self.text)
         top = options.top_logprobs
         reasoning = _paired(self._reasoning + (self._thoughts.text or "")).strip()
@@ -114,7 +113,7 @@ class Reply:
             logprobs=logprobs if known else None,
             confidence=_confidence(options, tokens) if known else None,
             finish_reason="length" if self.finish in _CUT and not cut else "stop",
-            usage=Usage(prompt, completion),
+            usage=self._usage or Usage(0, len(self._tokens)),
             top_logprobs=tuple(likeliest[:top] for likeliest in self._top_ids[first:]) if top else (),
             tokens=tuple(Token(token.text, token.logprob, token.top[:top]) for token in tokens)
             if known and options.logprobs
@@ -137,7 +136,10 @@ class Reply:
 
     def _openai(self, body: dict[str, Any]) -> None:
         if isinstance(usage := body.get("usage"), dict):
-            self._usage = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+            self._usage = Usage(
+                usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0, cached or 0
+            )
             self._reasoned |= bool((usage.get("completion_tokens_details") or {}).get("reasoning_tokens"))
         # One choice was requested; of several, the one of index 0 counts.
         choices = [one for one in body["choices"] or [] if not one.get("index")]
@@ -185,7 +187,7 @@ class Reply:
             if not streamed:
                 self._say(whole)
             self.finish = details.get("finish_reason") or "stop"
-            self._usage = 0, details.get("generated_tokens") or len(self._tokens)
+            self._usage = Usage(0, details.get("generated_tokens") or len(self._tokens))
 
     def _note(self, token: Any, logprob: Any, top: Likeliest) -> None:
         text = self._decoder.decode(bytes(token)) if isinstance(token, list) else str(token)
