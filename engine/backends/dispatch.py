@@ -8,7 +8,7 @@ from engine.errors import Cancelled
 from engine.progress import Progress
 from engine.types import Answer, Chunk, Request
 
-_END = object()
+_END, _FULL = object(), object()
 
 
 class Worker(Protocol):
@@ -89,11 +89,11 @@ def dispatch(requests: Iterable[Request | None], follow: Follow | None, worker: 
                 yield from given([Chunk(index, "", answer)])
 
         while True:
-            yield from dropped()
-            request: object = _END
+            request: object = _FULL
             while worker.has_room and isinstance(request := next(coming, _END), Request):
                 yield from added(index, request, first=False)
                 index += 1
+            yield from dropped()
             if worker.busy:
                 yield from given(worker.step(patient=request is not None and not watched))
             elif request is _END:
