@@ -334,7 +334,7 @@ def successful(answer: Answer) -> Answer:
 
 
 def _message(i: int, given: Mapping[str, Any]) -> Message:
-    role = OPENAI_ROLES.get(given.get("role", ""))
+    role = OPENAI_ROLES.get(str(given.get("role")))
     if role is None:
         raise PromptError(
             f"messages[{i}] has the role {given.get('role')!r}: take one of {', '.join(OPENAI_ROLES)}"

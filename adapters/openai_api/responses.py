@@ -79,7 +79,7 @@ def streamed(stream: Stream, chunks: Iterable[Chunk]) -> Iterator[dict[str, Any]
     yield from stream.last()
 
 
-class _ChunkStream(Stream):
+class ChunkStream(Stream):
     """A stream whose events are chunks of choices; the last of a choice has its finish reason."""
 
     kind: ClassVar[str]
@@ -90,9 +90,11 @@ class _ChunkStream(Stream):
         self._answers: dict[int, Answer] = {}
 
     def first(self) -> list[dict[str, Any]]:
+        """Nothing."""
         return []
 
     def events(self, chunk: Chunk) -> list[dict[str, Any]]:
+        """A chunk with one choice."""
         choice = self._delta(chunk) | {"index": chunk.index, "finish_reason": None, "logprobs": None}
         if (answer := chunk.answer) is not None:
             self._answers[chunk.index] = answer
@@ -100,6 +102,7 @@ class _ChunkStream(Stream):
         return [self._fields | {"choices": [choice]}]
 
     def last(self) -> list[dict[str, Any]]:
+        """A chunk with the token counts, where they are asked for."""
         if not self._head.include_usage:
             return []
         usage = self._head.usage([self._answers[index] for index in sorted(self._answers)])
@@ -112,7 +115,7 @@ class _ChunkStream(Stream):
     def _logprobs(self, answer: Answer) -> dict[str, Any] | None: ...
 
 
-class ChatStream(_ChunkStream):
+class ChatStream(ChunkStream):
     """A stream of `n` answers. The last chunk of an answer has its log-probabilities, too."""
 
     kind = "chat.completion.chunk"
@@ -130,7 +133,7 @@ class ChatStream(_ChunkStream):
         return _chat_logprobs(answer)
 
 
-class CompletionStream(_ChunkStream):
+class CompletionStream(ChunkStream):
     """A stream of texts. The last chunk of a text has its log-probabilities, too."""
 
     kind = "text_completion"
@@ -147,7 +150,7 @@ def chat_completion(head: Head, answers: Sequence[Answer]) -> dict[str, Any]:
     choices = [
         {
             "index": i,
-            "message": {"role": "assistant", "content": answer.text},
+            "message": {"role": "assistant", "content": answer.text, "refusal": None},
             "logprobs": _chat_logprobs(answer),
         }
         | _facts(answer)

@@ -39,7 +39,7 @@ def as_chat(body: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str, An
         options["response_format"] = text.get("format", text) if isinstance(text, Mapping) else text
     if (length := options.pop("max_output_tokens", None)) is not None:
         options["max_tokens"] = length
-    if options.get("top_logprobs") or "message.output_text.logprobs" in (body.get("include") or ()):
+    if options.get("top_logprobs") or "message.output_text.logprobs" in str(body.get("include")):
         options["logprobs"] = True
     if options.get("n") not in (None, 1):
         raise ConfigurationError("n: a response has one answer; leave it out")
@@ -104,7 +104,7 @@ class _Objects:
     def __init__(self, head: Head, body: Mapping[str, Any]) -> None:
         self._head = head
         self.message_id = f"msg_{uuid.uuid4().hex}"
-        self._fields = {
+        self._fields: dict[str, Any] = {
             "id": f"resp_{uuid.uuid4().hex}",
             "object": "response",
             "created_at": int(time.time()),
