@@ -1,4 +1,4 @@
-"""The platform's side: the adapter class that Dataloop's runner loads and calls."""
+"""The entry point on the platform: the adapter class that Dataloop's runner loads and calls."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping

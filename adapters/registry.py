@@ -1,4 +1,4 @@
-"""The registry: each file in models/ is a model, its name the file's."""
+"""The registry of models: each file in models/ is one, named after its file."""
 
 import importlib.util
 import sys

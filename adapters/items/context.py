@@ -1,6 +1,6 @@
-"""Retrieved context: the texts of the items that a search has found go along with the question, in a budget.
+"""Retrieved context (RAG): adds the texts that a search has found to the question, within a token budget.
 
-They are another person's words: they become part of a message like any other text.
+They are another person's words, so they become part of a message like any other text.
 """
 
 import contextlib

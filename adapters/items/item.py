@@ -1,4 +1,4 @@
-"""The item that travels: a prompt item, parsed once, with all that is known of it on its way to answers."""
+"""`Item`: a prompt item, parsed once, with everything known about it until it is answered."""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence

@@ -7,16 +7,14 @@ that is a list is one message, its elements the parts: all such prompts together
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 from adapters.items import traces
 from adapters.items.stored import at, is_by, prompt_of, text_at
 from engine.errors import PromptError
-from engine.types import Dialogue, Image, Message, Part, Role, Turn
+from engine.types import ROLES, Dialogue, Image, Message, Part, Role, Turn
 
 logger = logging.getLogger(__name__)
-
-ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
 
 
 def read(
@@ -138,11 +136,12 @@ def _role(metadata: Any, otherwise: Role, place: str) -> Role:
         logger.warning("%s: metadata that is %s is ignored", place, _kind_of_json(metadata))
         return otherwise
     role = metadata.get("role", otherwise)
-    known = ROLES.get(role.lower()) if isinstance(role, str) else None
-    if known is None:
-        logger.warning("%s: its role is none of %s: taken as user", place, ", ".join(ROLES))
-        return "user"
-    return known
+    spelled = role.lower() if isinstance(role, str) else None
+    for known in ROLES:
+        if known == spelled:
+            return known
+    logger.warning("%s: its role is none of %s: taken as user", place, ", ".join(ROLES))
+    return "user"
 
 
 def _part(element: Any, place: str) -> Part | None:

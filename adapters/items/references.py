@@ -1,6 +1,6 @@
-"""Retrieved context as an item refers to it: the items that a search has found for its questions.
+"""References to retrieved context: the items that a search has found for the questions of an item.
 
-A prompt names them in its metadata (`nearestItems`), a message of a trace in its `context`. Pure.
+A prompt has them in its metadata (`nearestItems`), a message of a trace in its `context`. Pure.
 """
 
 import logging

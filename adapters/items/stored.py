@@ -1,7 +1,7 @@
-"""What others have written: JSON of any shape is read here. Pure.
+"""Reads JSON that others have written, of any shape. Pure.
 
-Items, annotations and metadata on the platform are written by anybody, so that nothing about their shape is
-certain: what is not there, or is something else than it should be, reads as None.
+Anybody writes items, annotations and metadata on the platform, so nothing about their shape is certain: what
+is missing, or is of another type than expected, reads as None.
 """
 
 from collections.abc import Mapping

@@ -6,15 +6,14 @@ A message's prompt key is its place in the list, as text.
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from typing import Any
 
 from adapters.items.stored import at, text_at
 from engine.errors import PromptError
-from engine.types import Image, Message, Part, Role
+from engine.types import OPENAI_ROLES, Image, Message, Part
 
 logger = logging.getLogger(__name__)
 
-ROLES: dict[str, Role] = {role: role for role in get_args(Role)} | {"developer": "system"}
 # Messages that hold what a tool has returned.
 TOOLS = ("tool", "function")
 # What stands for an answer in sound, say.
@@ -72,8 +71,8 @@ def _messages(
     if role in TOOLS:
         yield None, Message("user", (_returned(given, names),))
         return
-    if role not in ROLES:
-        logger.warning("%s is by nobody of %s: left out", place, ", ".join([*ROLES, *TOOLS]))
+    if role not in OPENAI_ROLES:
+        logger.warning("%s is by nobody of %s: left out", place, ", ".join([*OPENAI_ROLES, *TOOLS]))
         return
     content = at(given, "content")
     elements = _elements(at(given, "refusal") if content is None else content)
@@ -89,7 +88,7 @@ def _messages(
     if calls:
         yield None, Message("assistant", (*parts, *calls))
     elif parts:
-        yield key, Message(ROLES[role], tuple(parts))
+        yield key, Message(OPENAI_ROLES[role], tuple(parts))
 
 
 def _elements(content: Any) -> list[Any]:

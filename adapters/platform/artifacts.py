@@ -1,4 +1,4 @@
-"""Weights among a model's artifacts: looked at before the SDK writes them, for it takes any name as it is."""
+"""Checks a model's artifacts before the SDK downloads them, which trusts their names and links."""
 
 from collections.abc import Callable, Iterable
 from typing import Any

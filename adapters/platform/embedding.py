@@ -1,4 +1,4 @@
-"""The platform's side of embedding: items in, vectors out, which land as features of a feature set."""
+"""Embeds items of the platform: texts in, embeddings stored as features of a feature set."""
 
 import json
 import sys

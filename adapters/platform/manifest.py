@@ -1,4 +1,4 @@
-"""The app's manifest, dataloop.json: one module, where it runs, and a model entry for every model file."""
+"""Builds the app's manifest, dataloop.json: one module, its compute, and a model entry per model file."""
 
 import ast
 import json

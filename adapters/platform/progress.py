@@ -1,4 +1,4 @@
-"""How far a run over items is: on the terminal, and on the platform's page of the execution."""
+"""Progress of a run over items: on the terminal, and on the execution's page of the platform."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""An item of the platform → an `Item` with its content and this model's answers on it."""
+"""Downloads an item of the platform and parses it into an `Item`."""
 
 import json
 from concurrent.futures import Future

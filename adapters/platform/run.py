@@ -1,4 +1,4 @@
-"""One run of a model over items of the platform: how they are answered, and what is told meanwhile."""
+"""One run of a model over items of the platform: its flow, partial annotations and progress."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any

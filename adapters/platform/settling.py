@@ -1,4 +1,4 @@
-"""After answers were sent: what is there is looked at, and what they replace is removed."""
+"""Reconciles items after their answers were sent: verifies what is stored, and removes what it replaces."""
 
 import logging
 from collections import defaultdict

@@ -1,7 +1,7 @@
-"""Answers on the platform's items: looked at before, and sent.
+"""Lists a model's answers on items of the platform, and sends new ones.
 
-What was stored twice, half, or by two runs at once is told apart by its marks (`uploads`), whatever a request
-was answered.
+Each answer carries a tag (`uploads`), so that `settling` can tell what was stored twice, in part, or by two
+runs at once, whatever the requests were answered.
 """
 
 import hashlib

@@ -1,12 +1,12 @@
-"""Which of a model's answers on an item stand and which are to go, decided by what they themselves say.
+"""Upload tags: which of a model's answers on an item are current and which are to be removed.
 
-Each answer carries a mark: its upload, that upload's order, its number among the answers to its prompt, and
-how many those are. An order is one more than the highest that its run had seen on the item, so an upload
-comes after all that it knew of; of two that knew nothing of each other the greater id comes after. No clock
-of the platform's is asked.
+Each answer carries a tag: its upload, that upload's order, its number among the answers to its prompt, and
+how many those are. An upload's order is one more than the highest that its run saw on the item, so it comes
+after all uploads that the run knew. Of two that did not know each other the one with the greater id comes
+after. The platform's clock is not used.
 
-What is below a whole upload goes, and nothing else: so the highest whole one is removed by nobody, whatever
-each run has seen of the others, and half of one that is just arriving by no run that it will outrank.
+An upload below a complete one is removed, and nothing else. So no run removes the highest complete upload,
+whatever each run has seen of the others, nor a part of one that is still arriving and outranks its own.
 """
 
 import secrets

@@ -1,4 +1,4 @@
-"""Asks any model file's adapter, ours or a user's own, and lets no item cost another its answers."""
+"""Calls a model file's own `predict` in batches; a failing item costs no other item its answers."""
 
 import logging
 import math

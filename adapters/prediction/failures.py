@@ -1,4 +1,4 @@
-"""What has no answer, and who is told."""
+"""Failures: items and prompts without an answer, and how they are reported."""
 
 import logging
 from collections.abc import Sequence
