@@ -46,6 +46,6 @@ class Progress:
         self._tokens += tokens
         if not self._bar.disable:
             speed = self._tokens / (time.monotonic() - self._started)
-            self._bar.set_postfix_str(f"{speed:.0f} tokens/s, {live} rows", refresh=False)
+            self._bar.set_postfix_str(f"{speed:.0f} tokens/s, {live} sequences", refresh=False)
             self._bar.total = max(self._bar.total, self._bar.n + 1 + live)
             self._bar.update()

@@ -77,7 +77,7 @@ class Conversion:
         ids = ids or [self._prompter.require_begin_token()]
         if not all(0 <= token < self._vocabulary for token in ids):
             raise PromptError(
-                f"the prompt has token ids that this model does not: take 0 to {self._vocabulary - 1}"
+                f"the prompt has token ids outside the vocabulary: use 0 to {self._vocabulary - 1}"
             )
         window = self._prompter.window
         if window is not None and len(ids) >= window + self._prompter.seq2seq:

@@ -61,7 +61,7 @@ class LocalEngine(Engine):
             Unsupported: a model that writes no text, or one that was loaded before a fork.
         """
         self._check_process()
-        generator = self.generator()
+        generator = self.new_generator()
         yield from dispatch(requests, follow, LocalWorker(self.conversion, generator, deltas))
 
     @property
@@ -222,14 +222,23 @@ class LocalEngine(Engine):
                 'in the process that answers, which multiprocessing has to start by "spawn"'
             )
 
-    def generator(self) -> Generator:
+    def check_can_generate(self) -> None:
+        """Checks that the model writes text.
+
+        Raises:
+            Unsupported: it has no language model head, or transformers itself cannot generate with it.
+        """
+        if not self.loaded.model.can_generate():
+            raise Unsupported(f"{type(self.loaded.model).__name__} writes no text: it can only embed")
+        _ = self.batching
+
+    def new_generator(self) -> Generator:
         """A generator with this model, and no sequences yet.
 
         Raises:
             Unsupported: a model that writes no text.
         """
-        if not self.loaded.model.can_generate():
-            raise Unsupported(f"{type(self.loaded.model).__name__} writes no text: it can only embed")
+        self.check_can_generate()
         return Generator(
             self.loaded.model,
             eos=self.eos,

@@ -161,7 +161,7 @@ class Embedder:
         """
         if not all(0 <= token < self.reader.vocabulary for ids in inputs for token in ids):
             raise ConfigurationError(
-                f"there are token ids that this model does not have: take 0 to {self.reader.vocabulary - 1}"
+                f"there are token ids outside the vocabulary: use 0 to {self.reader.vocabulary - 1}"
             )
         return [list(ids[: self._max_tokens(max_length)]) for ids in inputs]
 

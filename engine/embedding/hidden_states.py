@@ -61,7 +61,7 @@ class HiddenStateReader:
             self.width = self._alone(examples)[0].shape[1]
             correct = (batching for batching in self._batchings() if self._is_correct(batching, examples))
             self.batching: Batching = next(correct, "single")
-        logger.info("%s takes texts %s", type(self.model).__name__, self.batching)
+        logger.info("%s embeds texts %s", type(self.model).__name__, self.batching)
 
     def run(
         self, texts: Sequence[Sequence[int]], layer: int = -1
@@ -134,7 +134,7 @@ class HiddenStateReader:
             return [self._states("single", [tokens], -1)[0] for tokens in examples]
         except Unsupported:
             raise
-        except Exception as error:  # A model's code is its author's.
+        except Exception as error:  # Third-party code: any exception is possible.
             name, reason = type(self.model).__name__, f"{type(error).__name__}: {error}"
             raise Unsupported(
                 f"{name} gives no hidden states of a text: it fails by itself ({reason})"
@@ -148,8 +148,8 @@ class HiddenStateReader:
             with trial.narrowed_windows(self.model):
                 found, expected = self._states(batching, examples, -1), self._alone(examples)
             return trial.matches(self.model, found, expected, lambda: self._alone(examples))
-        except Exception as error:  # A model's code is its author's.
-            logger.debug("%s does not take texts %s: %s", type(self.model).__name__, batching, error)
+        except Exception as error:  # Third-party code: any exception is possible.
+            logger.debug("%s does not embed texts %s: %s", type(self.model).__name__, batching, error)
             return False
 
     def _states(self, batching: Batching, texts: Sequence[Sequence[int]], layer: int) -> list[torch.Tensor]:

@@ -1,7 +1,9 @@
 """Static batching by transformers' own `generate`, for models without continuous batching.
 
-Those are encoder-decoder models and models that keep a recurrent state instead of a KV cache. A batch runs
-until its last sequence ends.
+Those are encoder-decoder models, models that keep a recurrent state instead of a KV cache, models that are
+sharded over several devices, and checkpoints that force or forbid tokens; of a longrope model (Phi-3) only the
+sequences beyond its threshold. `support.check_continuous_batching` decides. A batch runs until its last
+sequence ends.
 """
 
 import logging
@@ -107,14 +109,14 @@ class StaticBatching:
         try:
             self._generate(batch)
             return
-        except Exception as error:  # The model's code may raise anything.
+        except Exception as error:  # Third-party code: any exception is possible.
             reason = f"{type(error).__name__}: {error}"
         for sequence in batch:
             sequence.restart()
         if len(batch) == 1:
             batch[0].fail(GenerationError(f"the model failed on this conversation: {reason}"))
             return
-        logger.warning("a batch of %d rows failed (%s): trying halves", len(batch), reason)
+        logger.warning("a batch of %d sequences failed (%s): trying halves", len(batch), reason)
         self._generate_or_halve(batch[: len(batch) // 2])
         self._generate_or_halve(batch[len(batch) // 2 :])
 

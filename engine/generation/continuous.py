@@ -8,8 +8,9 @@ sequence are in the KV cache, and a step computes the next ones.
 - Prefix caching: a sequence starts from the longest prefix that any slot has cached: a shared system prompt,
   the turn before it, the same prompt sampled n times.
 - Deferring: a waiting sequence is not admitted while a running one prefills a prefix that both share.
-- Preemption: when a step fails, for lack of memory say, the KV cache is cleared and half as many sequences
-  run. Those that wait keep the tokens they have generated; all of them are recomputed when they run again.
+- Preemption: when a step fails, the KV cache is cleared and half as many sequences run. If memory ran out,
+  it stays so; after any other error the number grows again as sequences end. The others wait. All keep the
+  tokens they have generated, whose keys and values are recomputed when they run again.
 """
 
 import bisect
@@ -61,8 +62,8 @@ class ContinuousBatching:
         self.running: list[SequenceState | None] = []
         self.cached: list[list[int]] = []
         self.kv_cache = KVCache()
-        # The most sequences to run now, and the most that this may grow to. Preemption lowers both; each
-        # sequence that ends doubles the limit up to the ceiling.
+        # The most sequences to run now, and the most that this may grow to. A step that fails lowers the
+        # limit, and each sequence that ends doubles it up to the ceiling, which only out of memory lowers.
         self._limit = self._ceiling = MAX_SEQUENCES
         self._kv_token_bytes = kv_token_bytes
         self._memory = int(MEMORY_SHARE * free_memory(model.device))
@@ -102,7 +103,7 @@ class ContinuousBatching:
             # Those whose last token is computed have their next token sampled.
             complete = [chunk for chunk in chunks if chunk.end == len(self._sequence(chunk).tokens)]
             results = self._run(chunks, complete)
-        except Exception as error:  # The model's code may raise anything.
+        except Exception as error:  # Third-party code: any exception is possible.
             return self._preempt_or_fail(error)
         for chunk in chunks:
             self.cached[chunk.slot] = self._sequence(chunk).tokens[: chunk.end]
@@ -205,7 +206,10 @@ class ContinuousBatching:
         return (self.num_running + 1) * size <= self._memory
 
     def _release(self, slot: int) -> None:
-        """Frees the slot of a sequence that has ended; its KV cache stays, for others with that prefix."""
+        """Frees the slot of a sequence that has ended, and raises the limit towards the ceiling.
+
+        The slot's KV cache stays, for other sequences with that prefix.
+        """
         sequence = self.running[slot]
         assert sequence is not None
         self.running[slot] = None
@@ -215,7 +219,9 @@ class ContinuousBatching:
         self._limit = min(2 * self._limit, self._ceiling)
 
     def _preempt_or_fail(self, error: Exception) -> list[SequenceState]:
-        """After a step that failed: clears the KV cache, and runs half as many sequences from now on.
+        """After a step that failed: clears the KV cache, and runs half as many sequences.
+
+        Only after an out-of-memory error it stays so: see `_release`.
 
         The sequences go back to the front of the queue with what they have generated, to be recomputed. A
         sequence that failed alone is ended and returned.
@@ -232,7 +238,9 @@ class ContinuousBatching:
         self._limit = len(sequences) // 2
         if is_out_of_memory(error):
             self._ceiling = self._limit
-        logger.warning("a step of %d rows failed (%s): going on with %d", len(sequences), reason, self._limit)
+        logger.warning(
+            "a step of %d sequences failed (%s): running %d from now on", len(sequences), reason, self._limit
+        )
         self.waiting.extendleft(reversed(sequences))
         return []
 

@@ -70,7 +70,9 @@ class Generator:
     def step(self) -> list[SequenceState]:
         """Advances the running sequences and returns those that have a new token or have ended.
 
-        A step is one forward pass in continuous batching, a whole batch in static batching.
+        A step is one forward pass in continuous batching, a whole batch in static batching. Where a model has
+        both (longrope), static batches wait until continuous batching has no sequence left: they would stall
+        its answers.
         """
         if self._continuous is not None and self._continuous.busy:
             return self._continuous.step()

@@ -80,7 +80,7 @@ def load(options: LoadOptions, task: Literal["generate", "embed"] = "generate") 
             raise
         raise LoadError(
             f"{options.model_name} is an adapter, and its base model (base_model_name_or_path in "
-            f"{lora.CONFIG}) cannot be had: {error}"
+            f"{lora.CONFIG}) is not available: {error}"
         ) from None
     with explain_load_errors(options):
         return replace(loaded, model=lora.merge_adapter(loaded.model, options, task).eval(), options=options)
@@ -175,7 +175,7 @@ def _without_load_report(name: str) -> Iterator[None]:
             raise
         parts = re.findall(r"^(.+?) +\| \S*CONVERSION", table.text, re.MULTILINE)
         raise LoadError(
-            f"{name} has not all weights of what is put together ({', '.join(parts[:3]) or 'experts'}): "
+            f"{name} lacks weights that have to be merged ({', '.join(parts[:3]) or 'experts'}): "
             "take a model whose checkpoint is complete"
         ) from error
     finally:

@@ -232,12 +232,12 @@ def to_chat(messages: Sequence[Message], mark: Callable[[str], str]) -> Chat:
         mark: applied to the text of each message.
 
     Raises:
-        PromptError: the last turn asks nothing.
+        PromptError: the last message has no text.
     """
     if any(isinstance(part, Image) for message in messages for part in message.parts):
         logger.warning("this model reads text only: images are left out")
     if not messages or messages[-1].role == "system" or not messages[-1].text.strip():
-        raise PromptError("the turn asks nothing in words, and this model reads text only: add a question")
+        raise PromptError("the last message has no text, and this model reads text only: add a question")
     return [{"role": str(message.role), "content": mark(message.text)} for message in messages]
 
 

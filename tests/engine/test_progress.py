@@ -41,11 +41,11 @@ def test_nothing_is_written_where_the_output_is_no_terminal(capsys: pytest.Captu
     assert captured.out + captured.err == ""
 
 
-def test_a_terminal_shows_answers_tokens_a_second_and_live_rows():
+def test_a_terminal_shows_answers_tokens_a_second_and_running_sequences():
     with terminal() as screen, Progress(3) as line:
         line.answered(12, live=2)
         assert "1/3" in screen.line
-        assert "tokens/s, 2 rows" in screen.line
+        assert "tokens/s, 2 sequences" in screen.line
 
 
 def test_the_line_is_gone_in_the_end():

@@ -135,8 +135,8 @@ class EndpointEngine(Engine):
         except AdapterError as error:
             put(Chunk(index, "", Answer.failed(error)))
         except Exception as error:  # It must not affect the other requests.
-            logger.debug("an answer was not understood: %s", self._server.redacted(repr(error)))
-            reason = GenerationError(f"{self._server.name} was not understood ({type(error).__name__})")
+            logger.debug("an invalid response: %s", self._server.redacted(repr(error)))
+            reason = GenerationError(f"{self._server.name} sent an invalid response ({type(error).__name__})")
             put(Chunk(index, "", Answer.failed(reason)))
 
     async def _replied(
@@ -157,7 +157,7 @@ class EndpointEngine(Engine):
                     given = True
                     give(delta)
             if give and reply.finish is None:
-                raise Dropped(f"{self._server.name} cut its answer off: its log may say why")
+                raise Dropped(f"{self._server.name} ended its answer early: see its log")
             reply.end()
             return reply, deltas
 

@@ -23,7 +23,7 @@ _CUT = ("length", "max_tokens", "model_length")
 # Finish reasons of failed answers.
 _FAULTS = {
     "abort": "gave up",
-    "content_filter": "withheld the answer: its content filter took offence",
+    "content_filter": "withheld the answer: it was blocked by its content filter",
     "error": "failed",
 }
 
@@ -75,7 +75,7 @@ class Reply:
         else:
             raise GenerationError(f"{self.server.name} answered with no completion: check base_url and api")
         if self.finish in _FAULTS:
-            raise GenerationError(f"{self.server.name} {_FAULTS[self.finish]}: its log may say why")
+            raise GenerationError(f"{self.server.name} {_FAULTS[self.finish]}: see its log")
         return self.text[known:]
 
     def end(self) -> None:
@@ -95,7 +95,9 @@ class Reply:
         if self.finish is None and not self.text:
             raise GenerationError(f"{self.server.name} answered nothing: check base_url and api")
         if self._chat and not self.text.strip():
-            raise GenerationError(f"the answer of {self.server.name} is empty: ask again, or in other words")
+            raise GenerationError(
+                f"the answer of {self.server.name} is empty: try again, or rephrase the question"
+            )
 
     def answer(self, options: GenerationOptions) -> Answer:
         """The answer, after `end`."""
@@ -125,13 +127,13 @@ class Reply:
     def _lacking(self) -> str | None:
         """What the server sent instead of a text, and what to do; None if it sent nothing else."""
         if self._refused:
-            return "is a refusal: ask in other words, or another model"
+            return "is a refusal: rephrase the question, or use another model"
         if self._called:
-            return "is a call of a tool, and there are none here: set the server up without tools"
+            return "is a tool call, and tools are not supported: set the server up without tools"
         if self._reasoned or self._thoughts.text is not None:
             return "has only reasoning: raise max_new_tokens, or have the server reason less"
         if self.finish in _CUT:
-            return "ends before its first word: raise max_new_tokens"
+            return "ends before its first character: raise max_new_tokens"
         return None
 
     def _openai(self, body: dict[str, Any]) -> None:

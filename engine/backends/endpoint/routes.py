@@ -124,7 +124,7 @@ def rendered(request: Request) -> Request:
         raise
     except TemplateSyntaxError as error:
         raise invalid_template(str(error)) from None
-    except Exception as error:  # A template is its author's code.
+    except Exception as error:  # Third-party code: any exception is possible.
         raise PromptError(f"the chat_template refuses this conversation: {type(error).__name__}") from None
     if _END in prompt:
         raise PromptError(

@@ -17,10 +17,11 @@ from huggingface_hub.utils import build_hf_headers
 from engine import redaction
 from engine.backends.endpoint import address, app
 from engine.backends.endpoint.events import events
-from engine.backends.endpoint.rejections import Dropped, Rejected, hint, seconds
+from engine.backends.endpoint.rejections import Dropped, Rejected, hint
 from engine.environment import hub_token
 from engine.errors import AdapterError, ConfigurationError, GenerationError
 from engine.options import EndpointOptions
+from engine.retry import retry_after
 
 try:
     import httpx2 as httpx
@@ -145,7 +146,9 @@ class Server:
         self._session: httpx.AsyncClient | None = None
         self._finding = asyncio.Lock()
         if self.address.withheld:
-            logger.warning("the token is not sent to %s: use https, for http can be read along", self.name)
+            logger.warning(
+                "the token is not sent to %s: use https, because plain http can be intercepted", self.name
+            )
 
     async def ask(
         self, call: Callable[[Client], Awaitable[Result]], repeatable: Callable[[], bool] = lambda: True
@@ -182,15 +185,15 @@ class Server:
         status, said = response.status_code, body.decode("utf-8", "replace").lower()
         codes = redaction.codes(body, self.address.secrets, status)
         why = f"status {status}, {codes}" if codes else f"status {status}"
-        text = f"{self.name} refused the request ({why}): {hint(status, said)}"
+        text = f"{self.name} rejected the request ({why}): {hint(status, said)}"
         if status in (401, 403) and self.address.withheld:
             text += " - it is not sent over plain http: use https"
-        return Rejected(text, status, said, seconds(response.headers.get("retry-after")))
+        return Rejected(text, status, said, retry_after(response.headers.get("retry-after")))
 
     def broke_off(self, said: Any) -> GenerationError:
         """The error of an answer that contains an error."""
         codes = redaction.codes(said, self.address.secrets)
-        return GenerationError(f"{self.name} broke off{f' ({codes})' if codes else ''}: its log may say why")
+        return GenerationError(f"{self.name} reported an error{f' ({codes})' if codes else ''}: see its log")
 
     def dropped(self, error: Exception) -> Dropped:
         """The error of a connection that failed or ended early."""
@@ -227,9 +230,11 @@ class Server:
     def _unread(self, error: Exception, sent: bool) -> AdapterError:
         kind = type(error).__name__
         if not sent:
-            return ConfigurationError(f"{self.name} cannot be asked: {self.redacted(str(error)) or kind}")
-        logger.debug("an answer that cannot be read: %s", self.redacted(repr(error)))
-        return GenerationError(f"{self.name} answered what cannot be read ({kind}): check base_url and api")
+            return ConfigurationError(
+                f"a request to {self.name} cannot be sent: {self.redacted(str(error)) or kind}"
+            )
+        logger.debug("an invalid response: %s", self.redacted(repr(error)))
+        return GenerationError(f"{self.name} sent an invalid response ({kind}): check base_url and api")
 
     async def _found(self) -> httpx.AsyncClient:
         """The HTTP session, after the server's address was found."""

@@ -117,7 +117,7 @@ def test_on_a_cpu_auto_is_the_checkpoints_own_dtype_where_it_is_fast(
 @pytest.mark.parametrize("device", ["cuda:99", "hpu", "abacus", ""])
 def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(device: str):
     with pytest.raises(
-        ConfigurationError, match=f"device '{device}' is not to be had here .*: use auto or cpu"
+        ConfigurationError, match=f"device '{device}' is not available here .*: use auto or cpu"
     ):
         load(LoadOptions(model_name="/no/such/folder", device=device))
 
