@@ -84,7 +84,7 @@ class HuggingAdapter(Calls):
             options = options.model_copy(update={"local_path": str(local_path)})
         engine = LocalEngine(load(options, self.task))
         if self.task == "generate":
-            engine.check_can_generate()  # A model that cannot be run is refused now, not at the first question.
+            engine.check_can_generate()  # Refuses a model now rather than at the first question.
         return engine
 
     def save(self, local_path: str | Path) -> None:

@@ -226,9 +226,9 @@ class OpenAICalls(ABC):
         engine = self.engine
         chosen = override(self.configuration.embedding, options)
         texts: Sequence[str] | Sequence[Sequence[int]] = _prompts(input)
-        counted = "tokens" in engine.supports
+        counted = "token_ids" in engine.supports
         if counted and isinstance(texts[0], str):
-            texts, kind = engine.tokens(cast(Sequence[str], texts), chosen, kind), None
+            texts, kind = engine.token_ids(cast(Sequence[str], texts), chosen, kind), None
         vectors = engine.embed(texts, chosen, kind)
         # A server does not say how many tokens it has read.
         return vectors, sum(map(len, texts)) if counted else 0

@@ -38,7 +38,7 @@ class LocalEngine(Engine):
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
         self.tokenizer = loaded.tokenizer
-        self.prompter = Prompter(loaded.tokenizer, loaded.model.config, loaded.window)
+        self.prompter = Prompter(loaded.tokenizer, loaded.model.config, loaded.context_length)
         self._dtypes = prepack(loaded.model)
         self._process = os.getpid()
 
@@ -67,7 +67,7 @@ class LocalEngine(Engine):
     @property
     def context_length(self) -> int | None:
         """The most tokens of a sequence; None where it is unbounded."""
-        return self.loaded.window
+        return self.loaded.context_length
 
     def count_tokens(self, text: str) -> int:
         """The number of tokens of a text, without special tokens."""
@@ -164,7 +164,7 @@ class LocalEngine(Engine):
         self._check_process()
         return self._embedder.embed(texts, options or DEFAULTS, kind)
 
-    def tokens(
+    def token_ids(
         self, texts: Sequence[str], options: EmbeddingOptions | None = None, kind: str | None = None
     ) -> list[list[int]]:
         """The token ids that `embed` reads of each text.
@@ -172,7 +172,7 @@ class LocalEngine(Engine):
         Raises:
             ConfigurationError: an unknown `kind`, or a `max_length` that leaves no room for a text.
         """
-        return self._embedder.tokens(texts, options or DEFAULTS, kind)
+        return self._embedder.token_ids(texts, options or DEFAULTS, kind)
 
     def hidden_states(
         self, texts: Sequence[str], layer: int = -1, reduction: Reduction | None = "mean"
@@ -243,7 +243,7 @@ class LocalEngine(Engine):
             self.loaded.model,
             eos=self.eos,
             pad=self._pad,
-            context_length=self.loaded.window,
+            context_length=self.loaded.context_length,
             kv_token_bytes=self._trial[0],
             mode=self._trial[1],
         )

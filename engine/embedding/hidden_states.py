@@ -38,7 +38,7 @@ class HiddenStateReader:
             or "single" (not at all). The first that gives the examples the states they have alone.
         width: dimension of a hidden state.
         vocabulary: number of token ids.
-        window: the context window in tokens; None if unbounded.
+        context_length: the most tokens of a sequence; None if unbounded.
 
     Raises:
         Unsupported: the model has no hidden states, or fails by itself.
@@ -53,9 +53,11 @@ class HiddenStateReader:
         self.longrope_threshold = packed.longrope_threshold(self.model) or math.inf
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 0
         reserved = 0 if self.padding_position is None else self.padding_position + 1
-        self.window = positions - reserved if positions > 0 else None
+        self.context_length = positions - reserved if positions > 0 else None
         self.budget = CPU_BUDGET if self.model.device.type == "cpu" else GPU_BUDGET
-        longest = min(filter(None, (self.window, packed.longrope_threshold(self.model))), default=None)
+        longest = min(
+            filter(None, (self.context_length, packed.longrope_threshold(self.model))), default=None
+        )
         examples = [tokens[:longest] for tokens in examples]
         with torch.inference_mode():
             self.width = self._alone(examples)[0].shape[1]

@@ -45,7 +45,7 @@ class ContinuousBatching:
     Attributes:
         waiting: the queue of sequences without a slot.
         running: the sequence in each slot; None where it has just ended.
-        cached: the token ids in each slot's KV cache, also of a sequence that has ended.
+        cached_tokens: the token ids in each slot's KV cache, also of a sequence that has ended.
         kv_cache: their keys and values.
     """
 
@@ -60,7 +60,7 @@ class ContinuousBatching:
         self.eos = eos
         self.waiting: deque[SequenceState] = deque()
         self.running: list[SequenceState | None] = []
-        self.cached: list[list[int]] = []
+        self.cached_tokens: list[list[int]] = []
         self.kv_cache = KVCache()
         # The most sequences to run now, and the most that this may grow to. A step that fails lowers the
         # limit, and each sequence that ends doubles it up to the ceiling, which only out of memory lowers.
@@ -106,12 +106,12 @@ class ContinuousBatching:
         except Exception as error:  # Third-party code: any exception is possible.
             return self._preempt_or_fail(error)
         for chunk in chunks:
-            self.cached[chunk.slot] = self._sequence(chunk).tokens[: chunk.end]
+            self.cached_tokens[chunk.slot] = self._sequence(chunk).tokens[: chunk.end]
         sequences = [self._sequence(chunk) for chunk in complete]
         if sequences:
             extend(sequences, results)
         for chunk, sequence in zip(complete, sequences, strict=True):
-            if not sequence.live:
+            if not sequence.running:
                 self._release(chunk.slot)
         return sequences
 
@@ -131,7 +131,7 @@ class ContinuousBatching:
     def _schedule(self) -> Iterator[QueryChunk]:
         """The tokens of this step: one of each decoding sequence, and prefill chunks within the budget."""
         pending = [
-            (slot, len(self.cached[slot]), sequence)
+            (slot, len(self.cached_tokens[slot]), sequence)
             for slot, sequence in enumerate(self.running)
             if sequence is not None
         ]
@@ -161,34 +161,34 @@ class ContinuousBatching:
             gap, last = self.running.index(None), len(self.running) - 1
             moved = self.running.pop()
             if moved is not None:
-                tokens = len(self.cached[last])
+                tokens = len(self.cached_tokens[last])
                 self.kv_cache.copy(last, gap, tokens)
                 self.kv_cache.zero(last, tokens)
                 self.running[gap] = moved
-                self.cached[gap], self.cached[last] = self.cached[last], []
+                self.cached_tokens[gap], self.cached_tokens[last] = self.cached_tokens[last], []
 
     def _assign_slot(self, sequence: SequenceState) -> None:
         """Puts a sequence into a free slot, with the longest prefix of it that any slot has cached."""
         free = [slot for slot, running in enumerate(self.running) if running is None] or [len(self.running)]
-        self.cached += [[]] * (free[-1] + 1 - len(self.cached))
+        self.cached_tokens += [[]] * (free[-1] + 1 - len(self.cached_tokens))
         # The last token is always computed: its logits are needed.
-        prefixes = [common_prefix(cached, sequence.tokens[:-1]) for cached in self.cached]
+        prefixes = [common_prefix(cached, sequence.tokens[:-1]) for cached in self.cached_tokens]
         slot = max(free, key=prefixes.__getitem__)
         self.running[slot : slot + 1] = [sequence]
         if slot >= self.kv_cache.slots or sequence.max_length > self.kv_cache.capacity:
             slots = min(self._limit, self._affordable_slots(sequence.max_length))
-            self.kv_cache.resize(slots, sequence.max_length, [len(cached) for cached in self.cached])
-            del self.cached[slots:], prefixes[slots:]
+            self.kv_cache.resize(slots, sequence.max_length, [len(cached) for cached in self.cached_tokens])
+            del self.cached_tokens[slots:], prefixes[slots:]
         source = max(range(len(prefixes)), key=prefixes.__getitem__)
         if prefixes[source] > prefixes[slot]:
             self.kv_cache.copy(source, slot, prefixes[source])
-        self.cached[slot] = sequence.tokens[: prefixes[source]]
+        self.cached_tokens[slot] = sequence.tokens[: prefixes[source]]
         if not sequence.generated.token_ids:
             sequence.cached_tokens = prefixes[source]
 
     def _should_defer(self, sequence: SequenceState) -> bool:
         """Whether a running sequence is about to cache a much longer prefix of this one than any slot has."""
-        cached = max((common_prefix(cached, sequence.tokens) for cached in self.cached), default=0)
+        cached = max((common_prefix(cached, sequence.tokens) for cached in self.cached_tokens), default=0)
         return any(
             common_prefix(running.tokens, sequence.tokens) >= cached + DEFER_TOKENS
             for running in self.running
@@ -214,8 +214,8 @@ class ContinuousBatching:
         assert sequence is not None
         self.running[slot] = None
         if sequence.generated.error:
-            self.kv_cache.zero(slot, len(self.cached[slot]))
-            self.cached[slot] = []
+            self.kv_cache.zero(slot, len(self.cached_tokens[slot]))
+            self.cached_tokens[slot] = []
         self._limit = min(2 * self._limit, self._ceiling)
 
     def _preempt_or_fail(self, error: Exception) -> list[SequenceState]:
@@ -228,7 +228,7 @@ class ContinuousBatching:
         """
         sequences = [sequence for sequence in self.running if sequence is not None]
         sequences = sequences or [self.waiting.popleft()]
-        self.running, self.cached = [], []
+        self.running, self.cached_tokens = [], []
         self.kv_cache.clear()
         reason = f"{type(error).__name__}: {error}"
         if len(sequences) == 1:

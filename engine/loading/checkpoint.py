@@ -53,8 +53,8 @@ def check_complete(name: str, model: PreTrainedModel, report: Mapping[str, Any],
     """
     if missing := sorted(_missing_weights(model, report["missing_keys"], task)):
         raise LoadError(
-            f"{name} has no weights for {_listed(missing)}, and they would be initialized randomly: take a model whose "
-            "checkpoint is complete and made for this"
+            f"{name} has no weights for {_listed(missing)}, and they would be initialized randomly: take a "
+            "model whose checkpoint is complete and made for this"
         )
     if report["mismatched_keys"]:
         weights = [

@@ -7,7 +7,7 @@ from itertools import islice, zip_longest
 from typing import Any
 
 from engine import confidence
-from engine.backends.endpoint.reasoning import Thoughts, first_of, unopened
+from engine.backends.endpoint.reasoning import ReasoningSplitter, first_answer_token, split_unopened
 from engine.backends.endpoint.wire import Server
 from engine.confidence import FIRST_TOP, Evidence
 from engine.errors import GenerationError
@@ -48,7 +48,7 @@ class Reply:
         self.text = self.streamed = ""
         self.finish: str | None = None
         self._chat = chat
-        self._thoughts = Thoughts()
+        self._splitter = ReasoningSplitter()
         self._half = ""  # Of a surrogate pair whose other half is in the next chunk.
         self._reasoning = ""  # What the server sends in fields of its own.
         self._reasoned = self._refused = self._called = False
@@ -84,10 +84,10 @@ class Reply:
         Raises:
             GenerationError: it has no text.
         """
-        self.text += self._thoughts.rest() + _paired(self._half)
+        self.text += self._splitter.rest() + _paired(self._half)
         self.streamed = self.text
-        if self._chat and self._thoughts.text is None:
-            thought, self.text = unopened(self.text)
+        if self._chat and self._splitter.text is None:
+            thought, self.text = split_unopened(self.text)
             self._reasoning += thought or ""
             self._reasoned |= thought is not None
         if self._chat and not self.text.strip() and self._lacking:
@@ -102,13 +102,15 @@ class Reply:
     def answer(self, options: GenerationOptions) -> Answer:
         """The answer, after `end`."""
         text = before_stop(self.text, options.stop)
-        first = first_of(self.text.strip(), [token.text for token in self._tokens]) if self._reasoned else 0
+        first = 0
+        if self._reasoned:
+            first = first_answer_token(self.text.strip(), [token.text for token in self._tokens])
         tokens = self._tokens[first:]
         logprobs = tuple(token.logprob for token in tokens)
         known = bool(logprobs) and not self._silent and not any(map(math.isnan, logprobs))
         cut = len(text) < len(self.text)
         top = options.top_logprobs
-        reasoning = _paired(self._reasoning + (self._thoughts.text or "")).strip()
+        reasoning = _paired(self._reasoning + (self._splitter.text or "")).strip()
         return Answer(
             text=text.strip() if self._chat else text,
             token_ids=tuple(self._ids[first:]),
@@ -130,7 +132,7 @@ class Reply:
             return "is a refusal: rephrase the question, or use another model"
         if self._called:
             return "is a tool call, and tools are not supported: set the server up without tools"
-        if self._reasoned or self._thoughts.text is not None:
+        if self._reasoned or self._splitter.text is not None:
             return "has only reasoning: raise max_new_tokens, or have the server reason less"
         if self.finish in _CUT:
             return "ends before its first character: raise max_new_tokens"
@@ -167,8 +169,8 @@ class Reply:
         if "\ud800" <= text[-1:] <= "\udbff":
             text, self._half = text[:-1], text[-1]
         text = _paired(text)
-        self.text += self._thoughts.part(text) if self._chat else text
-        self._reasoned |= self._thoughts.text is not None
+        self.text += self._splitter.part(text) if self._chat else text
+        self._reasoned |= self._splitter.text is not None
 
     def _tgi(self, body: dict[str, Any]) -> None:
         details = body.get("details") or {}

@@ -46,20 +46,20 @@ class Client(AsyncInferenceClient):
     """
 
     def __init__(self, server: "Server", session: httpx.AsyncClient) -> None:
-        where = server.address
-        place: dict[str, Any] = {"base_url": f"{where.openai}/chat/completions"}
-        if where.hub:
-            place = {"model": server.options.model_name, "provider": server.options.provider or "auto"}
-        super().__init__(token=where.token, headers=cast(Any, dict(where.headers)), **place)
+        address = server.address
+        target: dict[str, Any] = {"base_url": f"{address.openai}/chat/completions"}
+        if address.hub:
+            target = {"model": server.options.model_name, "provider": server.options.provider or "auto"}
+        super().__init__(token=address.token, headers=cast(Any, dict(address.headers)), **target)
         self.server = server
         self.session = session
-        self.where = where
+        self.address = address
         self.sent = False
         self.answers: AsyncIterator[Any]
 
     async def _inner_post(self, request_parameters: Any, *, stream: bool = False) -> Any:
-        asked = request_parameters
-        found = await self.send(asked.url, asked.json, asked.headers, stream)
+        parameters = request_parameters
+        found = await self.send(parameters.url, parameters.json, parameters.headers, stream)
         if not stream and (b"NaN" in found or b"Infinity" in found):  # The hub library hangs on these.
             found = json.dumps(json.loads(found, parse_constant=_finite)).encode()
         return found
@@ -67,7 +67,7 @@ class Client(AsyncInferenceClient):
     async def post(self, route: str, body: dict[str, Any], stream: bool = False) -> Any:
         """Posts to an OpenAI route; returns the body as bytes. Events of a stream are in `answers`."""
         headers = build_hf_headers(token=False) | dict(self.headers)
-        return await self.send(f"{self.where.openai}/{route}", body, headers, stream)
+        return await self.send(f"{self.address.openai}/{route}", body, headers, stream)
 
     async def send(self, url: str, body: Any, headers: dict[str, Any], stream: bool) -> Any:
         """Posts JSON.
@@ -85,24 +85,24 @@ class Client(AsyncInferenceClient):
             raise self.server.dropped(error) from None
         self.exit_stack.push_async_callback(response.aclose)
         if not response.is_success:
-            raise self.server.rejected(response, await self._first(response))
+            raise self.server.rejected(response, await self._error_body(response))
         if stream:
-            self.answers = events(self._parts(response))
+            self.answers = events(self._body(response))
             return self.answers
-        return b"".join([part async for part in self._parts(response)])
+        return b"".join([part async for part in self._body(response)])
 
     async def _response(self, request: httpx.Request) -> httpx.Response:
         """The response, after redirects within one host: the request must not go to another one."""
         for _ in range(REDIRECTS):
             response = await self.session.send(request, stream=True, follow_redirects=False)
             following = response.next_request
-            if following is None or following.method != "POST" or not _same(request.url, following.url):
+            if following is None or following.method != "POST" or not _same_server(request, following):
                 return response
             await response.aclose()
             request = following
         return await self.session.send(request, stream=True, follow_redirects=False)
 
-    async def _parts(self, response: httpx.Response) -> AsyncIterator[bytes]:
+    async def _body(self, response: httpx.Response) -> AsyncIterator[bytes]:
         size = 0
         try:
             async for part in response.aiter_bytes():
@@ -115,7 +115,7 @@ class Client(AsyncInferenceClient):
         except httpx.HTTPError as error:
             raise self.server.dropped(error) from None
 
-    async def _first(self, response: httpx.Response) -> bytes:
+    async def _error_body(self, response: httpx.Response) -> bytes:
         """The first 64 KiB of the body of an error response."""
         body = b""
         with suppress(httpx.HTTPError):
@@ -142,9 +142,9 @@ class Server:
         self.options = options
         self.address = address.find(options, hub_token())
         self.name = self.address.name
-        self._places = asyncio.Semaphore(options.max_concurrent)
+        self._slots = asyncio.Semaphore(options.max_concurrent)
         self._session: httpx.AsyncClient | None = None
-        self._finding = asyncio.Lock()
+        self._connecting = asyncio.Lock()
         if self.address.withheld:
             logger.warning(
                 "the token is not sent to %s: use https, because plain http can be intercepted", self.name
@@ -211,9 +211,9 @@ class Server:
     async def _once(self, call: Callable[[Client], Awaitable[Result]]) -> Result:
         try:
             async with (
-                self._places,
+                self._slots,
                 asyncio.timeout(self.options.timeout),
-                Client(self, await self._found()) as client,
+                Client(self, await self._connected()) as client,
             ):
                 try:
                     return await call(client)
@@ -236,9 +236,9 @@ class Server:
         logger.debug("an invalid response: %s", self.redacted(repr(error)))
         return GenerationError(f"{self.name} sent an invalid response ({kind}): check base_url and api")
 
-    async def _found(self) -> httpx.AsyncClient:
+    async def _connected(self) -> httpx.AsyncClient:
         """The HTTP session, after the server's address was found."""
-        async with self._finding:
+        async with self._connecting:
             if self._session is None:
                 # `_once` bounds it, by `max_concurrent` and `timeout`.
                 limits = httpx.Limits(max_connections=None)
@@ -275,18 +275,19 @@ def _finite(number: str) -> float | None:
     return -sys.float_info.max if number == "-Infinity" else None
 
 
-def _same(one: httpx.URL, other: httpx.URL) -> bool:
+def _same_server(request: httpx.Request, following: httpx.Request) -> bool:
     """Whether a redirect stays on the same server; from http to https it does."""
+    one, other = request.url, following.url
     ports = (one.port, other.port)
     upgraded = (one.scheme, other.scheme) == ("http", "https") and ports == (None, None)
     return one.host == other.host and (upgraded or (one.scheme == other.scheme and ports[0] == ports[1]))
 
 
-def _wordless(record: logging.LogRecord) -> bool:
+def _drop_reason_phrase(record: logging.LogRecord) -> bool:
     """Removes the server's reason phrase from the HTTP library's log line."""
     if isinstance(record.args, tuple) and len(record.args) == 5:
         record.args = (*record.args[:4], "")
     return True
 
 
-logging.getLogger(httpx.__name__).addFilter(_wordless)
+logging.getLogger(httpx.__name__).addFilter(_drop_reason_phrase)

@@ -218,7 +218,7 @@ def test_a_sequence_that_moves_leaves_no_nan_behind(monkeypatch, llama):
     # Its NaN is in the last slot, and its prefill not complete, when the slot before it is free.
     sick = run.add(request([POISON, *clean(150, salt=3)], 4))
     later = [request(clean(3 + i, salt=4 + i), 30) for i in range(4)]
-    while short.live:
+    while short.running:
         run.step()
     for _ in range(2):
         run.step()

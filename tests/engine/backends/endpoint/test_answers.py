@@ -6,7 +6,7 @@ import math
 import pytest
 
 from engine.backends.endpoint import EndpointEngine
-from engine.backends.endpoint.reasoning import Thoughts
+from engine.backends.endpoint.reasoning import ReasoningSplitter
 from engine.types import Answer, Usage
 from tests.helpers.endpoint_engines import (
     Engines,
@@ -151,7 +151,7 @@ def test_a_thought_that_the_template_has_begun_alone_is_no_answer(engine: Endpoi
 )
 def test_a_thought_ends_alike_however_it_is_cut(text: str):
     def parted(pieces: list[str]) -> tuple[str, str | None]:
-        thoughts = Thoughts()
+        thoughts = ReasoningSplitter()
         said = "".join(map(thoughts.part, pieces))
         return said + thoughts.rest(), thoughts.text
 
