@@ -25,6 +25,7 @@ from adapters.items.stored import Record, size_of
 from adapters.platform import bodies
 from engine import redaction
 from engine.errors import AdapterError
+from engine.retry import retry_after
 
 TRIES = 6
 # Seconds before the second try; twice as many before each one after, and up to a half less by chance.
@@ -280,8 +281,7 @@ def _pool(base: str, verify: bool) -> PoolManager:
 
 def _asked_pause(response: BaseHTTPResponse) -> float:
     """The seconds that the platform asks to wait."""
-    asked = response.headers.get("Retry-After", "")
-    return min(float(asked), LONGEST_PAUSE) if asked.isdecimal() else 0.0
+    return min(retry_after(response.headers.get("Retry-After")) or 0.0, LONGEST_PAUSE)
 
 
 def _message(response: BaseHTTPResponse) -> str:
@@ -289,7 +289,7 @@ def _message(response: BaseHTTPResponse) -> str:
     status = response.status
     hint = _HINTS.get(status, "it failed" if status >= 500 else "it does not take this")
     codes = redaction.codes(response.data, [dl.client_api.token], status)
-    return f"{hint} ({codes})" if codes else f"{hint}; its words are in the log at DEBUG"
+    return f"{hint} ({codes})" if codes else f"{hint}; the full response is logged at DEBUG"
 
 
 _HINTS = {
@@ -297,5 +297,5 @@ _HINTS = {
     403: "this login may not do that",
     404: "it is not there",
     413: "it is too large",
-    429: "it is asked too often",
+    429: "too many requests",
 }
