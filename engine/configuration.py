@@ -1,4 +1,4 @@
-"""A configuration → options: one snapshot, every key known, every value checked once."""
+"""Turns a configuration into options: unknown keys are refused and each value is checked once."""
 
 import difflib
 from collections.abc import Collection, Mapping
@@ -18,7 +18,7 @@ from engine.options import (
     Options,
 )
 
-# Keys that Dataloop keeps in a model's configuration for itself or for the interface: allowed, not ours.
+# Keys that Dataloop keeps in a model's configuration for itself: allowed and ignored.
 PLATFORM_KEYS = frozenset(
     {
         "adapter_defaults",
@@ -43,7 +43,7 @@ PLATFORM_KEYS = frozenset(
         "weights_filename",
     }
 )
-# Other names for the same option.
+# Alternative names of options.
 ALIASES = {
     "max_completion_tokens": "max_new_tokens",
     "max_tokens": "max_new_tokens",
@@ -55,7 +55,7 @@ ALIASES = {
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """A configuration by the parts that read it; `load` is None where a server answers."""
+    """A configuration, split by kind of options; `load` is None with the endpoint backend."""
 
     adapter: AdapterOptions
     endpoint: EndpointOptions
@@ -76,11 +76,13 @@ Kind = TypeVar("Kind", bound=Options)
 
 
 def split(*configurations: Mapping[str, Any]) -> Configuration:
-    """Configurations, later over earlier, as the kinds of options; platform keys are passed over.
+    """Merges configurations, the later over the earlier, and splits them by kind of options.
+
+    Platform keys are ignored.
 
     Raises:
-        ConfigurationError: an unknown key (the nearest known one is suggested), two names of one option
-            with different values, or a value that cannot be; the key is named.
+        ConfigurationError: a key is unknown, two names of one option have different values, or a value is
+            invalid; names the key, and suggests the nearest known one.
     """
     merged: dict[str, Any] = {}
     for configuration in configurations:
@@ -102,19 +104,20 @@ def _part(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
 
 
 def override(options: Kind, values: Mapping[str, Any]) -> Kind:
-    """Options with some of them replaced.
+    """Options with some values replaced.
 
     Raises:
-        ConfigurationError: as `split`.
+        ConfigurationError: a key is unknown, two names of one option have different values, or a value is
+            invalid; names the key.
     """
     return checked(type(options), options.model_dump(exclude_unset=True) | canonical(values))
 
 
 def canonical(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values under the options' own names; None counts as not given.
+    """Replaces aliases by option names, and drops values that are None.
 
     Raises:
-        ConfigurationError: an unknown key, or two names of one option with different values.
+        ConfigurationError: a key is unknown, or two names of one option have different values.
     """
     chosen: dict[str, Any] = {}
     for key, value in values.items():
@@ -131,17 +134,17 @@ def canonical(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unknown(key: str, known: Collection[str]) -> ConfigurationError:
-    """The error for an option that there is not."""
+    """The error for an unknown option; suggests the nearest known one."""
     near = difflib.get_close_matches(key, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known options: {', '.join(sorted(known))}"
     return ConfigurationError(f"unknown option {key!r}: {hint}")
 
 
 def checked(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
-    """Options of a kind.
+    """Creates options of a kind.
 
     Raises:
-        ConfigurationError: a value that cannot be, or an unknown key; the key is named.
+        ConfigurationError: a value is invalid or a key unknown; names the key.
     """
     try:
         return kind(**values)

@@ -1,4 +1,4 @@
-"""What the environment sets; importing this imports nothing else."""
+"""Environment variables. This module imports nothing heavy."""
 
 import os
 
@@ -7,16 +7,16 @@ MODEL_VARIABLES = ("HF_MODEL_NAME", "MODEL_NAME")
 
 
 def hub_token() -> str | None:
-    """The hub's token; None leaves the hub library to its own login."""
+    """The access token of the hub; None lets the hub library use its own login."""
     return _first(TOKEN_VARIABLES)
 
 
 def model_name_from_environment() -> str | None:
-    """The model where neither the configuration nor the model file names one."""
+    """The model name to use if neither configuration nor model file has one; None if unset."""
     return _first(MODEL_VARIABLES)
 
 
 def _first(names: tuple[str, ...]) -> str | None:
-    # Stripped: a file's last newline makes a header that is refused, and quoted in the refusal.
+    # Stripped: with a trailing newline the header is invalid, and the error would quote the token.
     given = (os.environ.get(name, "").strip() for name in names)
     return next(filter(None, given), None)

@@ -1,25 +1,25 @@
-"""What can go wrong, as types. Every message says what to do next."""
+"""Exceptions of this package. Every message says what to do next."""
 
 
 class AdapterError(Exception):
-    """Any error this package raises on purpose."""
+    """Base class of the errors that this package raises on purpose."""
 
 
 class ConfigurationError(AdapterError):
-    """An option, key or model file that cannot be used as given."""
+    """An option, configuration key or model file is invalid."""
 
 
 class LoadError(AdapterError):
-    """A model that cannot be loaded: gated, missing, offline, unsafe or too large."""
+    """A model cannot be loaded: it is gated, missing, offline, unsafe or too large."""
 
 
 class PromptError(AdapterError):
-    """A prompt that cannot be asked: unreadable, empty or longer than the model's window."""
+    """A prompt cannot be answered: it is unreadable, empty or longer than the context window."""
 
 
 class GenerationError(AdapterError):
-    """A model that failed while it was answering."""
+    """A model failed while answering."""
 
 
 class Unsupported(AdapterError):
-    """Something this model or backend cannot do."""
+    """The model or backend does not support something."""

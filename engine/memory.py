@@ -1,4 +1,4 @@
-"""How much memory is free, and what it looks like when there is none."""
+"""Free memory of a device, and recognizing out-of-memory errors."""
 
 import errno
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import psutil
 import torch
 
 ROOT = Path("/")
-# Where the control groups of a version are, and in which files: the limit, the usage, what of it is cache.
+# By cgroup version: the mount, the files with limit and usage, and the prefix of cache counters.
 _GROUPS = {
     1: ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
     2: ("sys/fs/cgroup", "memory.max", "memory.current", ""),
@@ -17,15 +17,15 @@ _NO_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "ALLOC_FAILED")
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device; of the machine's memory, no more than this process may take."""
+    """Free bytes of a device; for the CPU, limited to what the control groups of this process allow."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return min([psutil.virtual_memory().available, *_left_in_groups()])
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or a CPU."""
-    if isinstance(error, OSError):  # Of mmap, say.
+    """Whether an error means that memory ran out, on a GPU or a CPU."""
+    if isinstance(error, OSError):  # From mmap, for example.
         return error.errno == errno.ENOMEM
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
         words in str(error) for words in _NO_MEMORY
@@ -33,7 +33,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _left_in_groups() -> Iterator[int]:
-    """What each control group that this process is in, inner and outer ones, has left of its limit."""
+    """Bytes that each control group of this process, inner and outer, leaves below its limit."""
     for line in _lines("proc/self/cgroup"):
         number, controllers, path = [*line.split(":", 2), "", ""][:3]
         version = 1 if "memory" in controllers.split(",") else 2 if number == "0" else None
@@ -41,10 +41,10 @@ def _left_in_groups() -> Iterator[int]:
             continue
         mount, limit_file, usage_file, prefix = _GROUPS[version]
         group = PurePosixPath(path.lstrip("/"))
-        # In a container only the last may be there: its own group is the root, whatever the path outside.
+        # In a container the path may not exist: its own group is mounted as the root, the last one here.
         for folder in (f"{mount}/{group}", *(f"{mount}/{outer}" for outer in group.parents)):
             limit, usage = ("".join(_lines(f"{folder}/{file}")) for file in (limit_file, usage_file))
-            if limit.isdigit() and usage.isdigit():  # Without a limit, version 2 says "max".
+            if limit.isdigit() and usage.isdigit():  # Version 2 writes "max" for no limit.
                 counts = dict(line.partition(" ")[::2] for line in _lines(f"{folder}/memory.stat"))
                 cached = sum(int(counts.get(f"{prefix}{kind}_file", 0)) for kind in ("inactive", "active"))
                 yield max(0, int(limit) - max(0, int(usage) - cached))

@@ -1,4 +1,4 @@
-"""Every option there is, what it means, and which values it may have."""
+"""All options, with their meaning, default and valid values."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, Self
@@ -7,109 +7,139 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 
 class Options(BaseModel):
-    """Frozen; unknown keys are refused; values are checked once, here."""
+    """Base class: frozen, validated once, unknown keys refused."""
 
-    # A revision of digits arrives as a number where a command line reads its values as JSON.
+    # A command line that parses values as JSON turns a revision of digits into a number.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
 class AdapterOptions(Options):
-    """What answers, and by which names it is asked."""
+    """Which backend answers, and how a Dataloop model uses it."""
 
     backend: Literal["local", "endpoint"] = Field(
-        "local", description="local: transformers on this machine; endpoint: a server, see `base_url`."
+        "local",
+        description="Where answers come from: `local` runs transformers on this machine, `endpoint` asks "
+        "the server at `base_url`.",
     )
     model_deploys: tuple[str, ...] = Field(
-        (), description="Public names of this model besides its own, in capitals or not."
+        (),
+        description="Public names under which this model may be called besides its own, in any letter case.",
     )
-    resume: bool = Field(False, description="On the platform: only prompts without an answer are asked.")
-    stream: bool = Field(False, description="On the platform: an annotation grows while its answer does.")
+    resume: bool = Field(False, description="On the platform: answer only prompts that have no answer yet.")
+    stream: bool = Field(
+        False, description="On the platform: update the annotation while its answer is generated."
+    )
     stream_interval: float = Field(
-        0.5, ge=0, description="Seconds between two updates of an answer that grows."
+        0.5, ge=0, description="Seconds between two updates of a streamed annotation."
     )
     inject_context_to_user: bool = Field(
-        False, description="Texts of a search stand behind the question, not in a message before it."
+        False,
+        description="Append retrieved context to the user's question instead of adding a separate message.",
     )
     add_metadata: tuple[str, ...] = Field(
-        (), description="Metadata fields of a search's items that precede their texts, as paths with dots."
+        (), description="Metadata fields of retrieved items to put before their texts, as dotted paths."
     )
     max_context_tokens: int = Field(
-        1024, ge=0, description="Tokens of a search's texts; never more than a quarter of the window."
+        1024,
+        ge=0,
+        description="The most tokens of retrieved context; never more than a quarter of the context window.",
     )
     allowed_hosts: tuple[str, ...] = Field(
-        (), description="Hosts that link items of a search may lead to, by https."
+        (), description="Hosts from which link items with retrieved context may be fetched, over https."
     )
 
 
 class EndpointOptions(Options):
-    """Which server answers, where `backend` is endpoint, and how it is asked."""
+    """Which server answers if `backend` is "endpoint", and how it is called."""
 
-    model_name: str | None = Field(None, description="The model's name at the server.")
+    model_name: str | None = Field(None, description="The model's name on the server.")
     base_url: str | None = Field(
-        None, description="The server; HUGGINGFACE_API_BASE, else the hub's router, by default."
+        None,
+        description="The server's address. The default is HUGGINGFACE_API_BASE, or else the router of "
+        "the Hugging Face hub.",
     )
-    app_id: str | None = Field(None, description="A Dataloop app whose route is the server.")
-    provider: str | None = Field(None, description="An inference provider of the hub.")
+    app_id: str | None = Field(None, description="The Dataloop app whose route is the server.")
+    provider: str | None = Field(None, description="The inference provider of the hub to use.")
     api: Literal["auto", "openai", "tgi"] = Field(
-        "auto", description="The server's routes: OpenAI's, or TGI's own; auto: what it has."
+        "auto",
+        description="The server's routes: OpenAI's or TGI's own; `auto` uses the ones that the server has.",
     )
-    max_concurrent: int = Field(16, ge=1, description="Requests that a server answers at a time.")
-    timeout: float = Field(120, gt=0, description="Seconds that a server may take for an answer.")
-    retries: int = Field(4, ge=0, description="How often a request is sent again that a server puts off.")
+    max_concurrent: int = Field(
+        16, ge=1, description="The most requests sent to the server at the same time."
+    )
+    timeout: float = Field(120, gt=0, description="Seconds to wait for an answer of the server.")
+    retries: int = Field(4, ge=0, description="How many times to resend a request that fails temporarily.")
 
 
 class LoadOptions(Options):
-    """Which weights, and how they are put into memory."""
+    """Which weights are loaded, and how."""
 
     model_name: str = Field(min_length=1, description="Hub id or local folder of the model.")
     local_path: str | None = Field(
-        None, description="Local folder that holds the weights; `model_name` only names them then."
+        None, description="Local folder to load the weights from; `model_name` is then only their name."
     )
-    tokenizer: str | None = Field(None, description="Hub id or local folder of another tokenizer.")
+    tokenizer: str | None = Field(
+        None, description="Hub id or local folder of the tokenizer, if it is not the model's own."
+    )
     is_causal_lm: bool | None = Field(
-        None, description="False: an encoder-decoder model; None: as the model's configuration says."
+        None,
+        description="False expects an encoder-decoder model, True a causal one; by default the model's "
+        "configuration decides.",
     )
     revision: str | None = Field(None, description="Branch, tag or commit of the hub repository.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="auto: the checkpoint's own. A CPU that is no faster in it computes in float32.",
+        description="The dtype of the weights; `auto` is the checkpoint's own. A CPU that is no faster "
+        "in it computes in float32.",
     )
-    device: str = Field("auto", description="auto (a GPU where there is one), cpu, cuda, cuda:1, mps.")
+    device: str = Field(
+        "auto", description="The device to load on: `auto` (a GPU if there is one), cpu, cuda, cuda:1 or mps."
+    )
     device_map: str | dict[str, int | str] | None = Field(
-        None, description="Accelerate's placement over several devices; replaces `device`."
+        None, description="How accelerate shards the model over several devices; replaces `device`."
     )
     max_memory: dict[int | str, int | str] | None = Field(
-        None, description='Memory per device for `device_map`, {0: "20GiB", "cpu": "60GiB"}.'
+        None, description='The most memory per device with `device_map`, as {0: "20GiB", "cpu": "60GiB"}.'
     )
-    offload_folder: str | None = Field(None, description="Where `device_map` puts weights on the disk.")
-    attn_implementation: str | None = Field(None, description="eager, sdpa, flash_attention_2, …")
-    use_flash_attention: bool | None = Field(None, description="True: `attn_implementation` for short.")
+    offload_folder: str | None = Field(
+        None, description="Folder for weights that `device_map` offloads to disk."
+    )
+    attn_implementation: str | None = Field(
+        None, description="The attention implementation of transformers: eager, sdpa, flash_attention_2, …"
+    )
+    use_flash_attention: bool | None = Field(
+        None, description="True selects flash_attention_2, False excludes flash attention."
+    )
     use_quantization: bool | None = Field(
-        None, description="True: 4 bits where neither is chosen; False: neither, whatever else is set."
+        None,
+        description="True quantizes to 4 bits unless 8 bits are set; False disables quantization, "
+        "whatever else is set.",
     )
-    load_in_8bit: bool = Field(False, description="Weights in 8 bits, by bitsandbytes.")
-    load_in_4bit: bool = Field(False, description="Weights in 4 bits, by bitsandbytes.")
+    load_in_8bit: bool = Field(False, description="Quantize the weights to 8 bits with bitsandbytes.")
+    load_in_4bit: bool = Field(False, description="Quantize the weights to 4 bits with bitsandbytes.")
     llm_int8_threshold: float | None = Field(
-        None, ge=0, description="Activations beyond it are computed in 16 bits (8-bit weights)."
+        None, ge=0, description="Activations above this threshold are computed in 16 bits (8-bit weights)."
     )
-    llm_int8_skip_modules: tuple[str, ...] | None = Field(
-        None, description="Layers that keep their precision."
-    )
+    llm_int8_skip_modules: tuple[str, ...] | None = Field(None, description="Modules that are not quantized.")
     llm_int8_enable_fp32_cpu_offload: bool | None = Field(
-        None, description="Layers that `device_map` puts on the CPU stay in float32."
+        None, description="Keep modules that `device_map` puts on the CPU in float32."
     )
     llm_int8_has_fp16_weight: bool | None = Field(
-        None, description="8-bit weights that are kept in 16 bits, for training."
+        None, description="Keep 8-bit weights in 16 bits, as training needs it."
     )
     bnb_4bit_compute_dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
-        None, description="What 4-bit weights are multiplied in; `dtype` by default. A CPU may take bfloat16."
+        None,
+        description="The dtype in which 4-bit weights are multiplied; by default `dtype`. A CPU may use "
+        "bfloat16 instead.",
     )
-    bnb_4bit_quant_type: Literal["fp4", "nf4"] | None = Field(None, description="The kind of 4-bit number.")
+    bnb_4bit_quant_type: Literal["fp4", "nf4"] | None = Field(None, description="The 4-bit number format.")
     bnb_4bit_use_double_quant: bool | None = Field(
-        None, description="The scales of 4-bit weights in 8 bits, too."
+        None, description="Also quantize the scales of 4-bit weights."
     )
-    use_safetensors: bool = Field(True, description="False also accepts pickled weights, which can run code.")
-    trust_remote_code: bool = Field(False, description="True runs the Python code of the hub repository.")
+    use_safetensors: bool = Field(
+        True, description="Load safetensors only; False also accepts pickled weights, which can run code."
+    )
+    trust_remote_code: bool = Field(False, description="Run the Python code of the hub repository.")
 
     @model_validator(mode="after")
     def _memory_is_for_a_map(self) -> Self:
@@ -126,52 +156,73 @@ class LoadOptions(Options):
 
 
 class GenerationOptions(Options):
-    """How one conversation is asked and answered."""
+    """How a conversation is rendered, and its answer generated."""
 
-    system_prompt: str | None = Field(None, description="Put before conversations that have none.")
+    system_prompt: str | None = Field(None, description="System prompt for conversations that have none.")
     chat_template: str | None = Field(
         None,
-        description="A name of engine/prompting/templates.py or a Jinja template, for the tokenizer's own.",
+        description="A template name from engine/prompting/templates.py, or a Jinja template, instead of "
+        "the tokenizer's own.",
     )
     overflow: Literal["drop_oldest", "error"] = Field(
-        "drop_oldest", description="What happens to a conversation longer than the model's window."
+        "drop_oldest",
+        description="What to do with a conversation longer than the context window: drop its oldest "
+        "turns, or fail.",
     )
     max_new_tokens: int = Field(
         256,
         ge=1,
-        description="Tokens an answer may have; never more than the window leaves.",
+        description="The most tokens of an answer; never more than the context window leaves.",
     )
     do_sample: bool | None = Field(
-        None, description="None: sampled when a temperature above 0, top_p, top_k or min_p is set."
+        None,
+        description="Whether to sample; by default only if temperature (above 0), top_p, top_k or min_p "
+        "is set.",
     )
-    temperature: float | None = Field(None, ge=0, le=100, description="0 is greedy.")
+    temperature: float | None = Field(None, ge=0, le=100, description="Sampling temperature; 0 is greedy.")
     top_p: float | None = Field(
-        None, gt=0, le=1, description="Sample from the likeliest tokens of this mass."
+        None, gt=0, le=1, description="Sample from the most likely tokens whose probabilities add up to this."
     )
-    top_k: int | None = Field(None, ge=1, description="Sample from so many of the likeliest tokens.")
+    top_k: int | None = Field(None, ge=1, description="Sample from this many most likely tokens.")
     min_p: float | None = Field(
-        None, ge=0, le=1, description="Sample from tokens at least so likely, relative to the likeliest."
+        None,
+        ge=0,
+        le=1,
+        description="Sample from tokens at least this likely, relative to the most likely one.",
     )
     repetition_penalty: float | None = Field(
-        None, gt=0, description="Above 1 makes tokens already there less likely; the checkpoint's by default."
+        None,
+        gt=0,
+        description="A value above 1 makes tokens that already occurred less likely; by default the "
+        "checkpoint's.",
     )
     frequency_penalty: float = Field(
-        0, ge=-2, le=2, description="Taken from a token's logit for each time the answer has it already."
+        0,
+        ge=-2,
+        le=2,
+        description="Subtracted from a token's logit for each time it is in the answer already.",
     )
     presence_penalty: float = Field(
-        0, ge=-2, le=2, description="Taken from a token's logit once the answer has it."
+        0, ge=-2, le=2, description="Subtracted from a token's logit once it is in the answer."
     )
-    seed: int | None = Field(None, ge=0, lt=2**63, description="The same seed gives the same sampled answer.")
+    seed: int | None = Field(
+        None, ge=0, lt=2**63, description="Random seed; the same seed gives the same sampled answer."
+    )
     return_full_text: Literal[False] = Field(
-        False, description="Only false: an answer never repeats its prompt."
+        False, description="Accepted only as false: an answer never repeats its prompt."
     )
-    stop: tuple[str, ...] = Field((), description="Texts that end the answer; not part of it.")
-    logprobs: bool = Field(False, description="An answer's tokens as text, with their log-probabilities.")
+    stop: tuple[str, ...] = Field((), description="Strings that end an answer; they are not part of it.")
+    logprobs: bool = Field(False, description="Return an answer's tokens with their log-probabilities.")
     top_logprobs: int = Field(
-        0, ge=0, le=20, description="So many of the likeliest tokens are noted at each place of an answer."
+        0,
+        ge=0,
+        le=20,
+        description="How many of the most likely tokens to return at each position of an answer.",
     )
     confidence: str = Field(
-        "mean_logprob", description="mean_logprob, or another method of engine/confidence.py."
+        "mean_logprob",
+        description="How the confidence is computed: mean_logprob, or another method of "
+        "engine/confidence.py.",
     )
 
     @field_validator("stop", mode="before")
@@ -207,7 +258,7 @@ class GenerationOptions(Options):
 
     @property
     def sampled(self) -> bool:
-        """Whether tokens are drawn at random rather than the likeliest taken."""
+        """Whether tokens are sampled rather than chosen greedily."""
         if self.do_sample is not None:
             return self.do_sample
         if self.temperature is not None:
@@ -216,24 +267,28 @@ class GenerationOptions(Options):
 
 
 class EmbeddingOptions(Options):
-    """How a text becomes a vector."""
+    """How a text becomes an embedding."""
 
     pooling: Literal[
         "auto", "cls", "lasttoken", "max", "mean", "mean_sqrt_len_tokens", "sum", "weightedmean"
     ] = Field(
         default="auto",
-        description="How a text's token vectors become one; auto: what the model's folder says, else mean.",
+        description="How the hidden states of a text's tokens are pooled; `auto`: as the model's folder "
+        "says, else mean.",
     )
     normalize: bool | None = Field(
         default=None,
-        description="Whether vectors have length 1; None: what the model's folder says, else not.",
+        description="Whether to normalize embeddings to length 1; by default as the model's folder says, "
+        "else not.",
     )
     max_length: int | None = Field(
-        default=None, ge=1, description="Tokens of a text that are read; never more than the model's window."
+        default=None,
+        ge=1,
+        description="The most tokens of a text that are read; never more than the context window.",
     )
     query_prefix: str | None = Field(
-        default=None, description="Put before a query; None: what the model's folder says."
+        default=None, description="Text put before a query; by default what the model's folder says."
     )
     document_prefix: str | None = Field(
-        default=None, description="Put before a document; None: what the model's folder says."
+        default=None, description="Text put before a document; by default what the model's folder says."
     )

@@ -1,4 +1,4 @@
-"""One line on the terminal that shows how it goes; none where no one looks, and gone in the end."""
+"""Progress bars on the terminal: hidden if standard error is no terminal, and removed when done."""
 
 import time
 from types import TracebackType
@@ -6,23 +6,23 @@ from typing import Self
 
 from tqdm import tqdm
 
-# Seconds before a line is shown: most calls are over by then.
+# Seconds before a bar appears: most calls finish sooner.
 DELAY = 1
 
 
-def line(doing: str, total: int, unit: str) -> tqdm:
-    """A line for what may take long; its `update` counts."""
-    return tqdm(desc=doing, total=total, unit=unit, leave=False, disable=None, delay=DELAY)
+def progress_bar(description: str, total: int, unit: str) -> tqdm:
+    """A bar for a loop that may take long; call its `update` to count."""
+    return tqdm(desc=description, total=total, unit=unit, leave=False, disable=None, delay=DELAY)
 
 
 class Progress:
-    """How generation goes while it is entered: answers, tokens a second, live rows."""
+    """The bar of a generation, as a context manager: answers, tokens per second, running sequences."""
 
     def __init__(self, answers: int) -> None:
-        """Starts the clock.
+        """Shows the bar and starts the clock.
 
         Args:
-            answers: how many are asked for, 0 where nobody knows; where turns follow there may be more.
+            answers: how many are expected, 0 if unknown; the total grows when follow-up turns come.
         """
         self._bar = tqdm(total=answers, desc="generating", unit="answer", leave=False, disable=None)
         self._started = time.monotonic()
@@ -37,7 +37,12 @@ class Progress:
         self._bar.close()
 
     def answered(self, tokens: int, live: int) -> None:
-        """An answer of so many tokens has come; so many rows are live."""
+        """Counts one answer.
+
+        Args:
+            tokens: the length of the answer.
+            live: how many sequences are still running.
+        """
         self._tokens += tokens
         if not self._bar.disable:
             speed = self._tokens / (time.monotonic() - self._started)

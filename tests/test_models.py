@@ -149,14 +149,15 @@ def test_the_model_shipped_here_has_vectors_of_the_size_that_its_file_says():
 @pytest.mark.parametrize("name", ["flan_t5_base", "t0pp"])
 def test_an_encoder_decoder_is_asked_the_bare_question(name: str, weights: dict[str, Path]):
     adapter = models.find(name)().load(weights["t5"])
-    asked = adapter.engine.prompter.text([Message("user", ("Is it so?",))], adapter.configuration.generation)
+    question = [Message("user", ("Is it so?",))]
+    asked = adapter.engine.prompter.render(question, adapter.configuration.generation)
     assert asked == "Is it so?"
 
 
 def test_qwen3_is_asked_for_an_answer_without_thoughts(weights: dict[str, Path]):
     adapter = models.find("qwen3_0_6b")({"system_prompt": "Be brief."}).load(weights["qwen3"])
     said = [Message("user", ("Hi",)), Message("assistant", ("Hello!",)), Message("user", ("Who are you?",))]
-    assert adapter.engine.prompter.text(said, adapter.configuration.generation) == (
+    assert adapter.engine.prompter.render(said, adapter.configuration.generation) == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
         "<|im_start|>assistant\nHello!<|im_end|>\n<|im_start|>user\nWho are you?<|im_end|>\n"
         "<|im_start|>assistant\n<think>\n\n</think>\n\n"

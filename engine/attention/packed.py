@@ -5,7 +5,7 @@ it. The function registered here hands the attention of each layer to the `Atten
 
 - `engine.generation.forward_batch.ForwardBatch`: continuous batching over the KV cache
 - `engine.attention.varlen.VarlenMetadata`: independent texts (embedding)
-- the trees of `engine.scoring`: prompts with their candidates as branches
+- `engine.scoring.tree_attention.TreeMetadata`: prompts and their candidates (scoring)
 """
 
 from collections.abc import Iterator, Sequence

@@ -40,12 +40,12 @@ class Conversion:
         options = request.options
         if request.prompt is None:
             prompt = self._prompter.encode(request.messages, options)
-            options = options.model_copy(update={"stop": self._prompter.stops(options)})
+            options = options.model_copy(update={"stop": self._prompter.stop_strings(options)})
         else:
             prompt = self.encode_plain(request)
         tokenized = TokenizedRequest(
             prompt=prompt,
-            max_new_tokens=self._prompter.answer_limit(len(prompt), options),
+            max_new_tokens=self._prompter.max_answer_tokens(len(prompt), options),
             options=options,
             trim=request.prompt is None,
         )
@@ -63,7 +63,7 @@ class Conversion:
 
     def _stop_tokens(self, tokenized: TokenizedRequest) -> frozenset[int]:
         """Tokens that end this answer besides `eos`: those by which the chat template ends a turn."""
-        return self._prompter.ends(tokenized.options) - self._eos if tokenized.trim else frozenset()
+        return self._prompter.end_tokens(tokenized.options) - self._eos if tokenized.trim else frozenset()
 
     def encode_plain(self, request: Request) -> list[int]:
         """The token ids of a request's plain prompt; of an empty one, the bos token.
@@ -73,8 +73,8 @@ class Conversion:
                 and the tokenizer has no bos token.
         """
         prompt = "" if request.prompt is None else request.prompt
-        ids = self._prompter.plain(prompt) if isinstance(prompt, str) else list(prompt)
-        ids = ids or [self._prompter.required_begin()]
+        ids = self._prompter.tokenize_plain(prompt) if isinstance(prompt, str) else list(prompt)
+        ids = ids or [self._prompter.require_begin_token()]
         if not all(0 <= token < self._vocabulary for token in ids):
             raise PromptError(
                 f"the prompt has token ids that this model does not: take 0 to {self._vocabulary - 1}"

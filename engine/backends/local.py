@@ -27,7 +27,7 @@ from engine.prompting.prompter import Prompter
 from engine.scoring import Scores
 from engine.text import decode_after, encodable, token_texts
 from engine.types import Chunk, Request, Token
-from engine.weights.prepacking import lay_out, restore
+from engine.weights.prepacking import prepack, restore
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class LocalEngine(Engine):
         self.loaded = loaded
         self.tokenizer = loaded.tokenizer
         self.prompter = Prompter(loaded.tokenizer, loaded.model.config, loaded.window)
-        self._dtypes = lay_out(loaded.model)
+        self._dtypes = prepack(loaded.model)
         self._process = os.getpid()
 
     def stream(
@@ -212,7 +212,7 @@ class LocalEngine(Engine):
                 self.loaded.model.save_pretrained(folder)
                 self.tokenizer.save_pretrained(folder)
             finally:
-                lay_out(self.loaded.model)
+                prepack(self.loaded.model)
 
     def _check_process(self) -> None:
         # A fork does not copy torch's threads: the first computation would hang.
@@ -264,7 +264,7 @@ class LocalEngine(Engine):
             PromptError: it cannot be read, or the tokenizer has no bos token.
         """
         ids = self.conversion.encode_plain(request)
-        begin = self.prompter.begin
+        begin = self.prompter.begin_token
         ids = ids[1:] if ids[0] == begin else ids
         ids = ids[:-1] if self.prompter.seq2seq and ids[-1:] == [self.tokenizer.eos_token_id] else ids
         if not ids:

@@ -1,4 +1,4 @@
-"""Texts in, vectors out."""
+"""Computes the embeddings of texts."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -8,35 +8,36 @@ import torch
 from tokenizers.normalizers import Lowercase
 from torch.nn import functional
 
-from engine.embedding import sentence
-from engine.embedding.encoding import Encoder
+from engine.embedding.hidden_states import HiddenStateReader
 from engine.embedding.pooling import pool
+from engine.embedding.sentence_settings import SentenceSettings, read_settings
 from engine.errors import ConfigurationError
 from engine.loading import Loaded
 from engine.options import EmbeddingOptions
-from engine.prompting.tokenization import around
+from engine.prompting.tokenization import special_tokens_around
 from engine.text import encodable
 
 DEFAULTS = EmbeddingOptions()
-# Of several lengths, one longer than a window of a trial.
+# Of different lengths, one longer than the narrowed windows of a trial.
 _EXAMPLES = ["A text.", "A longer text.", "one two three four five six " * 4]
 
 
 class Embedder:
-    """Makes vectors with a loaded model; a sentence-transformers folder's own settings are the default.
+    """Computes embeddings with a loaded model, by default with its sentence-transformers settings, if any.
 
     Raises:
-        Unsupported: a model that gives no hidden states, or a folder that asks for what is not common.
+        Unsupported: the model has no hidden states, or its folder has an unsupported module or setting.
+        LoadError: a file of its folder cannot be read.
     """
 
     def __init__(self, loaded: Loaded) -> None:
-        self.settings = sentence.read(loaded.options) if loaded.options else sentence.SentenceSettings()
+        self.settings = read_settings(loaded.options) if loaded.options else SentenceSettings()
         self.tokenizer = loaded.tokenizer
-        self._around = around(self.tokenizer)
+        self._special_tokens = special_tokens_around(self.tokenizer)
         examples = self.tokenizer(_EXAMPLES)["input_ids"]
         pad = self.tokenizer.pad_token_id or 0
-        # A vocabulary may have no word of these.
-        self.encoder = Encoder(loaded.model, pad, [tokens or [pad] for tokens in examples])
+        # The tokenizer may know none of the examples.
+        self.reader = HiddenStateReader(loaded.model, pad, [tokens or [pad] for tokens in examples])
 
     def embed(
         self,
@@ -44,63 +45,71 @@ class Embedder:
         options: EmbeddingOptions = DEFAULTS,
         kind: str | None = None,
     ) -> np.ndarray:
-        """A vector for each text, which does not depend on the others.
+        """The embedding of each text, independent of the other texts.
 
         Args:
-            texts: or token ids, which are read as they are, without a prompt.
-            kind: "query", "document" or another prompt of the model's folder; None: its default prompt.
+            texts: texts, or the token ids of texts, which get no prompt.
+            kind: name of the prompt: "query", "document" or another one of the model's folder; None for its
+                default prompt.
 
         Returns:
-            (texts, dim) in float32. The tokens of a text without any pool to zeros.
+            float32 (texts, dim); zeros for a text without tokens.
 
         Raises:
-            ConfigurationError: a `kind` that there is not, or a `max_length` that leaves no room for a text.
+            ConfigurationError: there is no such prompt, `max_length` leaves no room for a text, or a token id
+                is not in the vocabulary.
+            TypeError: `texts` is a single text.
         """
-        given = _listed(texts)
-        plain = all(isinstance(text, str) for text in given)
-        prompt = self._prompt(options, kind) if plain else ""
-        tokens = self.tokens(given, options, kind) if plain else self._known(given, options.max_length)
+        inputs = _as_list(texts)
+        are_texts = all(isinstance(text, str) for text in inputs)
+        prompt = self._prompt(options, kind) if are_texts else ""
+        if are_texts:
+            tokens = self.tokens(inputs, options, kind)
+        else:
+            tokens = self._checked_ids(inputs, options.max_length)
         modes = self.settings.poolings if options.pooling == "auto" else (options.pooling,)
         start = 0 if self.settings.include_prompt else self._prompt_length(prompt, options.max_length)
         with torch.inference_mode():
-            vectors = self._pooled(tokens, modes, start=start)
+            embeddings = self._pooled(tokens, modes, start=start)
             for module in self.settings.modules:
                 if module is not functional.normalize or options.normalize is not False:
-                    vectors = module(vectors)
-            vectors = vectors[:, : self.settings.dimensions]
-            return (functional.normalize(vectors) if options.normalize else vectors).numpy()
+                    embeddings = module(embeddings)
+            embeddings = embeddings[:, : self.settings.dimensions]
+            return (functional.normalize(embeddings) if options.normalize else embeddings).numpy()
 
     def tokens(
         self, texts: Sequence[str], options: EmbeddingOptions = DEFAULTS, kind: str | None = None
     ) -> list[list[int]]:
-        """What `embed` reads of each text.
+        """The token ids that `embed` reads of each text.
 
         Raises:
-            ConfigurationError: as `embed`.
+            ConfigurationError: there is no such prompt, or `max_length` leaves no room for a text.
+            TypeError: `texts` is a single text.
         """
         prompt = self._prompt(options, kind)
-        return self._tokens([prompt + text for text in _listed(texts)], options.max_length)
+        return self._tokens([prompt + text for text in _as_list(texts)], options.max_length)
 
     def hidden_states(
         self, texts: Sequence[str], layer: int = -1, reduction: Literal["mean", "sum"] | None = "mean"
     ) -> np.ndarray | list[np.ndarray]:
-        """What a layer makes of each text, of its tokens and of those that the tokenizer puts around them.
+        """The hidden states of each text, including the special tokens that the tokenizer adds.
 
         Args:
-            layer: 0 is the embeddings, 1 the first layer's output, -1 the last hidden states.
-            reduction: what is made of a text's tokens; None leaves them as they are.
+            layer: 0 for the token embeddings, 1 for the first layer's output, -1 for the last hidden states.
+            reduction: how the states of a text's tokens are reduced to one; None keeps all.
 
         Returns:
-            (texts, dim), or without a reduction a list with (tokens, dim) for each text; float32.
+            float32 (texts, dim); without a reduction a list of float32 (tokens, dim), one per text.
 
         Raises:
-            ConfigurationError: a layer that the model does not have.
+            ConfigurationError: the model does not have the layer.
+            TypeError: `texts` is a single text.
         """
-        tokens = self._tokens(_listed(texts), None)
+        tokens = self._tokens(_as_list(texts), None)
         if reduction is not None:
             return self._pooled(tokens, [reduction], layer=layer).numpy()
         found = [np.zeros(0)] * len(texts)
-        for batch, states in self.encoder.run(tokens, layer):
+        for batch, states in self.reader.run(tokens, layer):
             for i, state in zip(batch, states, strict=True):
                 found[i] = state.float().cpu().numpy()
         return found
@@ -108,12 +117,12 @@ class Embedder:
     def _pooled(
         self, tokens: Sequence[Sequence[int]], modes: Sequence[str], start: int = 0, layer: int = -1
     ) -> torch.Tensor:
-        rows = [torch.zeros(0)] * len(tokens)
-        for batch, states in self.encoder.run(tokens, layer):
-            vectors = torch.stack([pool(state, modes, start) for state in states]).cpu()
-            for i, vector in zip(batch, vectors, strict=True):
-                rows[i] = vector
-        return torch.stack(rows) if rows else torch.zeros(0, len(modes) * self.encoder.width)
+        result = [torch.zeros(0)] * len(tokens)
+        for batch, states in self.reader.run(tokens, layer):
+            embeddings = torch.stack([pool(state, modes, start) for state in states]).cpu()
+            for i, embedding in zip(batch, embeddings, strict=True):
+                result[i] = embedding
+        return torch.stack(result) if result else torch.zeros(0, len(modes) * self.reader.width)
 
     def _tokens(self, texts: list[str], max_length: int | None) -> list[list[int]]:
         if not texts:
@@ -121,20 +130,20 @@ class Embedder:
         texts = [encodable(text) for text in texts]
         if self.settings.lower_case:
             texts = [Lowercase().normalize_str(text) for text in texts]
-        limit = self._limit(max_length)
-        # Not cut by the tokenizer: that is a setting of it, and others read with it at the same time.
+        limit = self._max_tokens(max_length)
+        # The tokenizer's truncation is a setting of it, and other threads may use it at the same time.
         read = self.tokenizer(texts, verbose=False, return_attention_mask=False, return_token_type_ids=False)[
             "input_ids"
         ]
-        return [self._cut(ids, limit) for ids in read]
+        return [self._truncate(ids, limit) for ids in read]
 
-    def _cut(self, ids: list[int], limit: int) -> list[int]:
-        """A text's tokens, begun once; of too many the first, between what is put around a text."""
+    def _truncate(self, ids: list[int], limit: int) -> list[int]:
+        """Truncates a text's tokens to a limit, except its special tokens; removes a second bos token."""
         bos = self.tokenizer.bos_token_id
         ids = ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
         if len(ids) <= limit:
             return ids
-        before, after = self._around
+        before, after = self._special_tokens
         start, end = len(before), len(ids) - len(after)
         if (room := limit - len(before) - len(after)) < 0:
             raise ConfigurationError(
@@ -144,19 +153,23 @@ class Embedder:
         kept = ids[max(start, end - room) : end] if left else ids[start : min(end, start + room)]
         return [*before, *kept, *after]
 
-    def _known(self, given: Sequence[Sequence[int]], max_length: int | None) -> list[list[int]]:
-        """Token ids that are given, cut as those of a text are."""
-        if not all(0 <= token < self.encoder.vocabulary for ids in given for token in ids):
-            raise ConfigurationError(
-                f"there are token ids that this model does not have: take 0 to {self.encoder.vocabulary - 1}"
-            )
-        return [list(ids[: self._limit(max_length)]) for ids in given]
+    def _checked_ids(self, inputs: Sequence[Sequence[int]], max_length: int | None) -> list[list[int]]:
+        """Truncates given token ids.
 
-    def _limit(self, max_length: int | None) -> int:
-        # A tokenizer without a bound says 10**30.
+        Raises:
+            ConfigurationError: one is not in the vocabulary.
+        """
+        if not all(0 <= token < self.reader.vocabulary for ids in inputs for token in ids):
+            raise ConfigurationError(
+                f"there are token ids that this model does not have: take 0 to {self.reader.vocabulary - 1}"
+            )
+        return [list(ids[: self._max_tokens(max_length)]) for ids in inputs]
+
+    def _max_tokens(self, max_length: int | None) -> int:
+        # A tokenizer without a limit has 10**30.
         return min(
             max_length or self.settings.max_length or self.tokenizer.model_max_length,
-            self.encoder.window or 10**9,
+            self.reader.window or 10**9,
         )
 
     def _prompt(self, options: EmbeddingOptions, kind: str | None) -> str:
@@ -176,7 +189,7 @@ class Embedder:
         return len(tokens) - bool(ends)
 
 
-def _listed(texts: Sequence[Any]) -> list[Any]:
+def _as_list(texts: Sequence[Any]) -> list[Any]:
     if isinstance(texts, str):
         raise TypeError("a list of texts is needed, not one text: [text]")
     return list(texts)

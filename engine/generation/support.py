@@ -14,7 +14,7 @@ from engine.generation.batched import BatchMode
 from engine.generation.forward_batch import ForwardBatch, QueryChunk
 from engine.generation.hf_generate import forced_logits, has_token_rules, padded
 from engine.generation.kv_cache import KVCache
-from engine.weights.prepacking import is_spread
+from engine.loading.placement import is_sharded
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def check_continuous_batching(model: PreTrainedModel, eos: frozenset[int]) -> in
     """
     if has_token_rules(model, eos):
         raise Unsupported("the checkpoint forces or forbids tokens")
-    if is_spread(model):
+    if is_sharded(model):
         raise Unsupported("the model is spread over several devices")
     if not supports_packing(model):
         raise Unsupported("its attention or its cache is not made for it")

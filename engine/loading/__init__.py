@@ -1,4 +1,4 @@
-"""Load options → a model and its tokenizer, or an error that says what to do."""
+"""Loads a model and its tokenizer, or raises an error that says what to do."""
 
 import logging
 import os
@@ -15,28 +15,29 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from engine.environment import hub_token
 from engine.errors import ConfigurationError, LoadError
 from engine.loading import checkpoint, files, lora, quantization, untrusted
-from engine.loading.diagnosis import explained
+from engine.loading.diagnosis import explain_load_errors
 from engine.loading.files import find_file
-from engine.loading.footprint import Plan
-from engine.loading.placement import Placement, attention, place
+from engine.loading.footprint import MemoryFootprint
+from engine.loading.placement import Placement, attention_implementation, place
 from engine.options import LoadOptions
 from engine.weights import cpu
-from engine.weights.kernels import HALF
+from engine.weights.kernels import HALF_DTYPES
 
 logger = logging.getLogger(__name__)
 
-# Else transformers hands pickled weights' names, and the token, to a service that converts them.
+# Otherwise transformers sends the names of pickled weights, and the token, to a conversion service.
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model in evaluation mode, its tokenizer, and its window.
+    """A loaded model with its tokenizer.
 
     Attributes:
-        window: the most tokens a sequence may have (prompt and answer together; the prompt alone and
-            the answer alone for an encoder-decoder model); None where there is no bound.
-        options: what it was loaded with; None where it did not come from files.
+        model: in evaluation mode.
+        window: the context window in tokens, for prompt and answer together (for each of them in an
+            encoder-decoder model); None if unbounded.
+        options: the options it was loaded with; None if it was not loaded from files.
     """
 
     model: PreTrainedModel
@@ -49,25 +50,26 @@ def load(options: LoadOptions, task: Literal["generate", "embed"] = "generate") 
     """Loads a model from the hub or a local folder.
 
     Args:
-        task: "embed" loads encoders too, a language model without its head, and of an encoder-decoder model
-            the encoder alone where transformers has a class for that.
+        task: "embed" also loads encoders, loads a language model without its head, and only the encoder of an
+            encoder-decoder model where transformers has a class for it.
 
     Raises:
-        LoadError: gated, missing, offline, pickled or too large; the text says which and what to do.
-        ConfigurationError: options that contradict each other or the checkpoint, or that this machine cannot
-            follow; where the machine is the reason, nothing has been downloaded or read.
+        LoadError: the model is gated, missing, offline, pickled, damaged or too large; the text says what to
+            do.
+        ConfigurationError: options contradict each other or the checkpoint, or this machine does not support
+            one. In the latter case nothing has been downloaded or read.
     """
-    files.folder(options)
+    files.folder_or_hub_id(options)
     placement = place(options)
-    attention(options, placement.device)  # What it refuses, and the next, is refused before anything is read.
-    quantization.config(options)
-    with explained(options):
-        adapter = lora.find(options, task)
+    attention_implementation(options, placement.device)  # This and the next raise before any file is read.
+    quantization.quantization_config(options)
+    with explain_load_errors(options):
+        adapter = lora.find_adapter(options, task)
         if adapter is None:
             return _load(options, task, placement)
-        base = lora.base(options, adapter)
+        base = lora.base_options(options, adapter)
         own = (
-            _tokenizer(options, files.source(options))
+            _tokenizer(options, files.hub_arguments(options))
             if find_file(options, "tokenizer_config.json")
             else None
         )
@@ -80,75 +82,73 @@ def load(options: LoadOptions, task: Literal["generate", "embed"] = "generate") 
             f"{options.model_name} is an adapter, and its base model (base_model_name_or_path in "
             f"{lora.CONFIG}) cannot be had: {error}"
         ) from None
-    with explained(options):
-        return replace(loaded, model=lora.merged(loaded.model, options, task).eval(), options=options)
+    with explain_load_errors(options):
+        return replace(loaded, model=lora.merge_adapter(loaded.model, options, task).eval(), options=options)
 
 
 def _load(
     options: LoadOptions, task: str, placement: Placement, tokenizer: PreTrainedTokenizerBase | None = None
 ) -> Loaded:
-    """As `load`, without an adapter beside the weights, and with another tokenizer where there is one."""
-    folder, source = files.folder(options), files.source(options)
+    """Loads a model that is no adapter; `tokenizer` replaces its own."""
+    folder, hub = files.folder_or_hub_id(options), files.hub_arguments(options)
     code = {"trust_remote_code": options.trust_remote_code}
-    with explained(options):
-        source["subfolder"] = files.subfolder(options)
-        config = transformers.AutoConfig.from_pretrained(folder, **source, **code)
-        # Else passed over.
-        files.read_json(options, os.path.join(source["subfolder"], "generation_config.json"))
-        untrusted.drop_kernels(options.model_name, config)
-        architecture = _architecture(options, config, task)
+    with explain_load_errors(options):
+        hub["subfolder"] = files.transformer_subfolder(options)
+        config = transformers.AutoConfig.from_pretrained(folder, **hub, **code)
+        # transformers ignores this file if it is no valid JSON.
+        files.read_json(options, os.path.join(hub["subfolder"], "generation_config.json"))
+        untrusted.drop_hub_attention(options.model_name, config)
+        auto_class = _auto_class(options, config, task)
         if task == "generate":
-            checkpoint.require_writer(options.model_name, config)
+            checkpoint.check_generates_text(options.model_name, config)
         dtype = _dtype(options, config, placement)
-        quantized = quantization.for_checkpoint(options, config, dtype)
-    tokenizer = tokenizer or _tokenizer(options, source)
+        quantized = quantization.config_for_checkpoint(options, config, dtype)
+    tokenizer = tokenizer or _tokenizer(options, hub)
     if not options.trust_remote_code:
-        untrusted.note_code(options.tokenizer or options.model_name, tokenizer)
+        untrusted.warn_of_tokenizer_code(options.tokenizer or options.model_name, tokenizer)
     window = _window(config, tokenizer)
-    with explained(options):
-        if not getattr(config, "quantization_config", None):  # Its size does not follow from that.
+    with explain_load_errors(options):
+        if not getattr(config, "quantization_config", None):  # Then the size cannot be estimated.
             with torch.device("meta"):
-                empty = architecture.from_config(config, **code)
-            plan = Plan(empty, dtype, quantized, window, placement.free)
-            logger.debug("memory plan of %s\n%s", options.model_name, plan)
-            if not placement.spills:
-                plan.require_room(options)
-        index = find_file(options, os.path.join(source["subfolder"], untrusted.INDEX))
-        untrusted.refuse_files(options.model_name, index, not options.use_safetensors)
-        with _unreported(options.model_name):
-            model, report = architecture.from_pretrained(
+                empty = auto_class.from_config(config, **code)
+            footprint = MemoryFootprint(empty, dtype, quantized, window, placement.free)
+            logger.debug("memory footprint of %s\n%s", options.model_name, footprint)
+            if not placement.offloads_to_disk:
+                footprint.check_fits(options)
+        index = find_file(options, os.path.join(hub["subfolder"], untrusted.INDEX))
+        untrusted.check_weight_index(options.model_name, index, not options.use_safetensors)
+        with _without_load_report(options.model_name):
+            model, report = auto_class.from_pretrained(
                 folder,
                 config=config,
                 dtype=dtype,
                 device_map=placement.device_map,
-                max_memory=placement.max_memory and dict(placement.max_memory),  # It is changed there.
+                max_memory=placement.max_memory and dict(placement.max_memory),  # transformers changes it.
                 offload_folder=options.offload_folder,
-                attn_implementation=attention(options, placement.device),
+                attn_implementation=attention_implementation(options, placement.device),
                 quantization_config=quantized,
                 use_safetensors=True if options.use_safetensors else None,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # They are refused below, by name.
-                adapter_kwargs={
-                    "subfolder": "no-adapter"
-                },  # Where peft is installed, it would not be merged.
-                **source,
+                ignore_mismatched_sizes=True,  # Checked below, by name.
+                adapter_kwargs={"subfolder": "no-adapter"},  # Otherwise peft adds it unmerged.
+                **hub,
                 **code,
             )
-        checkpoint.require_whole(options.model_name, model, report, task)
-        quantization.settle(model)
+        checkpoint.check_complete(options.model_name, model, report, task)
+        quantization.select_4bit_kernels(model)
     return Loaded(model.eval(), tokenizer, window, options)
 
 
-def _tokenizer(options: LoadOptions, source: dict[str, Any]) -> PreTrainedTokenizerBase:
+def _tokenizer(options: LoadOptions, hub: dict[str, Any]) -> PreTrainedTokenizerBase:
     code = {"trust_remote_code": options.trust_remote_code}
     if options.tokenizer is None:
-        with explained(options):
-            return transformers.AutoTokenizer.from_pretrained(files.folder(options), **source, **code)
-    with explained(options, "tokenizer"):
+        with explain_load_errors(options):
+            return transformers.AutoTokenizer.from_pretrained(files.folder_or_hub_id(options), **hub, **code)
+    with explain_load_errors(options, "tokenizer"):
         return transformers.AutoTokenizer.from_pretrained(options.tokenizer, token=hub_token(), **code)
 
 
-def _architecture(options: LoadOptions, config: PretrainedConfig, task: str) -> Any:
+def _auto_class(options: LoadOptions, config: PretrainedConfig, task: str) -> Any:
     if options.is_causal_lm is not None and options.is_causal_lm is bool(config.is_encoder_decoder):
         kind = "an encoder-decoder model" if config.is_encoder_decoder else "a causal language model"
         raise ConfigurationError(
@@ -164,9 +164,9 @@ def _architecture(options: LoadOptions, config: PretrainedConfig, task: str) -> 
 
 
 @contextmanager
-def _unreported(name: str) -> Iterator[None]:
-    """Without transformers' table of what is missing or strange: what matters of it is an error of ours."""
-    reports, table = logging.getLogger("transformers.modeling_utils"), _Table()
+def _without_load_report(name: str) -> Iterator[None]:
+    """Hides transformers' load report: `checkpoint.check_complete` raises what matters of it."""
+    reports, table = logging.getLogger("transformers.modeling_utils"), _LoadReportFilter()
     reports.addFilter(table)
     try:
         yield
@@ -182,8 +182,8 @@ def _unreported(name: str) -> Iterator[None]:
         reports.removeFilter(table)
 
 
-class _Table(logging.Filter):
-    """Keeps it from the log."""
+class _LoadReportFilter(logging.Filter):
+    """Drops the load report from the log, and keeps its text."""
 
     text = ""
 
@@ -201,14 +201,14 @@ def _dtype(options: LoadOptions, config: PretrainedConfig, placement: Placement)
     own = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
     if placement.device.type != "cpu":
         return own
-    # Layers that stay as they are multiply half precision as it is, also where that is slow.
-    quantized = quantization.config(options) or getattr(config, "quantization_config", None)
-    laid_out = cpu.keeps_half() and not quantized and not placement.spills
-    return own if own in HALF and (laid_out or cpu.multiplies(own)) else torch.float32
+    # Layers that are not prepacked compute in their own half precision, however slow.
+    quantized = quantization.quantization_config(options) or getattr(config, "quantization_config", None)
+    prepacked = cpu.supports_fp16_storage() and not quantized and not placement.offloads_to_disk
+    return own if own in HALF_DTYPES and (prepacked or cpu.computes_natively(own)) else torch.float32
 
 
 def _window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
     text = config.get_text_config(decoder=True)
-    # T5 has relative positions and names its bound, if at all, in the tokenizer; "none" is 10**30 there.
+    # T5 has relative positions; its bound, if any, is in the tokenizer, where 10**30 means none.
     bounds = (getattr(text, "max_position_embeddings", None), tokenizer.model_max_length)
     return next((bound for bound in bounds if bound and 0 < bound < 10**9), None)

@@ -1,4 +1,4 @@
-"""Whether a checkpoint is that of the model it was loaded into; what is missing would be random numbers."""
+"""Checks that a checkpoint has all weights of the model it is loaded into: missing ones would be random."""
 
 import logging
 import re
@@ -11,8 +11,8 @@ from engine.errors import LoadError
 
 logger = logging.getLogger(__name__)
 
-# How names of classes end that write no text, but share all weights except the head with one that does.
-_OTHER_HEADS = (
+# Endings of model classes that generate no text, but share all weights except the head with one that does.
+_NON_GENERATIVE_ENDINGS = (
     "ForSequenceClassification",
     "ForTokenClassification",
     "ForQuestionAnswering",
@@ -22,18 +22,18 @@ _OTHER_HEADS = (
     "ForPreTraining",
     "RewardModel",
 )
-# What transformers calls the head of a classifier; there is another in the place of an output layer.
-_CLASSIFIERS = ("score", "classifier", "classification_head", "qa_outputs")
+# Names of classification heads in transformers.
+_CLASSIFIER_HEADS = ("score", "classifier", "classification_head", "qa_outputs")
 
 
-def require_writer(name: str, config: PretrainedConfig) -> None:
-    """Refuses a classifier, a reward model or a masked language model, whose weights may all be there.
+def check_generates_text(name: str, config: PretrainedConfig) -> None:
+    """Refuses classifiers, reward models and masked language models, which may miss no weight but the head.
 
     Raises:
-        LoadError: it names the class that the configuration gives.
+        LoadError: the configuration names only such classes.
     """
     declared = [str(known) for known in config.architectures or ()]
-    others = [known for known in declared if known.endswith(_OTHER_HEADS)]
+    others = [known for known in declared if known.endswith(_NON_GENERATIVE_ENDINGS)]
     if others == declared and others and not getattr(config, "is_decoder", False):
         raise LoadError(
             f"{name} is a {others[0]} by its configuration and has no weights to go on with a text (an "
@@ -41,18 +41,19 @@ def require_writer(name: str, config: PretrainedConfig) -> None:
         )
 
 
-def require_whole(name: str, model: PreTrainedModel, report: Mapping[str, Any], task: str) -> None:
-    """Refuses weights that are missing, of another shape, or those of another architecture.
+def check_complete(name: str, model: PreTrainedModel, report: Mapping[str, Any], task: str) -> None:
+    """Refuses a checkpoint with weights that are missing, misshapen, or of another architecture.
 
     Args:
-        report: what `from_pretrained` says with `output_loading_info`.
+        report: the loading info of `from_pretrained(output_loading_info=True)`.
+        task: "generate" or "embed", which needs no head.
 
     Raises:
-        LoadError: it names the weights.
+        LoadError: names the weights.
     """
-    if lost := sorted(_needed(model, report["missing_keys"], task)):
+    if missing := sorted(_missing_weights(model, report["missing_keys"], task)):
         raise LoadError(
-            f"{name} has no weights for {_listed(lost)}, and random ones would answer: take a model whose "
+            f"{name} has no weights for {_listed(missing)}, and random ones would answer: take a model whose "
             "checkpoint is complete and made for this"
         )
     if report["mismatched_keys"]:
@@ -65,49 +66,50 @@ def require_whole(name: str, model: PreTrainedModel, report: Mapping[str, Any], 
             "config.json and weights of the same model"
         )
     unexpected = sorted(report["unexpected_keys"])
-    if strange := list(_of_another(model, unexpected)) if not getattr(model, "is_quantized", False) else []:
+    quantized = getattr(model, "is_quantized", False)
+    if foreign := [] if quantized else list(_foreign_weights(model, unexpected)):
         raise LoadError(
-            f"{name} has weights that its config.json leaves out ({_listed(strange)}), and without them it "
+            f"{name} has weights that its config.json leaves out ({_listed(foreign)}), and without them it "
             "is another model: take config.json and weights of the same model"
         )
     if task == "generate":
-        if heads := [key for key in unexpected if key.split(".")[0] in _CLASSIFIERS]:
+        if heads := [key for key in unexpected if key.split(".")[0] in _CLASSIFIER_HEADS]:
             raise LoadError(f"{name} is a classifier ({_listed(heads)}): take a model that writes text")
         if unexpected:
             logger.warning("%s: weights that are not used: %s", name, _listed(unexpected))
 
 
-def _needed(model: PreTrainedModel, missing: Collection[str], task: str) -> Iterator[str]:
+def _missing_weights(model: PreTrainedModel, missing: Collection[str], task: str) -> Iterator[str]:
+    """The missing keys that matter: not heads that embedding ignores, nor buffers that are computed."""
     buffers = dict(model.named_buffers(remove_duplicate=False))
-    kept = {_pattern(key) for key in model.state_dict() if key not in missing}
+    kept = {_layer_pattern(key) for key in model.state_dict() if key not in missing}
     modules = dict(model.named_modules())
     for key in missing:
         path = key.rpartition(".")[0]
-        if task == "embed" and "pooler" in path.split("."):  # A head that embedding does not use.
+        if task == "embed" and "pooler" in path.split("."):  # A head that embedding ignores.
             continue
         if model.is_custom_code():
             yield key
         elif key in buffers:
-            # One that all layers lack and that holds more than zeros follows from the configuration.
-            if _pattern(key) in kept or len(buffers[key].unique()) == 1:
+            # A buffer that every layer lacks and that is not constant is computed from the configuration.
+            if _layer_pattern(key) in kept or len(buffers[key].unique()) == 1:
                 yield key
-        elif "Sinusoidal" not in type(modules.get(path)).__name__:  # These do, too.
+        elif "Sinusoidal" not in type(modules.get(path)).__name__:  # Also computed.
             yield key
 
 
-def _of_another(model: PreTrainedModel, unexpected: Iterable[str]) -> Iterator[str]:
-    """What belongs to a layer beyond those that there are, or is one more weight of a layer that there is."""
+def _foreign_weights(model: PreTrainedModel, unexpected: Iterable[str]) -> Iterator[str]:
+    """Unexpected keys that belong to more layers than the model has, or to a layer that it has."""
     prefix = f"{model.base_model_prefix}."
-    known = set(_either(prefix, model.state_dict()))
-    patterns = {_pattern(key) for key in known}
-    leaves = set(
-        _either(prefix, (path for path, part in model.named_modules() if part._parameters and _is_leaf(part)))
-    )
-    # Layers that guess further tokens are behind the others.
-    guesses = bool(getattr(model.config.get_text_config(), "num_nextn_predict_layers", None))
+    known = set(_with_and_without_prefix(prefix, model.state_dict()))
+    patterns = {_layer_pattern(key) for key in known}
+    layers = (path for path, part in model.named_modules() if part._parameters and _is_leaf(part))
+    leaves = set(_with_and_without_prefix(prefix, layers))
+    # Layers for multi-token prediction follow the others.
+    predicts_ahead = bool(getattr(model.config.get_text_config(), "num_nextn_predict_layers", None))
     for key in unexpected:
         parts = key.split(".")
-        if (_pattern(key) in patterns and not guesses) or any(
+        if (_layer_pattern(key) in patterns and not predicts_ahead) or any(
             ".".join(parts[:end]) in leaves for end in range(1, len(parts))
         ):
             yield key
@@ -117,13 +119,13 @@ def _is_leaf(module: Any) -> bool:
     return next(module.children(), None) is None
 
 
-def _either(prefix: str, names: Iterable[str]) -> Iterator[str]:
-    """Names with a prefix and without it: a checkpoint may be of a model with its head or without."""
+def _with_and_without_prefix(prefix: str, names: Iterable[str]) -> Iterator[str]:
+    """Each name with and without the prefix: a checkpoint may be of a model with or without a head."""
     for name in names:
         yield from (name, f"{prefix}{name}", name.removeprefix(prefix))
 
 
-def _pattern(key: str) -> str:
+def _layer_pattern(key: str) -> str:
     return re.sub(r"(?<=\.)\d+(?=\.)", "*", key)
 
 

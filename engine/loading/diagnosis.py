@@ -1,4 +1,4 @@
-"""Any error of loading → one that says what is wrong and what to do."""
+"""Turns any error raised while loading into a `LoadError` that says what is wrong and what to do."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ from huggingface_hub import errors as hub
 
 from engine.environment import TOKEN_VARIABLES
 from engine.errors import AdapterError, LoadError
-from engine.loading.files import find_file, folder, subfolder
+from engine.loading.files import find_file, folder_or_hub_id, transformer_subfolder
 from engine.memory import is_out_of_memory
 from engine.options import LoadOptions
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 _SET_TOKEN = "set a token with access as " + " or ".join(TOKEN_VARIABLES)
 
-# By what the hub library raises, first match along the chain of causes.
+# By exception type; the first match along the chain of causes counts.
 _HINTS: dict[type[Exception], str] = {
     hub.GatedRepoError: f"is gated: accept its terms on its page on the hub, then {_SET_TOKEN}",
     hub.RevisionNotFoundError: "has no revision {revision!r}: set revision to a branch, tag or commit of it",
@@ -35,16 +35,22 @@ _HINTS: dict[type[Exception], str] = {
 _TOO_LARGE = "is too large for this machine's memory: set dtype to bfloat16, or take a smaller model"
 _AGAIN = "download it again"
 _TRUST = "Set trust_remote_code to true if you trust that repository"
-# What transformers may read a tokenizer from.
-_TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
-_LFS = b"version https://git-lfs"
+# Files from which transformers can load a tokenizer.
+_TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
+_LFS_HEADER = b"version https://git-lfs"
 
 
 @contextmanager
-def explained(options: LoadOptions, option: str = "model_name") -> Iterator[None]:
-    """Makes any error but our own a `LoadError` that names what was loaded, by the option that names it.
+def explain_load_errors(options: LoadOptions, option: str = "model_name") -> Iterator[None]:
+    """Context manager: reraises foreign errors as a `LoadError` that names the model and the remedy.
 
-    Causes are left out above the level DEBUG: the one sentence is what a log of a deployment has to show.
+    The traceback of the cause is logged at DEBUG only, so that a deployment's log shows one sentence.
+
+    Args:
+        option: the option that names what is loaded, "model_name" or "tokenizer".
+
+    Raises:
+        LoadError: in place of any error that is no `AdapterError`.
     """
     name = getattr(options, option)
     if option == "model_name" and options.local_path:
@@ -53,7 +59,7 @@ def explained(options: LoadOptions, option: str = "model_name") -> Iterator[None
         yield
     except AdapterError:
         raise
-    except Exception as error:  # Loading runs much code that is not ours, and some of it the model's.
+    except Exception as error:  # Loading runs foreign code, some of it the model's own.
         logger.debug("%s cannot be loaded", name, exc_info=True)
         raise LoadError(f"{name} {_explanation(error, options, option)}") from None
 
@@ -70,14 +76,14 @@ def _explanation(error: Exception, options: LoadOptions, option: str) -> str:
     reason = " ".join(str(error).split()) or type(error).__name__
     if "trust_remote_code" in reason:
         return f"needs code of its own, which is not run. {_TRUST}"
-    fault = None
+    problem = None
     if option == "model_name":
-        with suppress(Exception):  # What is wrong with the hub, say, is in the reason.
-            fault = _fault(options, reason)
-    return f"cannot be loaded: {fault or reason + _advice(reason, options)}"
+        with suppress(Exception):  # The error itself then has to do.
+            problem = _file_problem(options, reason)
+    return f"cannot be loaded: {problem or reason + _option_hint(reason, options)}"
 
 
-def _advice(reason: str, options: LoadOptions) -> str:
+def _option_hint(reason: str, options: LoadOptions) -> str:
     if "safetensors" in reason and options.use_safetensors:
         return " - Pickled weights can run code: set use_safetensors to false if you trust them"
     if "ttention" in reason and options.attn_implementation:
@@ -85,44 +91,48 @@ def _advice(reason: str, options: LoadOptions) -> str:
     return ""
 
 
-def _fault(options: LoadOptions, reason: str) -> str | None:
-    """What is wrong with the model's files on this machine; None where nothing is found."""
-    where = Path(folder(options))
+def _file_problem(options: LoadOptions, reason: str) -> str | None:
+    """What is wrong with the model's local files; None if nothing is found."""
+    where = Path(folder_or_hub_id(options))
     if where.is_dir():
-        root = where / subfolder(options)
-        return _damage(root.glob("*.json")) or _absence(root, reason) or _weights_fault(root, options)
-    # Of a repository only what was asked for is here.
+        root = where / transformer_subfolder(options)
+        damaged = _first_damaged(root.glob("*.json"))
+        return damaged or _missing_essentials(root, reason) or _weights_problem(root, options)
+    # Only requested files of a hub repository are here.
     config = find_file(options, "config.json")
     return (
         None
         if config is None
-        else _damage([*config.parent.glob("*.json"), *config.parent.glob("*.safetensors")])
+        else _first_damaged([*config.parent.glob("*.json"), *config.parent.glob("*.safetensors")])
     )
 
 
-def _damage(files: Iterable[Path]) -> str | None:
-    faults = (_json_fault(file) if file.suffix == ".json" else _file_fault(file) for file in sorted(files))
-    return next(filter(None, faults), None)
+def _first_damaged(files: Iterable[Path]) -> str | None:
+    problems = (
+        _json_problem(file) if file.suffix == ".json" else _weight_file_problem(file)
+        for file in sorted(files)
+    )
+    return next(filter(None, problems), None)
 
 
-def _absence(root: Path, reason: str) -> str | None:
+def _missing_essentials(root: Path, reason: str) -> str | None:
     if not (root / "config.json").is_file():
         return (
             "it has no config.json, as every model of transformers has: set model_name to a folder or hub id "
             "with config.json, tokenizer and weights"
         )
-    if "tokenizer" in reason and not any(any(root.glob(name)) for name in _TOKENIZERS):
+    if "tokenizer" in reason and not any(any(root.glob(name)) for name in _TOKENIZER_FILES):
         return (
             "it has no tokenizer (tokenizer.json): copy it there, or set tokenizer to a model with the same"
         )
     return None
 
 
-def _json_fault(file: Path) -> str | None:
+def _json_problem(file: Path) -> str | None:
     try:
         with file.open("rb") as opened:
-            if opened.read(len(_LFS)) == _LFS:
-                return _pointer(file)
+            if opened.read(len(_LFS_HEADER)) == _LFS_HEADER:
+                return _lfs_pointer(file)
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         return f"its {file.name} is no JSON ({error}): {_AGAIN}"
@@ -131,15 +141,15 @@ def _json_fault(file: Path) -> str | None:
     return None
 
 
-def _weights_fault(root: Path, options: LoadOptions) -> str | None:
-    """As transformers looks for weights: whole ones before parts, safetensors before pickles."""
+def _weights_problem(root: Path, options: LoadOptions) -> str | None:
+    """Checks weights in the order of transformers: one file before shards, safetensors before pickles."""
     names = ["model.safetensors"] if options.use_safetensors else ["model.safetensors", "pytorch_model.bin"]
     for name in names:
         index = root / f"{name}.index.json"
         if (root / name).is_file():
-            return _file_fault(root / name)
+            return _weight_file_problem(root / name)
         if index.is_file():
-            return _index_fault(index)
+            return _index_problem(index)
     if parts := sorted(root.glob("model-*.safetensors")):
         return (
             f"it has {parts[0].name}, but no model.safetensors.index.json, which says what is where: {_AGAIN}"
@@ -158,36 +168,37 @@ def _weights_fault(root: Path, options: LoadOptions) -> str | None:
     return f"it has no weights (model.safetensors){instead}: {_AGAIN}, or take a model that has them"
 
 
-def _index_fault(index: Path) -> str | None:
+def _index_problem(index: Path) -> str | None:
     content = json.loads(index.read_text(encoding="utf-8"))
     named = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(named, dict) or not named or "metadata" not in content:
         return f"its {index.name} does not say what is where (weight_map, metadata): {_AGAIN}"
     files = sorted({str(name) for name in named.values()})
-    lost = [name for name in files if not (index.parent / name).is_file()]
-    if lost:
-        more = f" and {len(lost) - 1} more" if lost[1:] else ""
+    missing = [name for name in files if not (index.parent / name).is_file()]
+    if missing:
+        more = f" and {len(missing) - 1} more" if missing[1:] else ""
         return (
-            f"its {lost[0]}{more}, of the {len(files)} files that {index.name} names, is not there: {_AGAIN}"
+            f"its {missing[0]}{more}, of the {len(files)} files that {index.name} names, is not there: "
+            f"{_AGAIN}"
         )
-    return _damage(index.parent / name for name in files)
+    return _first_damaged(index.parent / name for name in files)
 
 
-def _file_fault(file: Path) -> str | None:
+def _weight_file_problem(file: Path) -> str | None:
     with file.open("rb") as opened:
-        if opened.read(len(_LFS)) == _LFS:
-            return _pointer(file)
+        if opened.read(len(_LFS_HEADER)) == _LFS_HEADER:
+            return _lfs_pointer(file)
     try:
         if file.suffix == ".safetensors":
             with safetensors.safe_open(file, "pt"):
                 pass
         else:
             torch.load(file, map_location="meta", weights_only=True)
-    except Exception as error:  # Of a pickle, anything.
+    except Exception as error:  # A pickle can raise anything.
         reason = " ".join(str(error).split(". ")[0].split())
         return f"its {file.name} is damaged or cut short ({reason}): {_AGAIN}"
     return None
 
 
-def _pointer(file: Path) -> str:
+def _lfs_pointer(file: Path) -> str:
     return f"its {file.name} only stands for a file of Git LFS: run git lfs pull there, or download it again"

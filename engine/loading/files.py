@@ -1,4 +1,4 @@
-"""The files of a model's folder or repository, on this machine."""
+"""Finds and reads the files of a model, in its local folder or in the hub cache."""
 
 import json
 from pathlib import Path
@@ -11,40 +11,40 @@ from engine.errors import ConfigurationError, LoadError
 from engine.options import LoadOptions
 
 
-def folder(options: LoadOptions) -> str:
-    """Where the model is: a folder or a hub id.
+def folder_or_hub_id(options: LoadOptions) -> str:
+    """Where the model is: its local folder if there is one, else its hub id.
 
     Raises:
-        ConfigurationError: a `local_path` that is no folder.
+        ConfigurationError: `local_path` is no folder.
     """
     if options.local_path is not None and not Path(options.local_path).is_dir():
         raise ConfigurationError(f"local_path {options.local_path!r} is no folder on this machine")
     return options.local_path or options.model_name
 
 
-def source(options: LoadOptions) -> dict[str, Any]:
-    """What the hub library is told beside the folder or hub id."""
-    # A folder has no revisions, and the one given is of `model_name`.
+def hub_arguments(options: LoadOptions) -> dict[str, Any]:
+    """Keyword arguments for the hub library: revision and token."""
+    # A local folder has no revisions; the option is about `model_name`.
     return {"revision": None if options.local_path else options.revision, "token": hub_token()}
 
 
 def find_file(options: LoadOptions, name: str) -> Path | None:
-    """Where a file of the model's folder or repository is on this machine; None where there is none."""
-    found = cached_file(
-        folder(options),
+    """The local path of one of the model's files, downloaded if needed; None if it has no such file."""
+    path = cached_file(
+        folder_or_hub_id(options),
         name,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
-        **source(options),
+        **hub_arguments(options),
     )
-    return None if found is None else Path(found)
+    return None if path is None else Path(path)
 
 
 def read_json(options: LoadOptions, name: str) -> Any:
-    """What is in a JSON file of the model's folder or repository; None where there is none.
+    """The content of one of the model's JSON files; None if the model has no such file.
 
     Raises:
-        LoadError: it is no JSON.
+        LoadError: the file is no valid JSON.
     """
     file = find_file(options, name)
     try:
@@ -55,8 +55,8 @@ def read_json(options: LoadOptions, name: str) -> Any:
         ) from None
 
 
-def subfolder(options: LoadOptions) -> str:
-    """Where in its folder an old sentence-transformers model is; of all others "", the folder itself."""
+def transformer_subfolder(options: LoadOptions) -> str:
+    """The subfolder with the transformers model in an old sentence-transformers folder; else ""."""
     if find_file(options, "config.json"):
         return ""
     modules = read_json(options, "modules.json") or ()
@@ -65,5 +65,5 @@ def subfolder(options: LoadOptions) -> str:
 
 
 def is_transformer(module: str) -> bool:
-    """Whether the class of a sentence-transformers module is the one that runs a model of transformers."""
+    """Whether a sentence-transformers module class is the one that wraps a transformers model."""
     return module.split(".")[0] == "sentence_transformers" and module.endswith(".Transformer")

@@ -1,4 +1,4 @@
-"""What a model will take of the memory, reckoned from its configuration before any weight is read."""
+"""Estimates the memory a model needs from its configuration, before any weight is read."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -15,25 +15,25 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 
 from engine.errors import LoadError
 from engine.loading import quantization
-from engine.loading.placement import free_everywhere
+from engine.loading.placement import free_bytes_by_device
 from engine.options import LoadOptions
 from engine.weights import cpu
 
-# A longer window is rarely filled.
-LONGEST_ROW = 4096
-# bitsandbytes keeps a scale for so many 4-bit weights; double quantization one more for so many scales.
-_WEIGHTS, _SCALES = 64, 256
+# Longer context windows are rarely filled.
+LONGEST_SEQUENCE = 4096
+# 4-bit weights that share a scale in bitsandbytes, and scales that share one in double quantization.
+_WEIGHTS_PER_SCALE, _SCALES_PER_SCALE = 64, 256
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a model takes, and what there is.
+class MemoryFootprint:
+    """The memory that a model needs, and the memory that is free.
 
     Attributes:
-        model: with its shape and without weights (on the device "meta").
-        dtype, quantized: what its weights will be loaded in.
-        window: the most tokens of a sequence.
-        free: free bytes on the devices that it will be on, by their names.
+        model: the model without weights, on the device "meta".
+        dtype, quantized: the dtype and quantization its weights will have.
+        window: the context window in tokens; None if unbounded.
+        free: free bytes of each device it will be on, by device name.
     """
 
     model: PreTrainedModel
@@ -48,81 +48,83 @@ class Plan:
         return weight_bytes(self.model, self.dtype, self.quantized)
 
     @property
-    def tokens(self) -> int:
-        """How long a sequence is thought to be."""
-        return min(self.window or LONGEST_ROW, LONGEST_ROW)
+    def sequence_tokens(self) -> int:
+        """Tokens of the sequence that `kv_cache` is about."""
+        return min(self.window or LONGEST_SEQUENCE, LONGEST_SEQUENCE)
 
     @property
-    def row(self) -> int | None:
-        """Bytes of the keys and values of one such sequence; None where there are none or it is unknown."""
-        widened = set(self.free) == {"cpu"} and not cpu.multiplies(self.dtype)
-        dtype = torch.float32 if widened else self.dtype
+    def kv_cache(self) -> int | None:
+        """Bytes of the KV cache of one sequence; None if the model has none or its size is unknown."""
+        in_float32 = set(self.free) == {"cpu"} and not cpu.computes_natively(self.dtype)
+        dtype = torch.float32 if in_float32 else self.dtype
         size = kv_token_bytes(self.model.config, dtype) if self.model.can_generate() else None
-        return None if size is None else self.tokens * size
+        return None if size is None else self.sequence_tokens * size
 
     @property
     def precision(self) -> str:
-        """What the weights are in, for people."""
+        """The precision of the weights, as text."""
         if self.quantized:
             return "8 bits" if self.quantized.load_in_8bit else "4 bits"
         return str(self.dtype).removeprefix("torch.")
 
     def __str__(self) -> str:
         lines = [("weights", self.weights, f"in {self.precision}")]
-        if self.row is not None:
-            lines.append(("keys and values", self.row, f"of a sequence of {self.tokens} tokens"))
+        if self.kv_cache is not None:
+            lines.append(("KV cache", self.kv_cache, f"of a sequence of {self.sequence_tokens} tokens"))
         lines += [("free", size, f"on {device}") for device, size in self.free.items()]
-        return "\n".join(f"{name:<15} {gib(size):>11}  {note}" for name, size, note in lines)
+        return "\n".join(f"{name:<15} {format_bytes(size):>11}  {note}" for name, size, note in lines)
 
-    def require_room(self, options: LoadOptions) -> None:
-        """Refuses a model whose weights alone are more than what is free.
+    def check_fits(self, options: LoadOptions) -> None:
+        """Refuses a model whose weights do not fit into free memory.
 
         Raises:
-            LoadError: it names the settings with which this model fits here.
+            LoadError: names settings with which the model would fit.
         """
         free = sum(self.free.values())
         if self.weights <= free:
             return
-        ways = ", or ".join([*self._narrower(free), *self._wider(free, options), "take a smaller model"])
+        settings = [*self._smaller_settings(free), *self._sharding_settings(free, options)]
+        remedies = ", or ".join([*settings, "take a smaller model"])
         raise LoadError(
-            f"{options.model_name} is too large: its weights take {gib(self.weights)} in {self.precision} "
-            f"and {' and '.join(self.free)} has {gib(free)} free. {ways[0].upper()}{ways[1:]}"
+            f"{options.model_name} is too large: its weights take {format_bytes(self.weights)} in "
+            f"{self.precision} and {' and '.join(self.free)} has {format_bytes(free)} free. "
+            f"{remedies[0].upper()}{remedies[1:]}"
         )
 
-    def _narrower(self, free: int) -> Iterator[str]:
-        """Settings with which the weights take less and fit, as few at a time as do."""
+    def _smaller_settings(self, free: int) -> Iterator[str]:
+        """The smallest sets of dtype and quantization settings with which the weights fit."""
         dtypes = {"": self.dtype}
         if self.dtype.itemsize > torch.bfloat16.itemsize:
             dtypes["dtype to bfloat16"] = torch.bfloat16
-        widths: dict[str, Any] = {"": self.quantized}
-        if self.quantized is None and quantization.installed():
+        quantizations: dict[str, Any] = {"": self.quantized}
+        if self.quantized is None and quantization.is_available():
             names = ("load_in_8bit", "load_in_4bit")
-            widths |= {f"{name} to true": BitsAndBytesConfig(**{name: True}) for name in names}
+            quantizations |= {f"{name} to true": BitsAndBytesConfig(**{name: True}) for name in names}
         found = []
-        for (width_to, width), (dtype_to, dtype) in product(widths.items(), dtypes.items()):
-            size = weight_bytes(self.model, dtype, width)
+        for (quantize, quantized), (set_dtype, dtype) in product(quantizations.items(), dtypes.items()):
+            size = weight_bytes(self.model, dtype, quantized)
             if size <= free:
-                found.append(([setting for setting in (dtype_to, width_to) if setting], size))
+                found.append(([setting for setting in (set_dtype, quantize) if setting], size))
         fewest = min((len(settings) for settings, _ in found), default=0)
         for settings, size in found:
             if len(settings) == fewest:
-                yield f"set {' and '.join(settings)} ({gib(size)})"
+                yield f"set {' and '.join(settings)} ({format_bytes(size)})"
 
-    def _wider(self, free: int, options: LoadOptions) -> Iterator[str]:
-        """Places with room for the weights as they are."""
+    def _sharding_settings(self, free: int, options: LoadOptions) -> Iterator[str]:
+        """Settings that shard the model over devices or offload it to disk, if it fits then."""
         if options.device_map is not None or self.quantized:
             return
-        room = sum(free_everywhere().values())
+        room = sum(free_bytes_by_device().values())
         if self.weights <= room:
-            yield f'set device_map to "auto" to spread it over all devices ({gib(room)})'
+            yield f'set device_map to "auto" to spread it over all devices ({format_bytes(room)})'
         elif self.weights <= room + (disk := shutil.disk_usage(".").free):
-            yield f'set device_map to "auto" and offload_folder to a folder of a disk ({gib(disk)})'
+            yield f'set device_map to "auto" and offload_folder to a folder of a disk ({format_bytes(disk)})'
 
 
 def weight_bytes(
     model: PreTrainedModel, dtype: torch.dtype, quantized: BitsAndBytesConfig | None = None
 ) -> int:
-    """Bytes of a model's weights in a dtype, those of its quantized layers in theirs."""
+    """Bytes of a model's weights in a dtype, with quantized layers if `quantized` is given."""
     total = sum(weight.numel() for weight in model.parameters()) * dtype.itemsize
     if quantized is None:
         return total
@@ -143,13 +145,13 @@ def _quantized_bytes(layer: Any, quantized: BitsAndBytesConfig) -> int:
     if quantized.load_in_8bit:
         outputs = layer.nf if isinstance(layer, Conv1D) else layer.out_features
         return 2 * size if quantized.llm_int8_has_fp16_weight else size + 4 * outputs
-    scales = -(-size // _WEIGHTS)
+    scales = -(-size // _WEIGHTS_PER_SCALE)
     doubly = quantized.bnb_4bit_use_double_quant
-    return -(-size // 2) + (scales + 4 * -(-scales // _SCALES) if doubly else 4 * scales)
+    return -(-size // 2) + (scales + 4 * -(-scales // _SCALES_PER_SCALE) if doubly else 4 * scales)
 
 
 def kv_token_bytes(config: PretrainedConfig, dtype: torch.dtype) -> int | None:
-    """Bytes of one token's keys and values in all layers; None where the configuration does not tell."""
+    """Bytes of the KV cache per token over all layers; None if the configuration does not tell."""
     text = config.get_text_config(decoder=True)
     layers = getattr(text, "num_decoder_layers", None) or getattr(text, "num_hidden_layers", None)
     every_head = getattr(text, "num_attention_heads", None)
@@ -160,10 +162,10 @@ def kv_token_bytes(config: PretrainedConfig, dtype: torch.dtype) -> int | None:
     kinds = getattr(text, "layer_types", None)
     if kinds:
         layers = sum("attention" in kind and "linear" not in kind for kind in kinds)
-    # A decoder beside an encoder also keeps what the encoder read.
+    # An encoder-decoder also caches keys and values of the encoder's output.
     return 2 * layers * heads * size * dtype.itemsize * (2 if config.is_encoder_decoder else 1)
 
 
-def gib(size: int) -> str:
-    """Bytes for people."""
+def format_bytes(size: int) -> str:
+    """Bytes as text, in GiB or MiB."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**27 else f"{size / 2**20:.1f} MiB"

@@ -1,4 +1,4 @@
-"""LoRA adapters and their like: what was trained beside a base model's weights, merged into these."""
+"""Merges LoRA and similar PEFT adapters into the weights of their base model."""
 
 import warnings
 from collections.abc import Mapping
@@ -11,18 +11,18 @@ import torch
 from transformers import PreTrainedModel
 
 from engine.errors import LoadError
-from engine.loading.files import find_file, folder, read_json
+from engine.loading.files import find_file, folder_or_hub_id, read_json
 from engine.options import LoadOptions
 
 CONFIG = "adapter_config.json"
-_WRITERS = (None, "CAUSAL_LM", "SEQ_2_SEQ_LM")
+_GENERATIVE_TASKS = (None, "CAUSAL_LM", "SEQ_2_SEQ_LM")
 
 
-def find(options: LoadOptions, task: str) -> dict[str, Any] | None:
-    """The adapter's configuration where a folder or repository holds one; None where it does not.
+def find_adapter(options: LoadOptions, task: str) -> dict[str, Any] | None:
+    """The adapter configuration of a folder or repository; None if it holds no adapter.
 
     Raises:
-        LoadError: it cannot be merged, for its kind, what it was trained for, or want of peft.
+        LoadError: the adapter has an unknown type or another task, or peft is not installed.
     """
     config = read_json(options, CONFIG)
     if config is None:
@@ -30,7 +30,7 @@ def find(options: LoadOptions, task: str) -> dict[str, Any] | None:
     name = options.model_name
     if not isinstance(config, dict) or not config.get("peft_type"):
         raise LoadError(f"{name} has an {CONFIG} of a kind that peft does not know: take that file away")
-    if task == "generate" and config.get("task_type") not in _WRITERS:
+    if task == "generate" and config.get("task_type") not in _GENERATIVE_TASKS:
         raise LoadError(
             f"{name} is an adapter for {config['task_type']} and writes no text: take one for CAUSAL_LM"
         )
@@ -41,11 +41,11 @@ def find(options: LoadOptions, task: str) -> dict[str, Any] | None:
     return config
 
 
-def base(options: LoadOptions, config: Mapping[str, Any]) -> LoadOptions:
-    """The options of the base model: the folder itself where whole weights are beside the adapter.
+def base_options(options: LoadOptions, config: Mapping[str, Any]) -> LoadOptions:
+    """The load options of the base model: `options` itself if full weights lie beside the adapter.
 
     Raises:
-        LoadError: it is not named.
+        LoadError: the adapter names no base model.
     """
     if find_file(options, "config.json") and any(
         find_file(options, f"{weights}{index}")
@@ -54,7 +54,7 @@ def base(options: LoadOptions, config: Mapping[str, Any]) -> LoadOptions:
     ):
         return options
     named = config.get("base_model_name_or_path")
-    if not named or named == folder(options):
+    if not named or named == folder_or_hub_id(options):
         raise LoadError(
             f"{options.model_name} is an adapter, and its {CONFIG} names no base model: set "
             "base_model_name_or_path there"
@@ -63,11 +63,15 @@ def base(options: LoadOptions, config: Mapping[str, Any]) -> LoadOptions:
     return options.model_copy(update=update)
 
 
-def merged(model: PreTrainedModel, options: LoadOptions, task: str) -> PreTrainedModel:
-    """The base model with the adapter's weights in its own.
+def merge_adapter(model: PreTrainedModel, options: LoadOptions, task: str) -> PreTrainedModel:
+    """Merges the adapter that `options` name into its base model.
+
+    Args:
+        model: the base model.
+        task: "generate" or "embed", which ignores adapter weights for the head.
 
     Raises:
-        LoadError: an adapter that is not for this model, or of a kind that cannot be merged.
+        LoadError: the adapter is for another model, cannot be merged, or has no readable weights.
     """
     import peft
 
@@ -85,33 +89,33 @@ def merged(model: PreTrainedModel, options: LoadOptions, task: str) -> PreTraine
             "weights: take a LoRA adapter"
         )
     config.inference_mode = True
-    weights = _fitted(_weights(options), model)
+    weights = _renamed_for(_weights(options), model)
     embedding = next((key for key in weights if key.endswith("embed_tokens.weight")), None)
     if embedding and len(weights[embedding]) != len(cast(Any, model.get_input_embeddings()).weight):
         model.resize_token_embeddings(len(weights[embedding]), mean_resizing=False)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Of embeddings that are not saved again here, and the like.
+        warnings.simplefilter("ignore")  # About saving embeddings, for example.
         try:
             adapted = peft.PeftModel(model, config)
             result: Any = peft.set_peft_model_state_dict(adapted, weights)
-        except (RuntimeError, ValueError) as error:  # Other shapes, or no such layers.
+        except (RuntimeError, ValueError) as error:  # Other shapes or layers.
             raise LoadError(
                 f"{name} is an adapter for another base model: {' '.join(str(error).split())}"
             ) from None
-    lost = sorted(peft.get_peft_model_state_dict(adapted).keys() - weights.keys())
-    if lost:
-        raise LoadError(f"{name} is an adapter for another base model: it has no weights for {lost[0]}")
-    # peft saves an embedding that was trained twice, and reads it once.
-    twice = {
+    missing = sorted(peft.get_peft_model_state_dict(adapted).keys() - weights.keys())
+    if missing:
+        raise LoadError(f"{name} is an adapter for another base model: it has no weights for {missing[0]}")
+    # peft saves a trained embedding under two names and loads one of them.
+    duplicates = {
         key for key in result.unexpected_keys if key.replace(".modules_to_save", "") in weights.keys() - {key}
     }
-    strange = sorted(set(result.unexpected_keys) - twice)
-    if task == "embed":  # Its head is left aside.
-        strange = [key for key in strange if not key.startswith("base_model.model.lm_head.")]
-    if strange:
+    unexpected = sorted(set(result.unexpected_keys) - duplicates)
+    if task == "embed":  # It has no head.
+        unexpected = [key for key in unexpected if not key.startswith("base_model.model.lm_head.")]
+    if unexpected:
         raise LoadError(
-            f"{name} is an adapter for another base model: it has weights for {strange[0]}, which this one "
-            "does not have"
+            f"{name} is an adapter for another base model: it has weights for {unexpected[0]}, which this "
+            "one does not have"
         )
     return adapted.merge_and_unload(safe_merge=True).requires_grad_(False)
 
@@ -130,8 +134,8 @@ def _weights(options: LoadOptions) -> dict[str, torch.Tensor]:
     return torch.load(str(pickled), map_location="cpu", weights_only=True)
 
 
-def _fitted(weights: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """The weights by their names in this model, which may be without the head they were trained under."""
+def _renamed_for(weights: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The weights renamed for this model, which may lack the head that the adapter was trained with."""
     outer = "base_model.model."
     inner = f"{outer}{model.base_model_prefix}."
     if hasattr(model, model.base_model_prefix):

@@ -1,4 +1,4 @@
-"""Where the weights go and how attention is computed there, checked before anything is read."""
+"""Device placement of a model and its attention implementation, checked before any file is read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,42 +7,42 @@ from typing import Any
 
 import torch
 from accelerate.utils import get_max_memory
+from transformers import PreTrainedModel
 
 from engine.errors import ConfigurationError
 from engine.memory import free_memory
 from engine.options import LoadOptions
 
-# Accelerate's ways to spread a model by itself; any other `device_map` names devices.
+# Accelerate's strategies to shard a model; any other `device_map` names devices.
 STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
 FLASH = "flash_attention_2"
-SHORT_NAMES = {"flash": FLASH}
+ALIASES = {"flash": FLASH}
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a model goes.
+    """Which devices a model is loaded on.
 
     Attributes:
-        device_map: as `from_pretrained` takes it.
-        device: what computes.
-        free: free bytes on the devices that take weights, by their names.
-        spills: whether weights that find no room there go to the disk.
-        max_memory: what `from_pretrained` may take of each device; None leaves that to accelerate.
+        device_map: the argument of `from_pretrained`.
+        device: the device that computes.
+        free: free bytes of each device that takes weights, by device name.
+        offloads_to_disk: whether weights that do not fit on the devices are offloaded to disk.
+        max_memory: the most bytes `from_pretrained` may use of each device; None leaves that to accelerate.
     """
 
     device_map: Any
     device: torch.device
     free: Mapping[str, int]
-    spills: bool
+    offloads_to_disk: bool
     max_memory: Mapping[int | str, int | str] | None = None
 
 
 def place(options: LoadOptions) -> Placement:
-    """Where the options put a model.
+    """The placement that the options ask for.
 
     Raises:
-        ConfigurationError: a device that this machine does not have, or an option that only has a meaning
-            with `device_map`.
+        ConfigurationError: this machine does not have a device, or an option needs `device_map`.
     """
     chosen = options.device_map
     if options.offload_folder and chosen is None:
@@ -51,8 +51,8 @@ def place(options: LoadOptions) -> Placement:
         if key != "disk":
             find_device(key, "max_memory")
     if isinstance(chosen, str) and chosen in STRATEGIES:
-        device, free = find_device(options.device), free_everywhere(options.max_memory)
-        return Placement(chosen, device, free, True, options.max_memory or _limits())
+        device, free = find_device(options.device), free_bytes_by_device(options.max_memory)
+        return Placement(chosen, device, free, True, options.max_memory or _cpu_limits())
     if isinstance(chosen, dict):
         names = dict.fromkeys(name for name in chosen.values() if name != "disk")
         devices = [find_device(name, "device_map") for name in names]
@@ -64,10 +64,13 @@ def place(options: LoadOptions) -> Placement:
 
 
 def find_device(name: str | int, option: str = "device") -> torch.device:
-    """The device of a name; a number is that of a GPU.
+    """The device with a name; a number is the index of a GPU, "auto" the GPU if there is one.
+
+    Args:
+        option: the option to name in the error.
 
     Raises:
-        ConfigurationError: this machine does not have it.
+        ConfigurationError: this machine does not have the device.
     """
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
@@ -81,41 +84,41 @@ def find_device(name: str | int, option: str = "device") -> torch.device:
     return device
 
 
-def free_everywhere(limits: dict[int | str, int | str] | None = None) -> dict[str, int]:
-    """Free bytes of all devices by their names, or of those that have limits, the limits.
+def free_bytes_by_device(limits: dict[int | str, int | str] | None = None) -> dict[str, int]:
+    """Free bytes of every device, by device name; with limits, the limits of the devices that have one.
 
     Raises:
-        ConfigurationError: a limit that is no size.
+        ConfigurationError: a limit is no valid size.
     """
     try:
-        sizes = get_max_memory(dict(limits)) if limits else _sizes()
+        sizes = get_max_memory(dict(limits)) if limits else _free_sizes()
     except ValueError as error:
         raise ConfigurationError(f"option 'max_memory': {error}: write a size as \"20GiB\"") from None
     return {str(torch.device(key) if isinstance(key, int) else key): size for key, size in sizes.items()}
 
 
-def _sizes() -> dict[int | str, int]:
-    """As accelerate has them, but of the machine's memory what this process may take."""
+def _free_sizes() -> dict[int | str, int]:
+    """Accelerate's free bytes by device; for the CPU only what this process may use."""
     sizes = get_max_memory()
     return sizes | {"cpu": free_memory(torch.device("cpu"))} if "cpu" in sizes else sizes
 
 
-def _limits() -> dict[int | str, int | str] | None:
-    """What to spread over the devices where this process may not take all of the machine's memory."""
-    sizes = _sizes()
+def _cpu_limits() -> dict[int | str, int | str] | None:
+    """Sharding limits, if this process may use less than the machine's memory; else None."""
+    sizes = _free_sizes()
     if sizes.get("cpu") == get_max_memory().get("cpu"):
         return None
-    return {key: int(0.9 * size) for key, size in sizes.items()}  # As transformers does with its own.
+    return {key: int(0.9 * size) for key, size in sizes.items()}  # The share that transformers uses, too.
 
 
-def attention(options: LoadOptions, device: torch.device) -> str | None:
-    """How attention is to be computed; None for the model's own way.
+def attention_implementation(options: LoadOptions, device: torch.device) -> str | None:
+    """The `attn_implementation` for `from_pretrained`; None leaves the choice to transformers.
 
     Raises:
-        ConfigurationError: two options that disagree, or flash attention where it cannot run.
+        ConfigurationError: two options disagree, or flash attention cannot run on the device.
     """
     name = options.attn_implementation
-    name = SHORT_NAMES.get(name, name) if name else None
+    name = ALIASES.get(name, name) if name else None
     flash = bool(name and name.startswith("flash_attention"))
     asked = f"attn_implementation {options.attn_implementation!r}" if flash else "use_flash_attention"
     if options.use_flash_attention is not None and name and options.use_flash_attention is not flash:
@@ -125,7 +128,7 @@ def attention(options: LoadOptions, device: torch.device) -> str | None:
         )
     if options.use_flash_attention and not name:
         name, flash = FLASH, True
-    missing = _missing_for(name, device) if name and flash else None
+    missing = _missing_requirement(name, device) if name and flash else None
     if missing:
         raise ConfigurationError(
             f"{asked} cannot be had here: {missing}. "
@@ -134,10 +137,15 @@ def attention(options: LoadOptions, device: torch.device) -> str | None:
     return name
 
 
-def _missing_for(flash: str, device: torch.device) -> str | None:
+def _missing_requirement(flash: str, device: torch.device) -> str | None:
     if device.type == "cpu":
         return "flash attention runs on a GPU, and the model goes to the CPU"
-    # transformers takes it from either package.
+    # transformers uses either package.
     if flash == FLASH and not (find_spec("flash_attn") or find_spec("kernels")):
         return "flash-attn is not installed (pip install flash-attn)"
     return None
+
+
+def is_sharded(model: PreTrainedModel) -> bool:
+    """Whether the weights of a model are on several devices."""
+    return len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1

@@ -1,4 +1,4 @@
-"""Options → bitsandbytes' settings, or an error that says which option cannot work and why."""
+"""Quantization by bitsandbytes: its configuration from the load options, and its kernels on a CPU."""
 
 import copy
 import logging
@@ -12,29 +12,28 @@ from engine.errors import ConfigurationError
 from engine.options import LoadOptions
 from engine.weights import cpu
 
-# What works with weights of one width only, and with weights of either.
-OF_8_BITS = ("llm_int8_threshold", "llm_int8_has_fp16_weight")
-OF_4_BITS = ("bnb_4bit_compute_dtype", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant")
-OF_BOTH = ("llm_int8_skip_modules", "llm_int8_enable_fp32_cpu_offload")
+# Options that need 8-bit weights, 4-bit weights, or either.
+OPTIONS_8BIT = ("llm_int8_threshold", "llm_int8_has_fp16_weight")
+OPTIONS_4BIT = ("bnb_4bit_compute_dtype", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant")
+OPTIONS_BOTH = ("llm_int8_skip_modules", "llm_int8_enable_fp32_cpu_offload")
 
 
-def installed() -> bool:
-    """Whether bitsandbytes is there; importing it takes seconds."""
+def is_available() -> bool:
+    """Whether bitsandbytes is installed. It is not imported, since that takes seconds."""
     return find_spec("bitsandbytes") is not None
 
 
-def config(options: LoadOptions) -> BitsAndBytesConfig | None:
-    """What `from_pretrained` is to quantize with; None for weights as they are.
+def quantization_config(options: LoadOptions) -> BitsAndBytesConfig | None:
+    """The `quantization_config` for `from_pretrained`; None if nothing is to be quantized.
 
     Raises:
-        ConfigurationError: options that contradict each other, one that nothing would come of, or one that
-            this machine cannot follow.
+        ConfigurationError: options contradict each other, one has no effect, or bitsandbytes is missing.
     """
     bits = _bits(options)
     if bits is None:
         return None
     chosen = f"load_in_{bits}bit"
-    if not installed():
+    if not is_available():
         asked = chosen if getattr(options, chosen) else "use_quantization"
         raise ConfigurationError(
             f"{asked} needs bitsandbytes, which is not installed: pip install bitsandbytes, or leave it out"
@@ -45,20 +44,25 @@ def config(options: LoadOptions) -> BitsAndBytesConfig | None:
             'set device_map, to "auto" for one'
         )
     if bits == 8:
-        # Of each layer at each token, about a cast that it makes by itself.
+        # It warns of an automatic cast for each layer and token.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-    return BitsAndBytesConfig(**{chosen: True}, **_knobs(options))
+    return BitsAndBytesConfig(**{chosen: True}, **_given_options(options))
 
 
-def for_checkpoint(
+def config_for_checkpoint(
     options: LoadOptions, checkpoint: PretrainedConfig, dtype: torch.dtype
 ) -> BitsAndBytesConfig | None:
-    """As `config`, for one checkpoint that is loaded in a dtype; None where it is so already.
+    """The `quantization_config` for one checkpoint; None if nothing is to be quantized, or it already is.
+
+    Args:
+        checkpoint: the model's configuration.
+        dtype: the dtype of the other weights; the default compute dtype of 4-bit weights.
 
     Raises:
-        ConfigurationError: as `config`, or a checkpoint that is quantized in another way.
+        ConfigurationError: options contradict each other, one has no effect, bitsandbytes is missing, or
+            the checkpoint is quantized in another way.
     """
-    chosen = config(options)
+    chosen = quantization_config(options)
     if chosen is None:
         return None
     own = getattr(checkpoint, "quantization_config", None)
@@ -75,20 +79,20 @@ def for_checkpoint(
     return chosen
 
 
-def settle(model: PreTrainedModel) -> None:
-    """Has 4-bit layers on a CPU multiplied by a product of bitsandbytes that can hold them.
+def select_4bit_kernels(model: PreTrainedModel) -> None:
+    """Sets each 4-bit layer on a CPU to a bitsandbytes kernel that computes its size correctly.
 
     Raises:
-        ConfigurationError: none can.
+        ConfigurationError: there is none for a layer.
     """
     layers: Any = model.named_modules()
     for name, layer in layers:
         if type(layer).__name__ != "Linear4bit" or layer.weight.device.type != "cpu":
             continue
         size = layer.out_features, layer.in_features
-        if cpu.holds_4_bits(*size):
-            _keep(layer)
-        elif cpu.holds_4_bits(*size, packed=False):
+        if cpu.supports_4bit(*size):
+            _save_as_loaded(layer)
+        elif cpu.supports_4bit(*size, packed=False):
             layer.support_avx512bf16_for_cpu = False
         else:
             raise ConfigurationError(
@@ -97,11 +101,11 @@ def settle(model: PreTrainedModel) -> None:
             )
 
 
-def _keep(layer: Any) -> None:
-    """Has a 4-bit layer saved as it was loaded.
+def _save_as_loaded(layer: Any) -> None:
+    """Makes `state_dict` give a 4-bit layer as it was loaded.
 
-    Where bitsandbytes packs weights it rounds their scales, and leaves them in another order when it unpacks
-    them, which every `state_dict` makes it do.
+    When bitsandbytes packs weights for the CPU it rounds their scales, and `state_dict` unpacks the weights
+    but leaves the scales in another order.
     """
     from bitsandbytes import functional
 
@@ -122,7 +126,7 @@ def _bits(options: LoadOptions) -> int | None:
     if options.load_in_8bit and options.load_in_4bit:
         raise ConfigurationError("load_in_8bit and load_in_4bit are both true: set one of them")
     bits = 8 if options.load_in_8bit else 4 if options.load_in_4bit or options.use_quantization else None
-    for names, widths in ((OF_8_BITS, (8,)), (OF_4_BITS, (4,)), (OF_BOTH, (8, 4))):
+    for names, widths in ((OPTIONS_8BIT, (8,)), (OPTIONS_4BIT, (4,)), (OPTIONS_BOTH, (8, 4))):
         given = [name for name in names if getattr(options, name) is not None]
         if given and bits not in widths:
             wanted = " or ".join(f"load_in_{width}bit" for width in widths)
@@ -132,7 +136,7 @@ def _bits(options: LoadOptions) -> int | None:
     return bits
 
 
-def _knobs(options: LoadOptions) -> dict[str, Any]:
-    given = {name: getattr(options, name) for name in OF_8_BITS + OF_4_BITS + OF_BOTH}
+def _given_options(options: LoadOptions) -> dict[str, Any]:
+    given = {name: getattr(options, name) for name in OPTIONS_8BIT + OPTIONS_4BIT + OPTIONS_BOTH}
     given = {name: value for name, value in given.items() if value is not None}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}

@@ -1,4 +1,4 @@
-"""What a repository brings that could run code, or read other files, though nobody has said to trust it."""
+"""Guards against repositories that would run code or read other files without `trust_remote_code`."""
 
 import json
 import logging
@@ -14,8 +14,8 @@ logger = logging.getLogger(__name__)
 INDEX = "model.safetensors.index.json"
 
 
-def drop_kernels(name: str, config: PretrainedConfig) -> None:
-    """Takes an attention of the hub out of a configuration: it is code that would be downloaded and run."""
+def drop_hub_attention(name: str, config: PretrainedConfig) -> None:
+    """Removes hub attention kernels from a configuration: transformers would download and run their code."""
     for part in (config, *(getattr(config, key, None) for key in config.sub_configs)):
         asked = getattr(part, "_attn_implementation", None)
         if part is not None and asked is not None and "/" in str(asked):
@@ -28,15 +28,16 @@ def drop_kernels(name: str, config: PretrainedConfig) -> None:
             )
 
 
-def refuse_files(name: str, index: Path | None, pickles: bool) -> None:
-    """Sees that an index of weights names no file outside the model's folder, and no pickled one.
+def check_weight_index(name: str, index: Path | None, allow_pickle: bool) -> None:
+    """Checks that a weight index names no file outside the model's folder, and no pickled one.
 
     Args:
-        index: the file `INDEX` of the model; None where there is none.
-        pickles: whether pickled weights are accepted.
+        name: the model, for the error.
+        index: the path of the model's `INDEX` file, or None.
+        allow_pickle: whether pickled weights are accepted.
 
     Raises:
-        LoadError: it does.
+        LoadError: the index names such a file.
     """
     if index is None:
         return
@@ -44,21 +45,21 @@ def refuse_files(name: str, index: Path | None, pickles: bool) -> None:
         named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
         files = sorted(set(map(str, named)))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return  # transformers cannot read it either, and `explaining` says so.
+        return  # transformers cannot read it either, and reports it.
     for file in files:
         if Path(file).is_absolute() or ".." in file.replace("\\", "/").split("/"):
             raise LoadError(
                 f"{name} names weights outside of its folder ({file!r}) in {INDEX}: do not use it"
             )
-        if not pickles and not file.endswith(".safetensors"):
+        if not allow_pickle and not file.endswith(".safetensors"):
             raise LoadError(
                 f"{name} names weights that are no safetensors ({file!r}) in {INDEX}, and pickled ones can "
                 "run code: set use_safetensors to false if you trust them"
             )
 
 
-def note_code(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Says that a tokenizer's own code was passed over, since transformers has a class for it, too."""
+def warn_of_tokenizer_code(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Warns if the repository has custom tokenizer code that was not run."""
     given: Any = tokenizer.init_kwargs.get("auto_map")
     if given:
         logger.warning(

@@ -1,1 +1,1 @@
-"""A conversation → token ids."""
+"""Turns conversations into token ids."""

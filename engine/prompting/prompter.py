@@ -1,4 +1,4 @@
-"""Messages → token ids: chat template, system prompt, and what to drop when a conversation is too long."""
+"""Turns conversations into token ids: system prompt, chat template, and dropping the oldest turns."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -9,19 +9,19 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from engine.errors import ConfigurationError, PromptError
 from engine.options import GenerationOptions
-from engine.prompting.escaping import Escaping
-from engine.prompting.renderer import Chat, Writer, merged
-from engine.prompting.templates import TEMPLATES, Template, find
-from engine.prompting.tokenization import around, once
+from engine.prompting.escaping import ControlTokenEscaper
+from engine.prompting.renderer import Chat, ChatRenderer, merge_same_role
+from engine.prompting.templates import TEMPLATES, Template, find_template
+from engine.prompting.tokenization import special_tokens_around, with_prefix_once
 from engine.text import encodable
 from engine.types import Image, Message
 
 logger = logging.getLogger(__name__)
 
-# Messages whose lengths are remembered.
-_REMEMBERED = 4096
-# An encoder-decoder model without a template was trained on the bare question.
-_BARE = Template(
+# Messages whose lengths in tokens are cached.
+_CACHED_LENGTHS = 4096
+# An encoder-decoder model without a chat template was trained on the bare question.
+_BARE_QUESTION = Template(
     "{% if messages|length == 1 %}{{ messages[0].content }}{% else %}"
     + TEMPLATES["plain"].text
     + "{% endif %}"
@@ -29,7 +29,13 @@ _BARE = Template(
 
 
 class Prompter:
-    """Writes conversations for one tokenizer, within one window."""
+    """Prepares prompts for one tokenizer and context window.
+
+    Attributes:
+        window: the context window in tokens; None if unbounded.
+        seq2seq: whether the model is an encoder-decoder: the answer then needs no room beside the prompt.
+        fallback: the template for a tokenizer without one.
+    """
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, window: int | None
@@ -38,84 +44,85 @@ class Prompter:
         self.window = window
         self.seq2seq = bool(config.is_encoder_decoder)
         self.fallback = _fallback(config)
-        self.escaping = Escaping(tokenizer)
-        self.writer = Writer(tokenizer, self.escaping)
-        self._before, _ = around(tokenizer)
-        self._size = lru_cache(_REMEMBERED)(lambda text: len(self._bare(text)))
+        self.escaper = ControlTokenEscaper(tokenizer)
+        self.renderer = ChatRenderer(tokenizer, self.escaper)
+        self._before, _ = special_tokens_around(tokenizer)
+        self._length = lru_cache(_CACHED_LENGTHS)(lambda text: len(self._tokenize(text)))
 
     def encode(self, messages: Sequence[Message], options: GenerationOptions) -> list[int]:
-        """The token ids the model reads, oldest turns dropped where they do not fit.
+        """The token ids of a conversation, without the oldest turns if it is too long.
 
         Room is kept for `max_new_tokens`, up to half of the window. The system prompt and the open question
-        (what follows the last answer) are never dropped.
+        (everything after the last answer) are never dropped.
 
         Raises:
-            PromptError: nothing to read, a template that refuses the conversation, or one too long.
-            ConfigurationError: a `chat_template` that is no valid template.
+            PromptError: the conversation is empty or too long, or the template refuses it.
+            ConfigurationError: `chat_template` is no valid template.
         """
-        return self._fitted(messages, options)[1]
+        return self._fit_window(messages, options)[1]
 
-    def text(self, messages: Sequence[Message], options: GenerationOptions) -> str:
-        """The text whose token ids `encode` gives, and `read`: with marks of `engine.prompting.escaping`.
+    def render(self, messages: Sequence[Message], options: GenerationOptions) -> str:
+        """The text that `encode` tokenizes, with marks of `engine.prompting.escaping`.
 
         Raises:
-            PromptError, ConfigurationError: as `encode`.
+            PromptError: the conversation is empty or too long, or the template refuses it.
+            ConfigurationError: `chat_template` is no valid template.
         """
-        return self._fitted(messages, options)[0]
+        return self._fit_window(messages, options)[0]
 
-    def read(self, text: str, options: GenerationOptions) -> list[int]:
-        """The token ids of a text that begins as one written with these options does."""
-        return self._framed(self._bare(text), options)
+    def tokenize(self, text: str, options: GenerationOptions) -> list[int]:
+        """The token ids of a text that begins with a conversation rendered with these options."""
+        return self._add_special_tokens(self._tokenize(text), options)
 
-    def plain(self, text: str) -> list[int]:
-        """The token ids of a text by itself."""
-        return self._framed(self._bare(text))
+    def tokenize_plain(self, text: str) -> list[int]:
+        """The token ids of a plain text."""
+        return self._add_special_tokens(self._tokenize(text))
 
-    def _framed(self, ids: list[int], options: GenerationOptions | None = None) -> list[int]:
-        """Token ids with what the tokenizer puts around them, once; a decoder's text has no end."""
-        # A template of the tokenizer or user writes its special tokens; ours leave that to the tokenizer.
+    def _add_special_tokens(self, ids: list[int], options: GenerationOptions | None = None) -> list[int]:
+        """Adds the tokenizer's special tokens, never twice; a decoder's prompt gets none at its end."""
+        # Templates of tokenizers and users write special tokens; built-in ones leave them to the tokenizer.
         if self.seq2seq or options is None or self._template(options.chat_template)[1]:
-            before, after = around(self.tokenizer) if self.seq2seq else (self._before, [])
-            ids = once(ids, before)
+            before, after = special_tokens_around(self.tokenizer) if self.seq2seq else (self._before, [])
+            ids = with_prefix_once(ids, before)
             ids = ids if not after or ids[-len(after) :] == after else ids + after
         bos = self.tokenizer.bos_token_id
         return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
 
     @property
-    def begin(self) -> int | None:
-        """The token that begins a text, or stands for an empty one; None where the tokenizer has none."""
+    def begin_token(self) -> int | None:
+        """The bos token, or else the eos token; None if the tokenizer has neither."""
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         return eos if bos is None else bos
 
-    def required_begin(self) -> int:
-        """`begin`.
+    def require_begin_token(self) -> int:
+        """The bos token, or else the eos token.
 
         Raises:
-            PromptError: the tokenizer has none.
+            PromptError: the tokenizer has neither.
         """
-        if self.begin is None:
+        if self.begin_token is None:
             raise PromptError(
                 "it is empty, and the tokenizer has no token that begins a text: give it a text"
             )
-        return self.begin
+        return self.begin_token
 
-    def _bare(self, text: str) -> list[int]:
-        return self.escaping.read(encodable(text))
+    def _tokenize(self, text: str) -> list[int]:
+        return self.escaper.tokenize(encodable(text))
 
-    def _fitted(self, messages: Sequence[Message], options: GenerationOptions) -> tuple[str, list[int]]:
+    def _fit_window(self, messages: Sequence[Message], options: GenerationOptions) -> tuple[str, list[int]]:
         template, _ = self._template(options.chat_template)
-        chat = readable(messages, lambda text: self.escaping.mark(text, template.text))
+        chat = to_chat(messages, lambda text: self.escaper.mark(text, template.text))
         if options.system_prompt and all(message["role"] != "system" for message in chat):
             chat.insert(0, {"role": "system", "content": options.system_prompt})
-        chat = merged(chat)
+        chat = merge_same_role(chat)
         if self.window is None:
-            return self._written(chat, options)
+            return self._render(chat, options)
         starts = _turn_starts(chat)
         if options.overflow == "drop_oldest":
             roomy = self.window - (0 if self.seq2seq else min(options.max_new_tokens, self.window // 2))
-            starts, text, ids = self._recent(chat, starts, roomy, options)
+            starts, text, ids = self._drop_oldest(chat, starts, roomy, options)
         else:
-            text, ids = self._written(chat, options)
+            text, ids = self._render(chat, options)
         if len(ids) > self.window - (0 if self.seq2seq else 1):
             what, hint = (
                 ("this turn alone", "")
@@ -128,72 +135,81 @@ class Prompter:
             )
         return text, ids
 
-    def _recent(
+    def _drop_oldest(
         self, chat: Chat, starts: list[int], room: int, options: GenerationOptions
     ) -> tuple[list[int], str, list[int]]:
-        """The turns that fit, or the last one, and what is written of them.
+        """Keeps as many of the last turns as fit into `room` tokens, at least one.
 
-        The first is looked for from a guess on, so that what is dropped is not written again for every turn.
+        Searches from an estimate on, so that not every dropped turn costs a rendering.
+
+        Args:
+            starts: index of the first message of each turn.
+
+        Returns:
+            The starts of the turns that are kept, their text, and its token ids.
         """
-        sizes = [self._size(message["content"]) for message in chat]
-        behind = list(accumulate(reversed(sizes)))[::-1]  # Of each message and all after it.
+        sizes = [self._length(message["content"]) for message in chat]
+        suffix_lengths = list(accumulate(reversed(sizes)))[::-1]  # Of each message and all after it.
         last = len(starts) - 1
 
-        def guessed(more: float) -> int:
-            """The first turn that fits if the template writes so many tokens more for each message."""
-            lengths = (behind[start] + more * (len(chat) - start) for start in starts)
+        def estimate(more: float) -> int:
+            """The first turn that fits if the template adds this many tokens to each message."""
+            lengths = (suffix_lengths[start] + more * (len(chat) - start) for start in starts)
             return next((turn for turn, length in enumerate(lengths) if length <= room), last)
 
-        guess, below, fitting, step = guessed(0), -1, last, 1
-        written: dict[int, tuple[str, list[int]]] = {}
-        while fitting - below > 1:
-            turn = min(max(guess, below + 1), fitting - 1)
-            text, ids = written[turn] = self._written(_since(chat, starts[turn]), options)
+        # Turns up to `too_long` do not fit; those from `fitting` on do, or are the last one.
+        guess, too_long, fitting, step = estimate(0), -1, last, 1
+        rendered: dict[int, tuple[str, list[int]]] = {}
+        while fitting - too_long > 1:
+            turn = min(max(guess, too_long + 1), fitting - 1)
+            text, ids = rendered[turn] = self._render(_from_message(chat, starts[turn]), options)
             fits = len(ids) <= room
-            below, fitting = (below, turn) if fits else (turn, fitting)
-            if len(written) == 1:
-                guess = guessed((len(ids) - behind[starts[turn]]) / (len(chat) - starts[turn]))
+            too_long, fitting = (too_long, turn) if fits else (turn, fitting)
+            if len(rendered) == 1:
+                guess = estimate((len(ids) - suffix_lengths[starts[turn]]) / (len(chat) - starts[turn]))
             else:
                 guess = turn - step if fits else turn + step
                 step *= 2
-        text, ids = written.get(fitting) or self._written(_since(chat, starts[fitting]), options)
+        if fitting not in rendered:
+            rendered[fitting] = self._render(_from_message(chat, starts[fitting]), options)
+        text, ids = rendered[fitting]
         return starts[fitting:], text, ids
 
-    def stops(self, options: GenerationOptions) -> tuple[str, ...]:
-        """Texts that end an answer: the options' and those of the template."""
+    def stop_strings(self, options: GenerationOptions) -> tuple[str, ...]:
+        """The strings that end an answer: those of the options and of the template."""
         template, _ = self._template(options.chat_template)
         return (*options.stop, *template.stops)
 
-    def ends(self, options: GenerationOptions) -> frozenset[int]:
-        """Tokens that end an answer beside those of the model: the one that ends the template's turns."""
+    def end_tokens(self, options: GenerationOptions) -> frozenset[int]:
+        """Further tokens that end an answer: the one with which the template ends the assistant's turn."""
         template, _ = self._template(options.chat_template)
-        end = self.writer.end(template.text)
+        end = self.renderer.end_token(template.text)
         return frozenset() if end is None else frozenset([end])
 
-    def answer_limit(self, prompt_tokens: int, options: GenerationOptions) -> int:
-        """How many tokens may be generated: `max_new_tokens`, less what would run past the window."""
+    def max_answer_tokens(self, prompt_tokens: int, options: GenerationOptions) -> int:
+        """The most tokens to generate: `max_new_tokens`, or what the window leaves after the prompt."""
         if self.window is None:
             return options.max_new_tokens
         return min(options.max_new_tokens, self.window - (0 if self.seq2seq else prompt_tokens))
 
-    def _written(self, chat: Chat, options: GenerationOptions) -> tuple[str, list[int]]:
+    def _render(self, chat: Chat, options: GenerationOptions) -> tuple[str, list[int]]:
         template, _ = self._template(options.chat_template)
         operators = {"role": "system", "content": options.system_prompt} in chat
         trusted = options.system_prompt if operators else None
-        text = self.writer.write(chat, template.text, trusted)
-        ids = self._bare(text)
-        self.writer.check(ids, chat, template.text, trusted)
-        return text, self._framed(ids, options)
+        text = self.renderer.render(chat, template.text, trusted)
+        ids = self._tokenize(text)
+        self.renderer.check_control_tokens(ids, chat, template.text, trusted)
+        return text, self._add_special_tokens(ids, options)
 
     def _template(self, given: str | None) -> tuple[Template, bool]:
-        """The template to write with, and whether it is one of ours."""
+        """The template to render with, and whether it is a built-in one."""
         if given:
-            return find(given), given in TEMPLATES
+            return find_template(given), given in TEMPLATES
         if not self.tokenizer.chat_template:
             return self.fallback, True
         try:
             return Template(self.tokenizer.get_chat_template()), False
-        except ValueError:  # Several, and none of them the default.
+        except ValueError:  # There are several, and none is the default.
             names = ", ".join(self.tokenizer.chat_template)
             raise ConfigurationError(
                 f"the tokenizer has several chat templates ({names}): give the text of one as chat_template"
@@ -202,21 +218,21 @@ class Prompter:
 
 def _fallback(config: PretrainedConfig) -> Template:
     if config.is_encoder_decoder:
-        return _BARE
-    # What tells DialoGPT from GPT-2 in their configurations.
+        return _BARE_QUESTION
+    # In its configuration only this distinguishes DialoGPT from GPT-2.
     tasks = getattr(config, "task_specific_params", None) or {}
     chats = config.model_type == "gpt2" and "conversational" in tasks
     return TEMPLATES["dialogpt" if chats else "plain"]
 
 
-def readable(messages: Sequence[Message], mark: Callable[[str], str]) -> Chat:
-    """Messages as a chat template takes them; images are left out.
+def to_chat(messages: Sequence[Message], mark: Callable[[str], str]) -> Chat:
+    """Converts messages to the form of chat templates, without images.
 
     Args:
-        mark: what is made of a text that is not the operator's.
+        mark: applied to the text of each message.
 
     Raises:
-        PromptError: nothing is asked.
+        PromptError: the last turn asks nothing.
     """
     if any(isinstance(part, Image) for message in messages for part in message.parts):
         logger.warning("this model reads text only: images are left out")
@@ -226,13 +242,14 @@ def readable(messages: Sequence[Message], mark: Callable[[str], str]) -> Chat:
 
 
 def _turn_starts(chat: Chat) -> list[int]:
-    """Where each turn begins: at what is said first, and where the user speaks after an answer."""
+    """The index of the first message of each turn: the first one, and each user message after an answer."""
     said = [i for i, message in enumerate(chat) if message["role"] != "system"]
     return said[:1] + [
         i for before, i in pairwise(said) if (chat[before]["role"], chat[i]["role"]) == ("assistant", "user")
     ]
 
 
-def _since(chat: Chat, start: int) -> Chat:
-    """The conversation from index `start` on, with all its system messages."""
-    return merged([message for i, message in enumerate(chat) if i >= start or message["role"] == "system"])
+def _from_message(chat: Chat, start: int) -> Chat:
+    """The messages from index `start` on, and all system messages."""
+    kept = [message for i, message in enumerate(chat) if i >= start or message["role"] == "system"]
+    return merge_same_role(kept)

@@ -1,7 +1,7 @@
-"""A conversation → the text that a chat template writes of it, with every message in it, or an error.
+"""Renders conversations with a chat template, and checks that the text contains every message.
 
-How a template wants its messages is found out by handing it a conversation of the same roles whose messages
-are words that nobody else writes.
+The message format that a template expects is found by probing: it renders a conversation with the same roles
+whose messages are unique words.
 """
 
 import logging
@@ -17,154 +17,162 @@ from jinja2.exceptions import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
 from engine.errors import AdapterError, PromptError
-from engine.prompting.escaping import FORGED, MARK, Escaping, unmarked
-from engine.prompting.sandbox import TooMuch, render
-from engine.prompting.templates import no_template
+from engine.prompting.escaping import FORGED, MARK, ControlTokenEscaper, unmark
+from engine.prompting.sandbox import TemplateLimitExceeded, render
+from engine.prompting.templates import invalid_template
 from engine.text import encodable
 
 logger = logging.getLogger(__name__)
 
 Chat = list[dict[str, str]]
 
-# Conversations whose form is remembered.
-_REMEMBERED = 256
-# Turns at either end of a long conversation that are looked at, and how it goes on between them.
-_TURNS = 8
-_TAKING_TURNS = {("user", "assistant"), ("assistant", "user")}
-# Roles whose content a template may read as a list of parts.
-_PARTS: tuple[frozenset[str], ...] = (
+# Message formats that are cached, one per template, roles and system prompt.
+_CACHED_FORMATS = 256
+# Of a long conversation only this many turns at either end are probed, if roles alternate in between.
+_PROBED_TURNS = 8
+_ALTERNATION = {("user", "assistant"), ("assistant", "user")}
+# Sets of roles whose content a template may expect as a list of parts.
+_PART_ROLES: tuple[frozenset[str], ...] = (
     frozenset(),
     frozenset({"user", "assistant", "system"}),
     frozenset({"user"}),
     frozenset({"user", "system"}),
 )
-# What a model has thought before its answer, which many templates leave out.
-_THOUGHT = re.compile(r"[<\[]/[a-z_|:]*(?:think|thought|reason)[a-z_|:]*[>\]]", re.IGNORECASE)
+# The end of the reasoning before an answer; many templates leave reasoning out.
+_END_OF_REASONING = re.compile(r"[<\[]/[a-z_|:]*(?:think|thought|reason)[a-z_|:]*[>\]]", re.IGNORECASE)
 _WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
-    """How a template is handed a conversation.
+class _MessageFormat:
+    """How a template expects the messages of a conversation.
 
     Attributes:
-        parts: the roles whose content is a list of parts.
-        apart: whether system messages are messages of their own; else the user says them.
-        controls: how often it writes each control token.
+        part_roles: the roles whose content is a list of parts instead of a text.
+        system_role: whether there are system messages; if not, they become part of the user's.
+        control_tokens: how often the template itself writes each control token.
     """
 
-    parts: frozenset[str]
-    apart: bool
-    controls: Counter[int]
+    part_roles: frozenset[str]
+    system_role: bool
+    control_tokens: Counter[int]
 
 
-class Writer:
-    """Writes conversations for one tokenizer; the system prompt `trusted` may hold control tokens."""
+class ChatRenderer:
+    """Renders conversations for one tokenizer.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, escaping: Escaping) -> None:
+    In all methods `trusted` is the operator's system prompt, which may contain control tokens.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, escaper: ControlTokenEscaper) -> None:
         self.tokenizer = tokenizer
-        self.escaping = escaping
-        self._form = lru_cache(_REMEMBERED)(self._find_form)
-        self.end = lru_cache(self._find_end)
-        self._endless = lru_cache(self._is_endless)
+        self.escaper = escaper
+        self._probed_format = lru_cache(_CACHED_FORMATS)(self._probe_format)
+        self.end_token = lru_cache(self._find_end_token)
+        self._exceeds_limits = lru_cache(self._probe_limits)
 
-    def write(self, chat: Chat, template: str, trusted: str | None = None) -> str:
-        """The conversation as text, up to where the answer begins; with marks of `engine.prompting.escaping`.
+    def render(self, chat: Chat, template: str, trusted: str | None = None) -> str:
+        """Renders a conversation up to where the answer begins, with marks of `engine.prompting.escaping`.
 
         Raises:
-            PromptError: the template refuses the conversation, leaves a message out, writes nothing, or is
-                stopped.
-            ConfigurationError: it is no valid template.
+            PromptError: the template refuses the conversation, leaves a message out, writes nothing, or
+                exceeds a limit.
+            ConfigurationError: the template is not valid Jinja.
         """
-        form = self._form_of(chat, template, trusted)
+        message_format = self._format_of(chat, template, trusted)
         try:
-            text = encodable(self._render(chat, template, form))
+            text = encodable(self._render(chat, template, message_format))
         except AdapterError:
             raise
         except Exception as error:  # A template is its author's code.
-            raise _refused(error, template) from None
-        _check_words(chat, unmarked(text))
+            raise _refusal_error(error, template) from None
+        _check_complete(chat, unmark(text))
         return text
 
-    def check(self, ids: Sequence[int], chat: Chat, template: str, trusted: str | None = None) -> None:
-        """Compares the control tokens in what is written with those that the template writes of itself.
+    def check_control_tokens(
+        self, ids: Sequence[int], chat: Chat, template: str, trusted: str | None = None
+    ) -> None:
+        """Checks that a rendered prompt has no more control tokens than the template itself writes.
+
+        Args:
+            ids: the token ids of the rendered conversation.
 
         Raises:
-            PromptError: a message has become one.
+            PromptError: part of a message has become a control token.
         """
-        written = self.escaping.count(ids, template)
-        if written - self._form_of(chat, template, trusted).controls:
+        written = self.escaper.count(ids, template)
+        if written - self._format_of(chat, template, trusted).control_tokens:
             roles = tuple(message["role"] for message in chat)
-            if written - self._form(template, roles, trusted).controls:
+            if written - self._probed_format(template, roles, trusted).control_tokens:
                 raise PromptError(FORGED)
 
-    def _form_of(self, chat: Chat, template: str, trusted: str | None) -> _Form:
-        """The form of a conversation; of a long one that of its ends, where the two only take turns between.
+    def _format_of(self, chat: Chat, template: str, trusted: str | None) -> _MessageFormat:
+        """The format of a conversation; for a long one, extrapolated from its first and last turns.
 
-        So each turn of a conversation does not cost another look at all those before it.
+        So a growing conversation is not probed as a whole at each turn.
         """
         roles = tuple(message["role"] for message in chat)
-        head, tail = 2 * _TURNS, 2 * _TURNS + len(roles) % 2
+        head, tail = 2 * _PROBED_TURNS, 2 * _PROBED_TURNS + len(roles) % 2
         rest = len(roles) - head - tail
-        if rest <= 2 or set(pairwise(roles[head - 1 : len(roles) - tail + 1])) - _TAKING_TURNS:
-            return self._form(template, roles, trusted)
+        if rest <= 2 or set(pairwise(roles[head - 1 : len(roles) - tail + 1])) - _ALTERNATION:
+            return self._probed_format(template, roles, trusted)
         short, longer = (
-            self._form(template, roles[: head + more] + roles[-tail:], trusted) for more in (0, 2)
+            self._probed_format(template, roles[: head + more] + roles[-tail:], trusted) for more in (0, 2)
         )
-        turns = Counter(
-            {token: rest // 2 * count for token, count in (longer.controls - short.controls).items()}
-        )
-        return replace(short, controls=short.controls + turns)
+        per_turn = longer.control_tokens - short.control_tokens
+        turns = Counter({token: rest // 2 * count for token, count in per_turn.items()})
+        return replace(short, control_tokens=short.control_tokens + turns)
 
-    def _find_end(self, template: str) -> int | None:
-        """The token by which a template ends the assistant's turn; None where it writes none."""
+    def _find_end_token(self, template: str) -> int | None:
+        """The token with which a template ends the assistant's turn, or None."""
         for roles in (("user", "assistant"), ("user", "assistant", "user")):
             chat = _probe(roles)
             try:
-                text = self._render(chat, template, self._form(template, roles, None), answer=False)
+                message_format = self._probed_format(template, roles, None)
+                text = self._render(chat, template, message_format, add_generation_prompt=False)
             except AdapterError:
                 continue
             except Exception:  # A template is its author's code.
                 logger.debug("the chat template failed", exc_info=True)
                 continue
-            said = chat[1]["content"]
-            behind = text[text.casefold().rfind(said) + len(said) :].lstrip()
-            if found := self.escaping.names.match(behind):
+            content = chat[1]["content"]
+            after = text[text.casefold().rfind(content) + len(content) :].lstrip()
+            if found := self.escaper.added_tokens.match(after):
                 end: Any = self.tokenizer.convert_tokens_to_ids(found[0])
                 return int(end)
         return None
 
-    def _find_form(self, template: str, roles: tuple[str, ...], trusted: str | None) -> _Form:
-        if self._endless(template):
-            raise TooMuch
+    def _probe_format(self, template: str, roles: tuple[str, ...], trusted: str | None) -> _MessageFormat:
+        if self._exceeds_limits(template):
+            raise TemplateLimitExceeded
         chat = _probe(roles, trusted)
         failure: PromptError | None = None
-        for parts, apart in product(_PARTS, (True, False) if "system" in roles else (True,)):
-            form = _Form(parts, apart, Counter())
+        for part_roles, system_role in product(_PART_ROLES, (True, False) if "system" in roles else (True,)):
+            message_format = _MessageFormat(part_roles, system_role, Counter())
             try:
-                text = self._render(chat, template, form)
+                text = self._render(chat, template, message_format)
             except AdapterError:
                 raise
             except Exception as error:  # A template is its author's code.
-                failure = failure or _refused(error, template)
+                failure = failure or _refusal_error(error, template)
                 continue
             if not text:
                 failure = failure or PromptError(
                     "the model's chat template writes nothing for this conversation: change it"
                 )
-            # Parts that are not read are written as Python writes them.
-            elif not (lost := _lost(chat, text)) and not (parts and "'type'" in text):
-                ids = self.escaping.read(encodable(text))
-                return _Form(parts, apart, self.escaping.count(ids, template))
-            elif lost:
-                failure = failure or _left_out(lost)
+            # A template that does not expect parts writes their repr.
+            elif not (missing := _first_missing(chat, text)) and not (part_roles and "'type'" in text):
+                ids = self.escaper.tokenize(encodable(text))
+                return _MessageFormat(part_roles, system_role, self.escaper.count(ids, template))
+            elif missing:
+                failure = failure or _missing_error(missing)
         assert failure is not None
         raise failure
 
-    def _is_endless(self, template: str) -> bool:
+    def _probe_limits(self, template: str) -> bool:
         try:
-            self._render(_probe(("user",)), template, _Form(frozenset(), True, Counter()))
-        except TooMuch:
+            self._render(_probe(("user",)), template, _MessageFormat(frozenset(), True, Counter()))
+        except TemplateLimitExceeded:
             return True
         except AdapterError:
             raise
@@ -172,53 +180,59 @@ class Writer:
             logger.debug("the chat template failed", exc_info=True)
         return False
 
-    def _render(self, chat: Chat, template: str, form: _Form, answer: bool = True) -> str:
+    def _render(
+        self, chat: Chat, template: str, message_format: _MessageFormat, add_generation_prompt: bool = True
+    ) -> str:
         messages: list[dict[str, Any]] = [
             {**message, "content": [{"type": "text", "text": message["content"]}]}
-            if message["role"] in form.parts
+            if message["role"] in message_format.part_roles
             else dict(message)
-            for message in (chat if form.apart else without_system(chat))
+            for message in (chat if message_format.system_role else system_as_user(chat))
         ]
         try:
             return render(
-                template, messages, add_generation_prompt=answer, **self.tokenizer.special_tokens_map
+                template,
+                messages,
+                add_generation_prompt=add_generation_prompt,
+                **self.tokenizer.special_tokens_map,
             )
         except TemplateSyntaxError as error:
-            raise no_template(str(error)) from None
+            raise invalid_template(str(error)) from None
 
 
 def _probe(roles: Sequence[str], trusted: str | None = None) -> Chat:
-    """A conversation of words that are found again; what is trusted stands before them."""
+    """A conversation whose messages are unique words, after the trusted system prompt."""
     return [
         {"role": role, "content": f"{trusted or ''} word{i}probe" if role == "system" else f"word{i}probe"}
         for i, role in enumerate(roles)
     ]
 
 
-def _lost(chat: Chat, text: str) -> dict[str, str] | None:
-    """The first message whose words are not in a text, by and by; None where all are."""
+def _first_missing(chat: Chat, text: str) -> dict[str, str] | None:
+    """The first message whose words are not in the text, in order; None if all are."""
     whole, place = text, 0
-    small: str | None = None
+    folded: str | None = None
     for message in chat:
-        said = message["content"]
-        said = encodable(unmarked(said) if MARK in said else said).strip()
-        if (found := whole.find(said, place)) >= 0:
-            place = found + len(said)
-        elif said not in whole:
-            small = text.casefold() if small is None else small
-            if not _in_order(_WORD.findall(_spoken(message["role"], said).casefold()), small):
+        content = message["content"]
+        content = encodable(unmark(content) if MARK in content else content).strip()
+        if (found := whole.find(content, place)) >= 0:
+            place = found + len(content)
+        elif content not in whole:
+            folded = text.casefold() if folded is None else folded
+            words = _WORD.findall(_required_words(message["role"], content).casefold())
+            if not _contains_in_order(words, folded):
                 return message
     return None
 
 
-def _spoken(role: str, said: str) -> str:
-    """What a template is to write of a message: of an answer its end, not what was thought before."""
+def _required_words(role: str, content: str) -> str:
+    """What a template has to write of a message: of an answer its last line, since it may drop reasoning."""
     if role != "assistant":
-        return said
-    return "".join(_THOUGHT.split(said)[-1].strip().splitlines()[-1:])
+        return content
+    return "".join(_END_OF_REASONING.split(content)[-1].strip().splitlines()[-1:])
 
 
-def _in_order(words: Sequence[str], text: str) -> bool:
+def _contains_in_order(words: Sequence[str], text: str) -> bool:
     place = 0
     for word in words:
         found = text.find(word, place)
@@ -228,31 +242,32 @@ def _in_order(words: Sequence[str], text: str) -> bool:
     return True
 
 
-def _check_words(chat: Chat, text: str) -> None:
-    if lost := _lost(chat, text):
-        raise _left_out(lost)
+def _check_complete(chat: Chat, text: str) -> None:
+    if missing := _first_missing(chat, text):
+        raise _missing_error(missing)
 
 
-def _left_out(message: dict[str, str]) -> PromptError:
+def _missing_error(message: dict[str, str]) -> PromptError:
     return PromptError(
         f"the model's chat template leaves out what the {message['role']} says: set chat_template to one "
         "that writes every message"
     )
 
 
-def _refused(error: Exception, template: str) -> PromptError:
+def _refusal_error(error: Exception, template: str) -> PromptError:
     logger.debug("the chat template failed", exc_info=error)
-    return PromptError(f"the model's chat template refuses this conversation: {_words(error, template)}")
+    reason = _public_reason(error, template)
+    return PromptError(f"the model's chat template refuses this conversation: {reason}")
 
 
-def _words(error: Exception, template: str) -> str:
-    """What a template says of its own; other words may quote the conversation, which belongs in no log."""
+def _public_reason(error: Exception, template: str) -> str:
+    """An error text that is part of the template; any other may quote the conversation, and is not shown."""
     words = str(error)
     return words if words and words in template else f"{type(error).__name__}, see the log at DEBUG"
 
 
-def merged(chat: Chat) -> Chat:
-    """Neighbours of one role as one message: many templates insist that roles alternate."""
+def merge_same_role(chat: Chat) -> Chat:
+    """Joins neighbouring messages of the same role, since many templates insist that roles alternate."""
     joined: Chat = []
     for message in chat:
         if joined and joined[-1]["role"] == message["role"]:
@@ -262,7 +277,8 @@ def merged(chat: Chat) -> Chat:
     return joined
 
 
-def without_system(chat: Chat) -> Chat:
-    """System messages as the user's words: the first opens the first turn."""
-    roles = {"system": "user"}
-    return merged([{**message, "role": roles.get(message["role"], message["role"])} for message in chat])
+def system_as_user(chat: Chat) -> Chat:
+    """Turns system messages into user messages, and joins them to neighbouring ones."""
+    return merge_same_role(
+        [{**message, "role": "user"} if message["role"] == "system" else message for message in chat]
+    )

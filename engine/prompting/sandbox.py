@@ -1,7 +1,7 @@
-"""A chat template is its author's code: it runs in transformers' sandbox, within bounds of time and of size.
+"""Renders chat templates, which are untrusted code, in transformers' Jinja sandbox, with limits.
 
-What a template can go on with for ever (loops, macros) counts its turns; what can make much of little
-(joining, repeating, filling up) is measured before it is made.
+Loops and macros check the limits at each turn. Operations that can make long texts from short ones (joining,
+repeating, padding) are charged with the size of their result before they run.
 """
 
 import math
@@ -19,61 +19,63 @@ from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from engine.errors import PromptError
 
-# Seconds that a conversation may take: a thousand messages take some milliseconds.
-SECONDS = 5.0
-# Characters of a text that a template makes, and of all its long texts together.
-SIZE, TOTAL = 2**26, 2**28
-_LONG = 2**16
-# Bits of a whole number.
-_BITS = 2**12
-# What a number or a text that is handed to these may make of another.
-_FILLING = frozenset(
+# Seconds for one conversation; a thousand messages take milliseconds.
+TIME_LIMIT = 5.0
+# Characters of one text that a template makes, and of all its long texts together.
+TEXT_LIMIT, TOTAL_LIMIT = 2**26, 2**28
+_LONG_TEXT = 2**16
+# Bits of an integer.
+_MAX_BITS = 2**12
+# Filters and methods whose result can be as large as the product of their arguments, or as large as these.
+_MULTIPLYING = frozenset(
     "batch center expandtabs indent ljust rjust slice tojson translate wordwrap zfill".split()  # noqa: SIM905
 )
-_WRITING = frozenset(["list", "string", "pprint", "sum", "upper", "encode", "map"])
-_MAKING = _FILLING | _WRITING | {"replace", "join", "format", "format_map"}
-_WIDE = re.compile(r"\d{6}|\*|\{[^}]*\{")
+_COPYING = frozenset(["list", "string", "pprint", "sum", "upper", "encode", "map"])
+_MEASURED = _MULTIPLYING | _COPYING | {"replace", "join", "format", "format_map"}
+_WIDE_FORMAT = re.compile(r"\d{6}|\*|\{[^}]*\{")
 
 
-class TooMuch(PromptError):
-    """A template that takes too long or makes too much."""
+class TemplateLimitExceeded(PromptError):
+    """A chat template takes too long or makes too much text."""
 
     def __init__(self) -> None:
         super().__init__(
-            f"the model's chat template takes more than {SECONDS:.0f} seconds or makes more than "
-            f"{SIZE // 2**20} million characters of this conversation: set chat_template to another"
+            f"the model's chat template takes more than {TIME_LIMIT:.0f} seconds or makes more than "
+            f"{TEXT_LIMIT // 2**20} million characters of this conversation: set chat_template to another"
         )
 
 
 def render(template: str, messages: Sequence[Mapping[str, Any]], **values: Any) -> str:
-    """What a template writes, as `apply_chat_template` gives it.
+    """Renders a chat template as `apply_chat_template` does, within the limits.
 
     Args:
-        values: what the template knows beside `messages`.
+        template: Jinja source.
+        values: further variables of the template, besides `messages`.
 
     Raises:
-        TooMuch: it is stopped.
-        Exception: whatever its code raises.
+        TemplateLimitExceeded: a limit is exceeded.
+        Exception: whatever the template's code raises.
     """
     compiled = _compiled(template)
-    environment = cast(_Bounded, compiled.environment)
-    environment.run.start()
+    environment = cast(_BoundedEnvironment, compiled.environment)
+    environment.usage.start()
     return compiled.render(messages=messages, tools=None, documents=None, **values)
 
 
 @lru_cache(64)
 def _compiled(template: str) -> Template:
-    environment = _Bounded(_compile_jinja_template("").environment)
+    environment = _BoundedEnvironment(_compile_jinja_template("").environment)
     tree = environment.parse(template)
     blocks: Any = (nodes.For, nodes.Macro, nodes.CallBlock)
     for block in list(tree.find_all(blocks)):
         constant = sum(len(data.data) for data in block.find_all(nodes.TemplateData))
-        block.body.insert(0, nodes.ExprStmt(_filter(nodes.Const(constant), "_turn")))
+        block.body.insert(0, nodes.ExprStmt(_filter(nodes.Const(constant), "_charge_turn")))
     for joined in list(tree.find_all(nodes.Concat)):
-        joined.nodes = [_filter(nodes.List(joined.nodes), "_joined")]
+        joined.nodes = [_filter(nodes.List(joined.nodes), "_charge_concat")]
     for output in list(tree.find_all(nodes.Output)):
         output.nodes = [
-            node if isinstance(node, nodes.TemplateData) else _filter(node, "_shown") for node in output.nodes
+            node if isinstance(node, nodes.TemplateData) else _filter(node, "_charge_output")
+            for node in output.nodes
         ]
     return environment.from_string(tree)
 
@@ -82,26 +84,29 @@ def _filter(node: nodes.Expr, name: str) -> nodes.Filter:
     return nodes.Filter(node, name, [], [], None, None)
 
 
-class _Run(threading.local):
-    """What one rendering has taken so far."""
+class _Usage(threading.local):
+    """What one rendering has used so far, by thread."""
 
     def start(self) -> None:
-        self.end = time.monotonic() + SECONDS
+        self.end = time.monotonic() + TIME_LIMIT
         self.made = 0
 
-    def takes(self, size: float = 0) -> None:
-        """Notes that so many characters are to be made, at most.
+    def charge(self, size: float = 0) -> None:
+        """Charges a text before it is made.
+
+        Args:
+            size: the most characters that it can have.
 
         Raises:
-            TooMuch: there is no time or no room for them.
+            TemplateLimitExceeded: the time, or the characters of this text or of all texts, are used up.
         """
-        self.made += int(min(size, TOTAL)) if size > _LONG else 0
-        if size > SIZE or self.made > TOTAL or time.monotonic() > self.end:
-            raise TooMuch
+        self.made += int(min(size, TOTAL_LIMIT)) if size > _LONG_TEXT else 0
+        if size > TEXT_LIMIT or self.made > TOTAL_LIMIT or time.monotonic() > self.end:
+            raise TemplateLimitExceeded
 
 
-class _Bounded(ImmutableSandboxedEnvironment):
-    """transformers' environment, measured."""
+class _BoundedEnvironment(ImmutableSandboxedEnvironment):
+    """transformers' sandboxed environment, with limits."""
 
     intercepted_binops = frozenset(["+", "*", "**", "%"])
 
@@ -110,76 +115,76 @@ class _Bounded(ImmutableSandboxedEnvironment):
             trim_blocks=True,
             lstrip_blocks=True,
             extensions=[type(one) for one in theirs.extensions.values()],
-            optimized=False,  # Else what is constant is computed while it is compiled, unmeasured.
+            optimized=False,  # Otherwise constants are computed at compile time, unmeasured.
         )
-        self.run = _Run()
+        self.usage = _Usage()
         self.filters = dict(theirs.filters)
         self.filters |= {
-            name: self._measured(name, self.filters[name]) for name in _MAKING & set(self.filters)
+            name: self._charged(name, self.filters[name]) for name in _MEASURED & set(self.filters)
         }
         self.globals.update(theirs.globals)
-        del self.globals["lipsum"]  # Which no template needs, and which makes any amount of text.
-        run = self.run
+        del self.globals["lipsum"]  # It makes any amount of text, and no template needs it.
+        usage = self.usage
 
-        @pass_context  # Else it would be computed once, when the template is compiled.
+        @pass_context  # Otherwise it would run once, at compile time.
         def turn(context: Context, constant: int) -> None:
-            run.made += constant
-            run.takes()
+            usage.made += constant
+            usage.charge()
 
         @pass_context
         def joined(context: Context, values: list[Any]) -> str:
-            run.takes(_weight(values))
+            usage.charge(_text_size(values))
             return "".join(map(str, values))
 
         @pass_context
         def shown(context: Context, value: Any) -> Any:
-            size = len(value) if isinstance(value, str) else _weight(value)
-            run.made += size
-            if run.made > TOTAL or size > _LONG:
-                run.takes(size)
+            size = len(value) if isinstance(value, str) else _text_size(value)
+            usage.made += size
+            if usage.made > TOTAL_LIMIT or size > _LONG_TEXT:
+                usage.charge(size)
             return value
 
-        self.filters |= {"_turn": turn, "_joined": joined, "_shown": shown}
+        self.filters |= {"_charge_turn": turn, "_charge_concat": joined, "_charge_output": shown}
 
-    def _measured(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _charged(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def measured(*values: Any, **named: Any) -> Any:
-            self.run.takes(_made(name, values, named))
+            self.usage.charge(_result_size(name, values, named))
             return function(*values, **named)
 
         return measured
 
     def call(__self, __context: Context, __obj: Any, *values: Any, **named: Any) -> Any:
-        # The sandbox wraps a text's `format`.
+        # The sandbox wraps `str.format`.
         name = getattr(__obj, "__name__", "")
-        if name in _MAKING:
+        if name in _MEASURED:
             subject = getattr(getattr(__obj, "__wrapped__", __obj), "__self__", None)
-            __self.run.takes(_made(name, (subject, *values), named))
+            __self.usage.charge(_result_size(name, (subject, *values), named))
         return super().call(__context, __obj, *values, **named)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        # Nearly all there is to combine: it costs what a template costs anyway.
-        if operator == "+" and isinstance(left, str) and isinstance(right, str) and len(left) < _LONG:
+        # The common case, kept fast; it costs no more than the template itself.
+        if operator == "+" and isinstance(left, str) and isinstance(right, str) and len(left) < _LONG_TEXT:
             return left + right
-        self.run.takes(_combined(operator, left, right))
+        self.usage.charge(_operator_result_size(operator, left, right))
         return super().call_binop(context, operator, left, right)
 
 
-def _combined(operator: str, left: Any, right: Any) -> float:
-    """The size of what an operator makes, at most."""
+def _operator_result_size(operator: str, left: Any, right: Any) -> float:
+    """The most characters that an operator's result can have."""
     numbers = [value for value in (left, right) if isinstance(value, int)]
     if len(numbers) == 2:
         bits = left.bit_length() * right if operator == "**" else left.bit_length() + right.bit_length()
-        return math.inf if bits > _BITS else 0
+        return math.inf if bits > _MAX_BITS else 0
     if operator == "*" and numbers:
-        return max(numbers[0], 1) * (_weight(left) + _weight(right))
+        return max(numbers[0], 1) * (_text_size(left) + _text_size(right))
     if operator == "%" and isinstance(left, str):
-        return math.inf if _WIDE.search(left) else len(left) + _weight(right)
-    return _weight(left) + _weight(right)
+        return math.inf if _WIDE_FORMAT.search(left) else len(left) + _text_size(right)
+    return _text_size(left) + _text_size(right)
 
 
-def _made(name: str, values: Sequence[Any], named: Mapping[str, Any]) -> float:
-    """The size of what a method or a filter makes of such values, at most."""
+def _result_size(name: str, values: Sequence[Any], named: Mapping[str, Any]) -> float:
+    """The most characters that the result of a method or filter can have."""
     given = [
         value for value in (*values, *named.values()) if isinstance(value, str | int | list | tuple | dict)
     ]
@@ -190,18 +195,18 @@ def _made(name: str, values: Sequence[Any], named: Mapping[str, Any]) -> float:
         case "join":
             count = max((len(value) for value in given if not isinstance(value, str | int)), default=0)
             count = count or min(map(len, texts), default=0)
-            return _weight(given) + max(map(len, texts), default=0) * count
+            return _text_size(given) + max(map(len, texts), default=0) * count
         case "format" | "format_map":
-            return math.inf if any(map(_WIDE.search, texts[:1])) else _weight(given)
-        case _ if name in _FILLING:
+            return math.inf if any(map(_WIDE_FORMAT.search, texts[:1])) else _text_size(given)
+        case _ if name in _MULTIPLYING:
             return math.prod(
-                1 + (abs(value) if isinstance(value, int) else _weight(value)) for value in given
+                1 + (abs(value) if isinstance(value, int) else _text_size(value)) for value in given
             )
-    return _weight(given)
+    return _text_size(given)
 
 
-def _weight(value: Any, limit: int = SIZE) -> int:
-    """How many characters a value has when it is written, about; no more than just beyond a limit."""
+def _text_size(value: Any, limit: int = TEXT_LIMIT) -> int:
+    """About how many characters a value has as text; stops counting beyond a limit."""
     if isinstance(value, str | bytes):
         return len(value)
     if isinstance(value, dict):
@@ -212,5 +217,5 @@ def _weight(value: Any, limit: int = SIZE) -> int:
     for part in value:
         if size > limit:
             break
-        size += _weight(part, limit)
+        size += _text_size(part, limit)
     return size

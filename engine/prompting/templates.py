@@ -1,6 +1,6 @@
-"""Prompt formats of model families, for tokenizers that have none, and by name for `chat_template`.
+"""Built-in chat templates of model families: for tokenizers without one, and by name for `chat_template`.
 
-Each is a Jinja template over `messages`, as its family was trained; a text ends where the assistant's begins.
+Each is a Jinja template over `messages` in the format of the family's training, up to the assistant's turn.
 """
 
 import difflib
@@ -11,11 +11,11 @@ from engine.errors import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """How a conversation is written.
+    """A chat template.
 
     Attributes:
-        text: Jinja, with `messages`, `bos_token` and `eos_token`.
-        stops: texts that end an answer besides the end token: where the next turn would begin.
+        text: Jinja source, with `messages`, `bos_token` and `eos_token`.
+        stops: stop strings of answers, besides the end token: the beginning of the next turn.
     """
 
     text: str
@@ -23,7 +23,7 @@ class Template:
 
 
 def _turns(user: str, assistant: str, system: str) -> str:
-    """A template of all messages one after the other; "…" stands for what is said."""
+    """A template that concatenates the messages; "…" is replaced by a message's content."""
     parts = {"user": user, "assistant": assistant, "system": system}
     cases = "".join(
         f"{{% {'if' if i == 0 else 'elif'} message.role == '{role}' %}}"
@@ -34,7 +34,7 @@ def _turns(user: str, assistant: str, system: str) -> str:
 
 
 def _chatml(end: str) -> str:
-    # StarChat has seen no conversation without a system message, if an empty one.
+    # StarChat was trained with a system message in each conversation, if an empty one.
     return (
         f"{{% if messages[0].role != 'system' %}}<|system|>\n{end}\n{{% endif %}}"
         + _turns(f"<|user|>\n…{end}\n", f"<|assistant|>\n…{end}\n", f"<|system|>\n…{end}\n")
@@ -82,7 +82,7 @@ TEMPLATES = {
         + "<|assistant|>",
         ("<|prompter|>",),
     ),
-    # Of newlines after a block Jinja drops one.
+    # Jinja drops the first newline after a block.
     "anthropic": Template(
         _turns("{{ '\n\n' }}Human: …", "{{ '\n\n' }}Assistant: …", "…") + "{{ '\n\n' }}Assistant:",
         ("\n\nHuman:",),
@@ -90,21 +90,21 @@ TEMPLATES = {
 }
 
 
-def find(given: str) -> Template:
-    """The template of a name, or of a Jinja text.
+def find_template(given: str) -> Template:
+    """The built-in template of this name, or a template of this Jinja source.
 
     Raises:
-        ConfigurationError: it is neither; the nearest name is suggested.
+        ConfigurationError: it is neither; suggests the nearest name.
     """
     if given in TEMPLATES:
         return TEMPLATES[given]
     if "{" not in given:
-        raise no_template(repr(given), given)
+        raise invalid_template(repr(given), given)
     return Template(given)
 
 
-def no_template(what: str, given: str = "") -> ConfigurationError:
-    """The error for an option that is no template."""
+def invalid_template(what: str, given: str = "") -> ConfigurationError:
+    """The error for an invalid `chat_template`: `what` is wrong; `given` may be near a built-in name."""
     near = difflib.get_close_matches(given.lower(), TEMPLATES, n=1)
     hint = f": did you mean {near[0]!r}?" if near else ""
     return ConfigurationError(

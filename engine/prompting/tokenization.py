@@ -1,4 +1,4 @@
-"""Text → token ids: long texts in sections that are remembered, and what a tokenizer puts around a text."""
+"""Tokenizes long texts in cached sections, and finds the special tokens that a tokenizer adds to a text."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -8,74 +8,74 @@ from itertools import islice
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-# Characters of a section, and how far around a border it is tried whether tokens end there.
-_SECTION, _AROUND = 1024, 48
-# Borders that are tried before the rest of a text is read as one section.
-_TRIED = 8
-# Sections that are remembered: a conversation that grows is read anew from where it has changed.
-_REMEMBERED = 1024
-# Where words end in nearly every vocabulary.
+# Characters of a section, and of the context in which a border between sections is tested.
+_SECTION, _CONTEXT = 1024, 48
+# Borders that are tested before the rest of the text becomes one section.
+_MAX_TRIES = 8
+# A growing conversation is tokenized anew only from where it has changed.
+_CACHED_SECTIONS = 1024
+# Where a token ends in nearly every vocabulary.
 _BORDER = re.compile(r"(?<=[a-z]) (?=[A-Za-z])")
 
 
-class Sections:
-    """Reads texts for one tokenizer; a text costs no more for each of its letters the longer it is.
+class SectionTokenizer:
+    """Tokenizes texts in time linear in their length, by splitting long ones where a token surely ends.
 
     Args:
-        encode: the token ids of a text, without special tokens around it.
-        backend: what encodes; None where that is unknown, and texts are read whole.
-        names: finds tokens that a text is cut at before anything else.
+        encode: tokenizes a text without adding special tokens.
+        backend: the tokenizer behind `encode`; None if unknown, and then texts are not split.
+        added_tokens: matches the added tokens, at which the tokenizer splits a text first.
     """
 
     def __init__(
-        self, encode: Callable[[str], list[int]], backend: Tokenizer | None, names: re.Pattern[str]
+        self, encode: Callable[[str], list[int]], backend: Tokenizer | None, added_tokens: re.Pattern[str]
     ) -> None:
         self._encode = encode
         self._backend = backend
-        self._names = names
-        self._parts = lru_cache(_REMEMBERED)(self._are_parts)
-        self._read = lru_cache(_REMEMBERED)(lambda text: tuple(encode(text)))
+        self._added_tokens = added_tokens
+        self._border_cache = lru_cache(_CACHED_SECTIONS)(self._is_token_border)
+        self._encode_cached = lru_cache(_CACHED_SECTIONS)(lambda text: tuple(encode(text)))
 
     def __call__(self, text: str) -> list[int]:
-        """The token ids of a text, as if it were read whole."""
+        """The token ids of a text, the same as if it were not split."""
         if self._backend is None or len(text) <= 2 * _SECTION:
             return self._encode(text)
-        *sections, last = self._cut(text)
-        return [token for section in sections for token in self._read(section)] + self._encode(last)
+        *sections, last = self._split(text)
+        return [token for section in sections for token in self._encode_cached(section)] + self._encode(last)
 
-    def _cut(self, text: str) -> Iterator[str]:
+    def _split(self, text: str) -> Iterator[str]:
         start = 0
         while start + _SECTION < len(text):
-            end = self._end(text, start + _SECTION)
+            end = self._section_end(text, start + _SECTION)
             yield text[start:end]
             start = end
         yield text[start:]
 
-    def _end(self, text: str, start: int) -> int:
-        """The first place from here on where a token ends, whatever is around it; the text's end at last."""
+    def _section_end(self, text: str, start: int) -> int:
+        """The first position from `start` on where a token surely ends; else the end of the text."""
         stop = start + 2 * _SECTION
-        for pattern in (_BORDER, self._names):
-            for found in islice(pattern.finditer(text, start, stop), _TRIED):
+        for pattern in (_BORDER, self._added_tokens):
+            for found in islice(pattern.finditer(text, start, stop), _MAX_TRIES):
                 place = found.start()
-                if self._parts(text[place - _AROUND : place], text[place : place + _AROUND]):
+                if self._border_cache(text[place - _CONTEXT : place], text[place : place + _CONTEXT]):
                     return place
         return len(text)
 
-    def _are_parts(self, before: str, behind: str) -> bool:
-        """Whether tokens end between two texts, in both the tokenizer's rules and its result."""
-        if self._encode(before) + self._encode(behind) != self._encode(before + behind):
+    def _is_token_border(self, before: str, after: str) -> bool:
+        """Whether a token ends between two texts, by the tokenizer's result and by its pre-tokenizer."""
+        if self._encode(before) + self._encode(after) != self._encode(before + after):
             return False
-        if self._names.match(behind):
+        if self._added_tokens.match(after):
             return True
         rule = self._backend.pre_tokenizer if self._backend else None
         normalizer = self._backend.normalizer if self._backend else None
-        if rule is None or (normalizer and normalizer.normalize_str(before + behind) != before + behind):
+        if rule is None or (normalizer and normalizer.normalize_str(before + after) != before + after):
             return False
-        return any(start == len(before) for _, (start, _) in rule.pre_tokenize_str(before + behind))
+        return any(start == len(before) for _, (start, _) in rule.pre_tokenize_str(before + after))
 
 
-def around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """The special tokens that a tokenizer puts before a text, and those behind it."""
+def special_tokens_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """The special tokens that a tokenizer adds before and after a text."""
     for text in ("a", "A", "1", "."):
         bare = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         whole = tokenizer(text, verbose=False)["input_ids"]
@@ -85,6 +85,6 @@ def around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     return [], []
 
 
-def once(ids: list[int], beginning: list[int]) -> list[int]:
-    """A text's tokens behind what begins it, where they do not begin so already."""
-    return ids if ids[: len(beginning)] == beginning else [*beginning, *ids]
+def with_prefix_once(ids: list[int], prefix: list[int]) -> list[int]:
+    """The token ids with a prefix, which is not doubled."""
+    return ids if ids[: len(prefix)] == prefix else [*prefix, *ids]

@@ -1,1 +1,1 @@
-"""Weights as this machine multiplies them fastest."""
+"""Prepacked weights: each weight in the memory layout and dtype that this machine multiplies fastest."""

@@ -1,6 +1,6 @@
-"""What this machine's CPU does: tried once in a process, for a library need not use what a CPU has.
+"""What this machine's CPU supports, measured once per process: libraries do not report it reliably.
 
-The one place where a CPU decides anything; tests put another CPU here.
+This is the only module that decides by CPU. Tests replace its functions to simulate another CPU.
 """
 
 import logging
@@ -12,72 +12,80 @@ from typing import Any
 
 import torch
 
-from engine.weights.kernels import HALF, Dense, Fbgemm, Kernel, OneDnn
+from engine.weights.kernels import HALF_DTYPES, FbgemmKernel, Kernel, OneDnnKernel, TorchKernel
 
 logger = logging.getLogger(__name__)
 
-# How near float16 has to come to a weight in half precision, whose own ten bits or fewer lost far more.
-_NEAR = 1e-5
-# What is tried for its result: a size that fills no blocks, a row and several.
-_OUTPUTS, _INPUTS, _FEW = 104, 360, (1, 7, 32)
-# What is timed: rows of steps, and of a prompt; how often; and by how much half precision has to be faster,
-# for float32 is more exact. Measured: 0.3 to 0.5 without instructions, 1.5 to 1.7 with them.
-_SIZE, _ROWS, _ROUNDS, _CLEARLY = 1024, (1, 8, 32, 128), 7, 1.2
+# Relative error allowed where float16 stores a half-precision weight, whose own rounding is far coarser.
+_STORAGE_TOLERANCE = 1e-5
+# Accuracy check: a weight whose size is no multiple of a kernel's blocks, and numbers of rows.
+_CHECK_OUTPUTS, _CHECK_INPUTS, _CHECK_ROWS = 104, 360, (1, 7, 32)
+# Speed test: a square weight, and numbers of rows as in decoding and in a prompt. float32 is more accurate,
+# so half precision has to be clearly faster. Measured: 0.3 to 0.5 without instructions, 1.5 to 1.7 with them.
+_TIMED_SIZE, _TIMED_ROWS, _ROUNDS, _MIN_SPEEDUP = 1024, (1, 8, 32, 128), 7, 1.2
 # bitsandbytes' blocks are powers of two up to this.
-_BLOCK = 256
+_LARGEST_BLOCK = 256
 
 
-def lay_out(weight: torch.Tensor, bias: torch.Tensor | None) -> Kernel:
-    """The fastest way to multiply with a weight here: as exact as its own dtype, or as float32."""
-    if multiplies(weight.dtype):
-        return _fastest(weight.dtype)(weight, bias)
-    wide, bias = weight.float(), None if bias is None else bias.float()
-    if keeps_half() and torch.dist(wide.half().float(), wide) <= _NEAR * wide.norm():
-        return Fbgemm(wide, bias)
-    return _fastest(torch.float32)(wide, bias)
-
-
-@cache
-def multiplies(dtype: torch.dtype) -> bool:
-    """Whether a dtype is best multiplied as it is; half precision is not where float32 is as fast."""
-    if dtype not in HALF:
-        return True
-    own = _fastest(dtype)
-    wide = Fbgemm if keeps_half() else _fastest(torch.float32)
-    if not is_right(own, dtype):
-        return False
-    weight = _random(_SIZE, _SIZE) / _SIZE**0.5
-    gain = _gain(own(weight.to(dtype), None), wide(weight, None))
-    logger.debug("%s is multiplied %.2f times as fast as float32", dtype, gain)
-    return gain > _CLEARLY
-
-
-@cache
-def keeps_half() -> bool:
-    """Whether weights in float16 are multiplied in float32."""
-    return is_right(Fbgemm, torch.float32)
-
-
-@cache
-def lays_out(dtype: torch.dtype) -> bool:
-    """Whether oneDNN lays out weights of a dtype."""
-    return is_right(OneDnn, dtype)
-
-
-def holds_4_bits(outputs: int, inputs: int, packed: bool = True) -> bool:
-    """Whether bitsandbytes multiplies a 4-bit layer of this size as its weights say.
+def best_kernel(weight: torch.Tensor, bias: torch.Tensor | None) -> Kernel:
+    """Prepacks a weight for the fastest kernel here that is as accurate as its own dtype or as float32.
 
     Args:
-        packed: by its product for CPUs with instructions for bfloat16, on one that has them. It packs the
-            weights in blocks, which not every size fills.
+        weight: (outputs, inputs).
+        bias: (outputs,) or None.
     """
-    # A large layer fills blocks as a small one of the same remainders does.
-    small = (size if size < 2 * _BLOCK else _BLOCK + size % _BLOCK for size in (outputs, inputs))
-    return _holds_4_bits(*small, packed)
+    if computes_natively(weight.dtype):
+        return _native_kernel(weight.dtype)(weight, bias)
+    wide, bias = weight.float(), None if bias is None else bias.float()
+    if supports_fp16_storage() and torch.dist(wide.half().float(), wide) <= _STORAGE_TOLERANCE * wide.norm():
+        return FbgemmKernel(wide, bias)
+    return _native_kernel(torch.float32)(wide, bias)
 
 
 @cache
-def _holds_4_bits(outputs: int, inputs: int, packed: bool) -> bool:
+def computes_natively(dtype: torch.dtype) -> bool:
+    """Whether to compute in this dtype; False where float32 is about as fast as this half precision."""
+    if dtype not in HALF_DTYPES:
+        return True
+    native = _native_kernel(dtype)
+    in_float32 = FbgemmKernel if supports_fp16_storage() else _native_kernel(torch.float32)
+    if not is_accurate(native, dtype):
+        return False
+    weight = _random(_TIMED_SIZE, _TIMED_SIZE) / _TIMED_SIZE**0.5
+    speedup = _speedup(native(weight.to(dtype), None), in_float32(weight, None))
+    logger.debug("%s is multiplied %.2f times as fast as float32", dtype, speedup)
+    return speedup > _MIN_SPEEDUP
+
+
+@cache
+def supports_fp16_storage() -> bool:
+    """Whether FBGEMM multiplies float16 weights in float32 here."""
+    return is_accurate(FbgemmKernel, torch.float32)
+
+
+@cache
+def onednn_supports(dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies prepacked weights of this dtype here."""
+    return is_accurate(OneDnnKernel, dtype)
+
+
+def supports_4bit(outputs: int, inputs: int, packed: bool = True) -> bool:
+    """Whether bitsandbytes multiplies a 4-bit layer of this size accurately here.
+
+    Args:
+        packed: tests its AVX-512 bfloat16 product, where the CPU has one. That product packs weights in
+            blocks, which not every size fills.
+    """
+    # A large layer fills blocks just as a small one with the same remainders does.
+    small = (
+        size if size < 2 * _LARGEST_BLOCK else _LARGEST_BLOCK + size % _LARGEST_BLOCK
+        for size in (outputs, inputs)
+    )
+    return _supports_4bit(*small, packed)
+
+
+@cache
+def _supports_4bit(outputs: int, inputs: int, packed: bool) -> bool:
     import bitsandbytes as bnb  # Takes seconds, and need not be installed.
 
     layer: Any = bnb.nn.Linear4bit(inputs, outputs, bias=False, compute_dtype=torch.float32)
@@ -86,61 +94,65 @@ def _holds_4_bits(outputs: int, inputs: int, packed: bool) -> bool:
     if not packed:
         layer.support_avx512bf16_for_cpu = False
     weight = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
-    return _agrees(layer, weight.float(), torch.float32, torch.finfo(torch.bfloat16).eps)
+    return _product_is_close(layer, weight.float(), torch.float32, torch.finfo(torch.bfloat16).eps)
 
 
-def is_right(kernel: type[Kernel], dtype: torch.dtype) -> bool:
-    """Whether a kernel multiplies with a weight of a dtype here, as exactly as float32 sums are."""
-    # In bfloat16, so that every dtype holds it.
-    weight = _random(_OUTPUTS, _INPUTS).bfloat16().to(dtype)
+def is_accurate(kernel: type[Kernel], dtype: torch.dtype) -> bool:
+    """Whether a kernel runs here with weights of this dtype, and sums as accurately as float32 does."""
+    # Rounded to bfloat16, so that every dtype represents it.
+    weight = _random(_CHECK_OUTPUTS, _CHECK_INPUTS).bfloat16().to(dtype)
     try:
         made = kernel(weight, None)
-        kept = made.dense().float()
-    except (RuntimeError, AttributeError):  # The library is not there, or not for this CPU.
+        unpacked = made.unpack().float()
+    except (RuntimeError, AttributeError):  # The library is missing, or does not support this CPU.
         return False
-    if torch.dist(kept, weight.float()) > _NEAR * kept.norm():
+    if torch.dist(unpacked, weight.float()) > _STORAGE_TOLERANCE * unpacked.norm():
         return False
-    rounded = 0 if made.dtype == torch.float32 else torch.finfo(made.dtype).eps
-    return _agrees(made, weight.float(), made.dtype, rounded + _INPUTS**0.5 * torch.finfo(torch.float32).eps)
+    rounding = 0 if made.dtype == torch.float32 else torch.finfo(made.dtype).eps
+    tolerance = rounding + _CHECK_INPUTS**0.5 * torch.finfo(torch.float32).eps
+    return _product_is_close(made, weight.float(), made.dtype, tolerance)
 
 
-def _agrees(
-    product: Callable[..., torch.Tensor], weight: torch.Tensor, dtype: torch.dtype, tolerance: float
+def _product_is_close(
+    product: Callable[[torch.Tensor], torch.Tensor],
+    weight: torch.Tensor,
+    dtype: torch.dtype,
+    tolerance: float,
 ) -> bool:
-    """Whether a product with (outputs, inputs) is what it should be, of one row and of several."""
+    """Whether products with a weight (outputs, inputs) match float64, for one row and for several."""
     try:
-        for rows in _FEW:
+        for rows in _CHECK_ROWS:
             x = _random(rows, weight.shape[1]).to(dtype)
             with torch.inference_mode():
                 found = product(x).double()
             expected = x.double() @ weight.double().t()
-            if not torch.dist(found, expected) <= tolerance * expected.norm():  # Not where it is no number.
+            if not torch.dist(found, expected) <= tolerance * expected.norm():  # False for NaN, too.
                 return False
     except (RuntimeError, AttributeError, AssertionError):
         return False
     return True
 
 
-def _fastest(dtype: torch.dtype) -> type[Kernel]:
-    return OneDnn if lays_out(dtype) else Dense
+def _native_kernel(dtype: torch.dtype) -> type[Kernel]:
+    return OneDnnKernel if onednn_supports(dtype) else TorchKernel
 
 
-def _gain(one: Kernel, other: Kernel) -> float:
-    """How many times as fast the first is, over steps and a prompt.
+def _speedup(one: Kernel, other: Kernel) -> float:
+    """How many times as fast the first kernel is as the second: geometric mean over numbers of rows.
 
-    By one thread's own time, the quickest of several, taken in turns: what else the machine does only adds.
+    Takes the quickest of several alternating runs, in CPU time of one thread: other load only adds time.
     """
-    threads, gains = torch.get_num_threads(), []
+    threads, speedups = torch.get_num_threads(), []
     torch.set_num_threads(1)
     try:
-        for rows in _ROWS:
-            x = _random(rows, _SIZE)
-            taken = [(_seconds(one, x), _seconds(other, x)) for _ in range(_ROUNDS)]
-            own, others = map(min, zip(*taken, strict=True))
-            gains.append(others / own)
+        for rows in _TIMED_ROWS:
+            x = _random(rows, _TIMED_SIZE)
+            times = [(_seconds(one, x), _seconds(other, x)) for _ in range(_ROUNDS)]
+            fastest, other_fastest = map(min, zip(*times, strict=True))
+            speedups.append(other_fastest / fastest)
     finally:
         torch.set_num_threads(threads)
-    return geometric_mean(gains)
+    return geometric_mean(speedups)
 
 
 def _seconds(kernel: Kernel, x: torch.Tensor) -> float:
@@ -152,5 +164,5 @@ def _seconds(kernel: Kernel, x: torch.Tensor) -> float:
 
 
 def _random(*shape: int) -> torch.Tensor:
-    """The same each time, and without a word to anybody else's generator."""
+    """The same float32 numbers each time; the global generator is left alone."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0), device="cpu", dtype=torch.float32)

@@ -1,7 +1,7 @@
-"""Layers that read one tensor (query, key and value; gate and up), as one matrix product.
+"""Fused projections: linear layers with the same input (query, key, value; gate, up) as one matrix product.
 
-A product of few rows costs little but its own start, so that one over three weights takes less than three.
-Which layers they are is seen on a trial, not known by name.
+For few rows a product mostly costs its start, so one product over three weights is faster than three. Which
+layers share an input is observed in a trial run, not known by name.
 """
 
 import inspect
@@ -16,38 +16,38 @@ from transformers.pytorch_utils import Conv1D
 
 from engine import trial
 from engine.module_state import reset_state
-from engine.weights.cpu import lay_out
+from engine.weights.cpu import best_kernel
 
-Matrix = nn.Linear | Conv1D
+LinearLayer = nn.Linear | Conv1D
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
-    """What a model did on a trial.
+class Trace:
+    """What a model computed in a trial run.
 
     Attributes:
-        output: (1, tokens, dim) its logits, or hidden states where it has no head.
-        reads: each layer that ran, and what it was given, in order. All tensors live: no two have one id.
+        output: its logits, or its hidden states if it has no head; (1, tokens, dim).
+        inputs: each layer that ran and its input, in order. Holding the inputs keeps their ids unique.
     """
 
     output: torch.Tensor
-    reads: list[tuple[Matrix, torch.Tensor]]
+    inputs: list[tuple[LinearLayer, torch.Tensor]]
 
 
-def observe(model: PreTrainedModel, layers: Collection[Matrix] = ()) -> Observed:
-    """Runs the model on the longest sequence of a trial.
+def trace(model: PreTrainedModel, layers: Collection[LinearLayer] = ()) -> Trace:
+    """Runs the model on the longest trial sequence and records the inputs of some layers.
 
     Raises:
-        Exception: whatever the model does; its code is its author's.
+        Exception: whatever the model's own code raises.
     """
-    reads: list[tuple[Matrix, torch.Tensor]] = []
+    inputs: list[tuple[LinearLayer, torch.Tensor]] = []
 
-    def note(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        assert isinstance(layer, Matrix)
-        reads.append((layer, inputs[0]))
+    def record(layer: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+        assert isinstance(layer, LinearLayer)
+        inputs.append((layer, arguments[0]))
 
     reset_state(model)
-    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(record) for layer in layers]
     tokens = torch.tensor(trial.prompts(model)[:1])
     decodes = "decoder_input_ids" in inspect.signature(model.forward).parameters
     try:
@@ -57,57 +57,57 @@ def observe(model: PreTrainedModel, layers: Collection[Matrix] = ()) -> Observed
         for hook in hooks:
             hook.remove()
     logits = getattr(output, "logits", None)
-    return Observed(output[0] if logits is None else logits, reads)
+    return Trace(output[0] if logits is None else logits, inputs)
 
 
-def siblings(model: PreTrainedModel, observed: Observed) -> list[list[Matrix]]:
-    """The layers that ran, those of one module that read one tensor together, in the order in which they do.
+def fusable_groups(model: PreTrainedModel, traced: Trace) -> list[list[LinearLayer]]:
+    """The layers that ran, grouped by parent module and input tensor, each group in running order.
 
-    A layer that ran more than once is alone. One that did not run is left out: what reads its weight may be
-    another.
+    A layer that ran more than once is a group of its own. A layer that did not run is in no group, since
+    another module may read its weight.
     """
     parents = {child: module for module in model.modules() for child in module.children()}
-    times = Counter(layer for layer, _ in observed.reads)
-    groups: dict[tuple[nn.Module, int], list[Matrix]] = {}
-    for layer, x in observed.reads:
-        if times[layer] == 1:
+    runs = Counter(layer for layer, _ in traced.inputs)
+    groups: dict[tuple[nn.Module, int], list[LinearLayer]] = {}
+    for layer, x in traced.inputs:
+        if runs[layer] == 1:
             groups.setdefault((parents[layer], id(x)), []).append(layer)
-    return [*groups.values(), *([layer] for layer, count in times.items() if count > 1)]
+    return [*groups.values(), *([layer] for layer, count in runs.items() if count > 1)]
 
 
-class Product:
-    """The weights of layers that read one tensor, laid out as one.
+class FusedProjection:
+    """Layers with the same input as one prepacked weight: their outputs are concatenated.
 
     Attributes:
-        dtype: of what it reads and makes.
+        dtype: the dtype of its input and output.
     """
 
-    def __init__(self, layers: Sequence[Matrix]) -> None:
+    def __init__(self, layers: Sequence[LinearLayer]) -> None:
         weights = [layer.weight.t() if isinstance(layer, Conv1D) else layer.weight for layer in layers]
         self._sizes = [len(weight) for weight in weights]
         bias = None
         if any(layer.bias is not None for layer in layers):
             bias = torch.cat([_bias(layer) for layer in layers]).detach()
-        self._kernel = lay_out(torch.cat(weights).detach(), bias)
+        self._kernel = best_kernel(torch.cat(weights).detach(), bias)
         self.dtype = self._kernel.dtype
-        # In one piece, so that no thread sees half of what another one sets.
+        # One tuple, so that another thread never sees an input without its outputs.
         self._last: tuple[torch.Tensor | None, tuple[torch.Tensor, ...]] = None, ()
 
-    def dense(self, number: int) -> torch.Tensor:
-        """(outputs, inputs) the weight of one layer."""
-        return self._kernel.dense().split(self._sizes)[number].clone()
+    def unpack(self, index: int) -> torch.Tensor:
+        """The weight of one layer, (outputs, inputs) in `dtype`."""
+        return self._kernel.unpack().split(self._sizes)[index].clone()
 
-    def run(self, number: int, x: torch.Tensor) -> torch.Tensor:
-        """What one of the layers makes of a tensor; the first to be asked computes it for the others, too."""
-        read, made = self._last
-        if read is not x:
-            made = self._kernel(x).split_with_sizes(self._sizes, -1)
-        last = number == len(self._sizes) - 1
-        self._last = (None, ()) if last else (x, made)
-        return made[number]
+    def run(self, index: int, x: torch.Tensor) -> torch.Tensor:
+        """The output of one layer; the first layer called with an input computes the outputs of all."""
+        last_input, outputs = self._last
+        if last_input is not x:
+            outputs = self._kernel(x).split_with_sizes(self._sizes, -1)
+        is_last_layer = index == len(self._sizes) - 1
+        self._last = (None, ()) if is_last_layer else (x, outputs)
+        return outputs[index]
 
 
-def _bias(layer: Matrix) -> torch.Tensor:
+def _bias(layer: LinearLayer) -> torch.Tensor:
     if layer.bias is not None:
         return layer.bias
     return layer.weight.new_zeros(layer.weight.shape[1 if isinstance(layer, Conv1D) else 0])

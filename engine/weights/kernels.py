@@ -1,21 +1,22 @@
-"""Matrix products whose weight is laid out once, by the libraries that torch brings.
+"""Matrix products with a prepacked weight, by the libraries that ship with torch.
 
-A matrix product first copies a weight into the blocks that its kernel reads. For the few rows that are live
-in a generation it takes longer than the product. Which of these a machine has, `machine` finds out.
+Before each product a library copies the weight into the blocks that its kernel reads. For the few rows of a
+decoding step this copy takes longer than the product, so it is done once. `engine.weights.cpu` finds out
+which of these kernels a machine has.
 """
 
 from typing import Protocol
 
 import torch
 
-HALF = (torch.bfloat16, torch.float16)
+HALF_DTYPES = (torch.bfloat16, torch.float16)
 
 
 class Kernel(Protocol):
-    """A weight (outputs, inputs) and a bias (outputs,), laid out.
+    """A linear layer with a prepacked weight (outputs, inputs) and a bias (outputs,).
 
     Attributes:
-        dtype: of what it reads and makes.
+        dtype: the dtype of its input and output.
     """
 
     dtype: torch.dtype
@@ -26,28 +27,28 @@ class Kernel(Protocol):
         """(..., inputs) → (..., outputs)."""
         ...
 
-    def dense(self) -> torch.Tensor:
-        """(outputs, inputs) the weight as it was, in `dtype`."""
+    def unpack(self) -> torch.Tensor:
+        """The weight before prepacking, (outputs, inputs) in `dtype`."""
         ...
 
 
-class Dense:
-    """A weight as it is: what every machine multiplies."""
+class TorchKernel:
+    """A weight that is not prepacked, multiplied by torch: works on every machine."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self.dtype = weight.dtype
         self._weight, self._bias = weight, bias
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """See `Kernel`."""
+        """(..., inputs) → (..., outputs)."""
         return torch.nn.functional.linear(x, self._weight, self._bias)
 
-    def dense(self) -> torch.Tensor:
-        """See `Kernel`."""
+    def unpack(self) -> torch.Tensor:
+        """The weight, (outputs, inputs) in `dtype`."""
         return self._weight
 
 
-class OneDnn:
+class OneDnnKernel:
     """A weight in oneDNN's blocks, in its own dtype."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -56,18 +57,18 @@ class OneDnn:
         self._bias = bias
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """See `Kernel`."""
+        """(..., inputs) → (..., outputs)."""
         return torch.ops.mkldnn._linear_pointwise.default(x, self._weight, self._bias, "none", [], "")
 
-    def dense(self) -> torch.Tensor:
-        """See `Kernel`."""
+    def unpack(self) -> torch.Tensor:
+        """The weight before prepacking, (outputs, inputs) in `dtype`."""
         return self._weight.to_dense()
 
 
-class Fbgemm:
-    """A weight kept in float16 and multiplied in float32, in FBGEMM's blocks.
+class FbgemmKernel:
+    """A weight stored as float16 in FBGEMM's blocks and multiplied in float32.
 
-    A step of few rows takes as long as the weights take to be read: these are half as many bytes.
+    Decoding small batches is memory-bound: float16 weights halve the bytes that a step reads.
     """
 
     dtype = torch.float32
@@ -76,11 +77,11 @@ class Fbgemm:
         self._packed = torch.ops.quantized.linear_prepack_fp16(weight, bias)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """See `Kernel`."""
+        """(..., inputs) → (..., outputs)."""
         if x.dim() == 1:
             return self(x[None])[0]
         return torch.ops.quantized.linear_dynamic_fp16.default(x, self._packed)
 
-    def dense(self) -> torch.Tensor:
-        """See `Kernel`."""
+    def unpack(self) -> torch.Tensor:
+        """The weight rounded to float16, (outputs, inputs) in float32."""
         return torch.ops.quantized.linear_unpack_fp16(self._packed)[0]

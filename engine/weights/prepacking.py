@@ -1,4 +1,4 @@
-"""Weights laid out as this machine multiplies them fastest, in a dtype that it multiplies well."""
+"""Prepacks a model's weights for this machine's CPU, in a dtype that it computes fast, and restores them."""
 
 import functools
 import logging
@@ -13,85 +13,118 @@ from transformers.pytorch_utils import Conv1D
 
 from engine import trial
 from engine.generation.hf_generate import forced_logits
+from engine.loading.placement import is_sharded
 from engine.memory import free_memory
-from engine.progress import line
+from engine.progress import progress_bar
 from engine.weights import cpu
-from engine.weights.fusing import Matrix, Product, observe, siblings
-from engine.weights.kernels import HALF
+from engine.weights.fusing import FusedProjection, LinearLayer, fusable_groups, trace
+from engine.weights.kernels import HALF_DTYPES
 
 logger = logging.getLogger(__name__)
 
-# How far logits in float32 may be from those in half precision, which are the ones that are rounded.
-WIDENED = 0.5
+# How far float32 logits may be from those of the same model in half precision, which are rounded.
+_WIDENED_TOLERANCE = 0.5
 
 
-def lay_out(model: PreTrainedModel) -> dict[str, torch.dtype]:
-    """Packs the layers that are plain matrices, where they are on a CPU.
+def prepack(model: PreTrainedModel) -> dict[str, torch.dtype]:
+    """Replaces the linear layers on a CPU by fused projections with prepacked weights.
 
-    A half-precision model that the CPU multiplies no faster than float32 computes in float32 from then on,
-    where the memory allows it; so does an output layer that is the embedding get a weight of its own.
+    Where the CPU computes half precision no faster than float32 and memory allows it, a half-precision model
+    computes in float32 from then on. Where memory allows it, an output layer tied to the embedding gets a
+    prepacked copy of the weight. A model that computes something else with prepacked weights is restored.
 
     Returns:
-        The dtype that each weight had, for `restore`.
+        The dtype of each weight before, by name; `restore` takes it.
     """
     dtypes = {name: weight.dtype for name, weight in model.state_dict().items()}
-    if model.device.type != "cpu" or is_spread(model):
+    if model.device.type != "cpu" or is_sharded(model):
         return dtypes
-    quantized = getattr(model, "is_quantized", False)  # Its layers cannot be cast.
-    widen = model.dtype in HALF and not cpu.multiplies(model.dtype) and not quantized
-    embedding: Any = getattr(model.get_input_embeddings(), "weight", None)  # Not all have one.
+    quantized = getattr(model, "is_quantized", False)  # Quantized layers cannot be cast.
+    widen = model.dtype in HALF_DTYPES and not cpu.computes_natively(model.dtype) and not quantized
+    embedding: Any = getattr(model.get_input_embeddings(), "weight", None)  # Not every model has one.
     layers = [
         module
-        for module in _matrices(model)
-        if _packable(module.weight, widen)
-        and (module.weight is not embedding or _affordable(module.weight.nbytes))
+        for module in _linear_layers(model)
+        if _can_prepack(module.weight, widen)
+        and (module.weight is not embedding or _fits_in_memory(module.weight.nbytes))
     ]
-    if widen and not _affordable(_growth(model, {layer.weight for layer in layers} - {embedding})):
+    prepacked = {layer.weight for layer in layers} - {embedding}
+    if widen and not _fits_in_memory(_widening_bytes(model, prepacked)):
         logger.warning("%s is emulated on this CPU and slow: there is no memory for float32", model.dtype)
         return dtypes
     with trial.narrowed_windows(model):
         try:
-            observed = observe(model, layers)
+            traced = trace(model, layers)
         except Exception as error:  # A model's code is its author's.
             logger.info("the weights stay as they are, for the model fails on a trial: %s", error)
             return dtypes
-        before = [observed.output, *_answered(model)]
-        _pack_all(siblings(model, observed))
+        before = [traced.output, *_answer_logits(model)]
+        _fuse_all(fusable_groups(model, traced))
         if widen:
             model.float()
-        why = _changed(model, before, WIDENED if widen else trial.tolerance(model))
+        why = _changed(model, before, _WIDENED_TOLERANCE if widen else trial.tolerance(model))
     if why is not None:
         restore(model, dtypes)
         logger.warning("the weights stay as they are, for the model %s with others", why)
     elif widen:
-        logger.info("computing in float32: this CPU multiplies %s no faster", observed.output.dtype)
+        logger.info("computing in float32: this CPU multiplies %s no faster", traced.output.dtype)
     return dtypes
 
 
-def _pack_all(groups: Sequence[Sequence[Matrix]]) -> None:
-    # One thread lays out 20 million a second.
+def restore(model: PreTrainedModel, dtypes: Mapping[str, torch.dtype]) -> None:
+    """Undoes `prepack`, so that the model can be saved.
+
+    Args:
+        dtypes: what `prepack` returned.
+    """
+    for module in _linear_layers(model):
+        fused = vars(module).pop("forward", None)
+        if fused is not None:
+            projection, index = fused.args
+            weight = projection.unpack(index)
+            weight = weight.t().contiguous() if isinstance(module, Conv1D) else weight
+            module.weight = nn.Parameter(weight, requires_grad=False)
+    for name, weight in model.state_dict(keep_vars=True).items():
+        weight.data = weight.data.to(dtypes[name])
+    model.tie_weights()
+
+
+def fuse(layers: Sequence[LinearLayer]) -> None:
+    """Has layers with the same input compute by one fused projection, and frees their own weights."""
+    projection = FusedProjection(layers)
+    # Code that reads a weight directly finds an empty one, and fails.
+    empty = nn.Parameter(torch.empty(0, dtype=projection.dtype), requires_grad=False)
+    for index, layer in enumerate(layers):
+        layer.weight = empty
+        layer.forward = functools.partial(  # type: ignore[method-assign]
+            FusedProjection.run, projection, index
+        )
+
+
+def _fuse_all(groups: Sequence[Sequence[LinearLayer]]) -> None:
+    # One thread prepacks 20 million weights a second.
     with (
         ThreadPoolExecutor(torch.get_num_threads()) as pool,
-        line("laying out weights", len(groups), "matrix") as shown,
+        progress_bar("prepacking weights", len(groups), "matrix") as bar,
     ):
-        for _ in pool.map(pack, groups):
-            shown.update()
+        for _ in pool.map(fuse, groups):
+            bar.update()
 
 
 def _changed(model: PreTrainedModel, before: Sequence[torch.Tensor], tolerance: float) -> str | None:
-    """What a model does otherwise than before, if anything."""
+    """What differs from before, as a verb phrase; None if nothing does."""
     try:
-        found = [observe(model).output, *_answered(model)]
-    except Exception as error:  # It may read a weight past its layer.
+        found = [trace(model).output, *_answer_logits(model)]
+    except Exception as error:  # It may read a weight without calling its layer.
         return f"fails ({type(error).__name__}: {error})"
     if len(found) != len(before):
         return "fails"
-    far = trial.relative_error(found, before)
-    return None if far <= tolerance else f"gives other numbers (by {far:.1e})"
+    distance = trial.relative_error(found, before)
+    return None if distance <= tolerance else f"gives other numbers (by {distance:.1e})"
 
 
-def _answered(model: PreTrainedModel) -> list[torch.Tensor]:
-    """The logits of a short answer, which a model may make otherwise than it reads; [] where it cannot."""
+def _answer_logits(model: PreTrainedModel) -> list[torch.Tensor]:
+    """The logits of a short generated answer: decoding may run other code than a prompt. [] if it fails."""
     if not model.can_generate():
         return []
     try:
@@ -101,46 +134,13 @@ def _answered(model: PreTrainedModel) -> list[torch.Tensor]:
         return []
 
 
-def restore(model: PreTrainedModel, dtypes: Mapping[str, torch.dtype]) -> None:
-    """Undoes `lay_out`, so that the model can be saved.
-
-    Args:
-        dtypes: what `lay_out` returned.
-    """
-    for module in _matrices(model):
-        packed = vars(module).pop("forward", None)
-        if packed is not None:
-            product, number = packed.args
-            weight = product.dense(number)
-            weight = weight.t().contiguous() if isinstance(module, Conv1D) else weight
-            module.weight = nn.Parameter(weight, requires_grad=False)
-    for name, weight in model.state_dict(keep_vars=True).items():
-        weight.data = weight.data.to(dtypes[name])
-    model.tie_weights()
+def _can_prepack(weight: torch.Tensor, widen: bool) -> bool:
+    known = weight.dtype in (torch.float32, *HALF_DTYPES) and weight.numel() > 0
+    return known and (widen or cpu.computes_natively(weight.dtype))
 
 
-def pack(layers: Sequence[Matrix]) -> None:
-    """Lays out the weights of layers that read one tensor, as one product."""
-    product = Product(layers)
-    # What reads a weight past its layer finds nothing, and fails.
-    nothing = nn.Parameter(torch.empty(0, dtype=product.dtype), requires_grad=False)
-    for number, layer in enumerate(layers):
-        layer.weight = nothing
-        layer.forward = functools.partial(Product.run, product, number)  # type: ignore[method-assign]
-
-
-def is_spread(model: PreTrainedModel) -> bool:
-    """Whether a model is on several devices."""
-    return len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1
-
-
-def _packable(weight: torch.Tensor, widen: bool) -> bool:
-    known = weight.dtype in (torch.float32, *HALF) and weight.numel() > 0
-    return known and (widen or cpu.multiplies(weight.dtype))
-
-
-def _matrices(model: PreTrainedModel) -> Iterator[Any]:
-    # Sub-classes are quantized or sharded: theirs is another layout.
+def _linear_layers(model: PreTrainedModel) -> Iterator[Any]:
+    # Not subclasses, which are quantized or sharded layers.
     return (
         module
         for module in model.modules()
@@ -148,11 +148,11 @@ def _matrices(model: PreTrainedModel) -> Iterator[Any]:
     )
 
 
-def _growth(model: PreTrainedModel, packed: Collection[nn.Parameter]) -> int:
-    """Bytes that a half-precision model takes more when it computes in float32."""
-    grown = set(model.parameters()) - set(packed if cpu.keeps_half() else ())
-    return sum(weight.numel() * (torch.float32.itemsize - weight.itemsize) for weight in grown)
+def _widening_bytes(model: PreTrainedModel, prepacked: Collection[nn.Parameter]) -> int:
+    """Bytes that a half-precision model needs in addition when it computes in float32."""
+    widened = set(model.parameters()) - set(prepacked if cpu.supports_fp16_storage() else ())
+    return sum(weight.numel() * (torch.float32.itemsize - weight.itemsize) for weight in widened)
 
 
-def _affordable(extra: int) -> bool:
+def _fits_in_memory(extra: int) -> bool:
     return extra <= 0.8 * free_memory(torch.device("cpu"))

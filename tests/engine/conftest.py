@@ -1,4 +1,4 @@
-"""What several tests of the engine share."""
+"""Fixtures of the engine's tests: model folders, loading them, simulated CPUs."""
 
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -8,14 +8,13 @@ import torch
 
 from engine.loading import load
 from engine.options import LoadOptions
-from engine.weights import cpu as machine
-from engine.weights import kernels
+from engine.weights import cpu, kernels
 from tests.helpers import model_folders
 
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Model folders of every kind that there is on the hub, by name."""
+    """Model folders, complete and broken ones, by name."""
     return model_folders.save(tmp_path_factory.mktemp("models"))
 
 
@@ -28,39 +27,41 @@ def load_folder(folders: dict[str, Path]) -> Callable:
 
 
 @pytest.fixture
-def cpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Puts another CPU in the place of this one; skips what this one cannot do.
+def fake_cpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Simulates another CPU; skips the test where this CPU cannot do what the other one can.
 
-    `multiplies`: half-precision dtypes that are multiplied as they are; `lays_out`: dtypes that oneDNN lays
-    out; `keeps_half`: whether weights in float16 are multiplied in float32. The rest is this CPU's own.
+    What is not given is this CPU's own. Arguments of the returned function:
+        native: half-precision dtypes that it computes in.
+        onednn: dtypes that oneDNN supports.
+        fp16_storage: whether float16 weights are multiplied in float32.
     """
 
-    def put(
-        multiplies: Collection[torch.dtype] | None = None,
-        lays_out: Collection[torch.dtype] | None = None,
-        keeps_half: bool | None = None,
+    def simulate(
+        native: Collection[torch.dtype] | None = None,
+        onednn: Collection[torch.dtype] | None = None,
+        fp16_storage: bool | None = None,
     ) -> None:
-        missing = [str(dtype) for dtype in lays_out or () if not machine.lays_out(dtype)]
+        missing = [str(dtype) for dtype in onednn or () if not cpu.onednn_supports(dtype)]
         if missing:
-            pytest.skip(f"oneDNN lays out no {missing[0]} on this CPU")
-        inexact = [str(dtype) for dtype in multiplies or () if not machine.is_right(kernels.Dense, dtype)]
+            pytest.skip(f"oneDNN does not support {missing[0]} on this CPU")
+        inexact = [str(dtype) for dtype in native or () if not cpu.is_accurate(kernels.TorchKernel, dtype)]
         if inexact:
-            pytest.skip(f"torch sums {inexact[0]} in itself on this CPU")
-        if keeps_half and not machine.keeps_half():
+            pytest.skip(f"torch accumulates {inexact[0]} in {inexact[0]} on this CPU")
+        if fp16_storage and not cpu.supports_fp16_storage():
             pytest.skip("FBGEMM multiplies no float16 weights on this CPU")
-        if multiplies is not None:
+        if native is not None:
             monkeypatch.setattr(
-                machine, "multiplies", lambda dtype: dtype not in kernels.HALF or dtype in multiplies
+                cpu, "computes_natively", lambda dtype: dtype not in kernels.HALF_DTYPES or dtype in native
             )
-        if lays_out is not None:
-            monkeypatch.setattr(machine, "lays_out", lambda dtype: dtype in lays_out)
-        if keeps_half is not None:
-            monkeypatch.setattr(machine, "keeps_half", lambda: keeps_half)
+        if onednn is not None:
+            monkeypatch.setattr(cpu, "onednn_supports", lambda dtype: dtype in onednn)
+        if fp16_storage is not None:
+            monkeypatch.setattr(cpu, "supports_fp16_storage", lambda: fp16_storage)
 
-    return put
+    return simulate
 
 
 @pytest.fixture
-def no_instructions(cpu: Callable[..., None]) -> None:
-    """A CPU that computes float32 alone."""
-    cpu(multiplies=())
+def float32_cpu(fake_cpu: Callable[..., None]) -> None:
+    """A CPU that computes natively in float32 only."""
+    fake_cpu(native=())

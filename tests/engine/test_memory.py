@@ -16,7 +16,7 @@ from engine.loading import load
 from engine.loading.placement import place
 from engine.memory import free_memory, is_out_of_memory
 from engine.options import LoadOptions
-from engine.weights.prepacking import _affordable
+from engine.weights.prepacking import _fits_in_memory
 
 CPU = torch.device("cpu")
 FREE = 10_000_000
@@ -94,8 +94,8 @@ def test_free_is_what_the_machine_and_every_group_of_the_process_have_left(
 
 def test_all_that_asks_for_free_memory_gets_the_same_number(machine: Callable, tiny_model: Path):
     machine({"proc/self/cgroup": "0::/"} | version_2("", "5000", 1000))
-    assert _affordable(3200)
-    assert not _affordable(3201)
+    assert _fits_in_memory(3200)
+    assert not _fits_in_memory(3201)
     options = LoadOptions(model_name=str(tiny_model), device="cpu")
     assert place(options).free == {"cpu": 4000}
     with pytest.raises(LoadError, match=r"cpu has 0\.0 MiB free"):

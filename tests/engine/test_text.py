@@ -19,7 +19,7 @@ from engine.text import (
     token_texts,
 )
 from tests import tiny
-from tests.helpers.tokenizers import KINDS, TEXTS, made
+from tests.helpers.tiny_tokenizers import KINDS, TEXTS, made
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 

@@ -11,8 +11,8 @@ import transformers
 
 from engine.backends.local import LocalEngine
 from engine.errors import AdapterError
-from engine.scoring import ways
-from engine.scoring.readers import Packed
+from engine.scoring.logits_readers import TreeReader
+from engine.scoring.reader_selection import select_reader
 from tests import tiny
 from tests.helpers import architectures
 
@@ -79,7 +79,7 @@ def made(name: str, engine: LocalEngine) -> Row:
         type(engine.loaded.model).__name__,
         answers,
         _way(lambda: _scoring(engine)),
-        _way(lambda: engine._embedder.encoder.way),
+        _way(lambda: engine._embedder.reader.batching),
         why[1] if why else "",
     )
 
@@ -103,8 +103,8 @@ def _way(find: Callable[[], str]) -> str:
 def _scoring(engine: LocalEngine) -> str:
     if error := engine.score("A text.", [" More."]).error:
         raise error
-    reader, together = ways.way(engine.loaded.model)
-    return ("packed" if isinstance(reader, Packed) else "padded") if together else "single"
+    reader, batched = select_reader(engine.loaded.model)
+    return ("packed" if isinstance(reader, TreeReader) else "padded") if batched else "single"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Folders of models, whole ones and others."""
+"""Makes model folders, complete and broken ones."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ def rewrite(folder: Path, **changes) -> Path:
 
 
 def save(root: Path) -> dict[str, Path]:
-    """One of every kind that there is on the hub, by name."""
+    """Saves one folder of each kind, by name."""
     llama = tiny.save(root / "llama")
 
     def variant(name: str, leave_out: str = "", **changes) -> Path:

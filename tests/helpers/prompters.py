@@ -1,4 +1,4 @@
-"""Prompters for a byte tokenizer, and chat templates that differ in what they take."""
+"""Makes prompters with a byte tokenizer, and chat templates with different demands."""
 
 from tokenizers.processors import TemplateProcessing
 
@@ -29,7 +29,7 @@ def prompter(
     after: str = "",
     **changes,
 ) -> Prompter:
-    """A prompter for a byte tokenizer that itself puts special tokens before and after a text."""
+    """A prompter with a byte tokenizer that adds special tokens before and after a text."""
     tokenizer = tiny.byte_tokenizer(template)
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single=f"{before} $A {after}".strip(),

@@ -10,10 +10,10 @@ from engine.backends.endpoint.wire import Client
 from engine.confidence import FIRST_TOP
 from engine.errors import AdapterError, ConfigurationError, PromptError, Unsupported
 from engine.options import GenerationOptions
-from engine.prompting.prompter import readable
-from engine.prompting.renderer import merged
+from engine.prompting.prompter import to_chat
+from engine.prompting.renderer import merge_same_role
 from engine.prompting.sandbox import render
-from engine.prompting.templates import find, no_template
+from engine.prompting.templates import find_template, invalid_template
 from engine.text import encodable
 from engine.types import Request
 
@@ -111,7 +111,7 @@ def rendered(request: Request) -> Request:
         ConfigurationError: an invalid template.
     """
     options = request.options
-    template = find(str(options.chat_template))
+    template = find_template(str(options.chat_template))
     try:
         prompt = render(
             template.text,
@@ -123,7 +123,7 @@ def rendered(request: Request) -> Request:
     except AdapterError:
         raise
     except TemplateSyntaxError as error:
-        raise no_template(str(error)) from None
+        raise invalid_template(str(error)) from None
     except Exception as error:  # A template is its author's code.
         raise PromptError(f"the chat_template refuses this conversation: {type(error).__name__}") from None
     if _END in prompt:
@@ -136,11 +136,11 @@ def rendered(request: Request) -> Request:
 
 
 def _said(request: Request) -> list[dict[str, str]]:
-    chat = readable(request.messages, encodable)
+    chat = to_chat(request.messages, encodable)
     system = request.options.system_prompt
     if system and all(message["role"] != "system" for message in chat):
         chat.insert(0, {"role": "system", "content": encodable(system)})
-    return merged(chat)
+    return merge_same_role(chat)
 
 
 async def _each(client: Client, answered: Any, stream: bool) -> AsyncIterator[Any]:

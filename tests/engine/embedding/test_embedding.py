@@ -1,4 +1,4 @@
-"""Embedding: the vectors that sentence-transformers makes, and for each text those it has alone."""
+"""Embeddings equal those of sentence-transformers, and those that each text has alone."""
 
 import functools
 
@@ -13,20 +13,31 @@ from engine.embedding.pooling import POOLINGS
 from engine.errors import ConfigurationError
 from engine.options import EmbeddingOptions
 from tests import tiny
-from tests.helpers.embedders import TEXTS, WAYS, alone, close, embedder, random_model, tokenizer
+from tests.helpers.embedding_models import (
+    BATCHINGS,
+    TEXTS,
+    close,
+    embedder,
+    random_model,
+    states_alone,
+    tokenizer,
+)
 
 pytestmark = pytest.mark.numeric
 
 
-@pytest.mark.parametrize(("architecture", "way"), [(name, way) for way in WAYS for name in WAYS[way]])
-def test_a_text_has_the_vectors_it_has_alone(architecture: str, way: str):
+@pytest.mark.parametrize(
+    ("architecture", "batching"),
+    [(name, batching) for batching, names in BATCHINGS.items() for name in names],
+)
+def test_a_text_has_the_vectors_it_has_alone(architecture: str, batching: str):
     made = embedder(architecture)
-    assert made.encoder.way == way
+    assert made.reader.batching == batching
     texts = [text for text in TEXTS if made.tokenizer(text)["input_ids"]]
     for vector, states, text in zip(
         made.embed(texts), made.hidden_states(texts, reduction=None), texts, strict=True
     ):
-        expected = alone(made, text)
+        expected = states_alone(made, text)
         close(states, expected)
         close(vector, expected.mean(0))
 
@@ -52,7 +63,7 @@ def test_a_padding_token_in_a_text_is_a_token_like_any_other():
     made = embedder("roberta")
     texts = ["a<pad>b and on", "c"]
     for vector, text in zip(made.embed(texts), texts, strict=True):
-        close(vector, alone(made, text).mean(0))
+        close(vector, states_alone(made, text).mean(0))
 
 
 @pytest.mark.parametrize("architecture", ["bert", "gpt2", "t5", "mpnet"])
@@ -60,7 +71,7 @@ def test_a_padding_token_in_a_text_is_a_token_like_any_other():
 def test_hidden_states_are_those_of_the_layer(architecture: str, layer: int):
     made = embedder(architecture)
     texts = ["A cat.", "A longer text than the first.", "x"]
-    expected = [alone(made, text, layer) for text in texts]
+    expected = [states_alone(made, text, layer) for text in texts]
     for found, own in zip(made.hidden_states(texts, layer, None), expected, strict=True):
         assert found.dtype == np.float32
         close(found, own, np.abs(own).max())
@@ -79,7 +90,7 @@ def test_a_layer_that_is_not_there_is_refused_with_those_that_are():
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_each_pooling_is_what_its_name_says(pooling: str):
     made = embedder("llama")
-    states = alone(made, "A cat.")
+    states = states_alone(made, "A cat.")
     weights = np.arange(1, 7)[:, None]
     expected = {
         "cls": states[0],
@@ -170,7 +181,7 @@ def test_a_model_loaded_to_answer_embeds_without_its_head(architecture: str):
 def test_bfloat16_vectors_are_close_to_float32_ones():
     half = Embedder(tiny.loaded(random_model("llama").bfloat16(), tokenizer("llama")))
     texts = ["A cat.", "A longer text than the first."]
-    assert half.encoder.way == "packed"
+    assert half.reader.batching == "packed"
     np.testing.assert_allclose(half.embed(texts), embedder("llama").embed(texts), atol=0.2)
 
 
@@ -184,7 +195,7 @@ def test_texts_that_do_not_fit_into_memory_together_are_read_apart(architecture:
         if args[0].numel() > 100:
             raise torch.OutOfMemoryError("no memory for so many tokens")
 
-    with made.encoder.model.get_input_embeddings().register_forward_hook(fail):
+    with made.reader.model.get_input_embeddings().register_forward_hook(fail):
         close(made.embed(texts), expected)
         assert "do not fit into memory (no memory for so many tokens): trying halves" in caplog.text
         with pytest.raises(torch.OutOfMemoryError):

@@ -1,4 +1,4 @@
-"""A sentence-transformers folder's own settings are taken, and its vectors are those of that library."""
+"""Settings of a sentence-transformers folder apply, and its embeddings equal those of that library."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from engine.embedding import Embedder
 from engine.errors import LoadError, Unsupported
 from engine.loading import load
 from engine.options import EmbeddingOptions, LoadOptions
-from tests.helpers.embedders import TEXTS, alone, close, random_model, tokenizer
+from tests.helpers.embedding_models import TEXTS, close, random_model, states_alone, tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -56,9 +56,9 @@ def of_folder(folder: Path) -> Embedder:
 
 
 def same(folder: Path, **encode) -> Embedder:
-    """Checks that the folder's vectors are those of sentence-transformers."""
+    """Checks that the folder's embeddings equal those of sentence-transformers."""
     made = of_folder(folder)
-    made.encoder.budget = 64
+    made.reader.budget = 64
     expected = SentenceTransformer(str(folder), device="cpu").encode(TEXTS, **encode)
     found = made.embed(TEXTS, kind=encode.get("prompt_name"))
     assert found.dtype == expected.dtype
@@ -171,7 +171,7 @@ def test_a_repository_of_the_hub_is_read_like_a_folder(
     close(Embedder(load(options, task="embed")).embed(TEXTS), of_folder(folder).embed(TEXTS))
     in_hub_cache("tiny/plain", tiny_model)
     plain = Embedder(load(LoadOptions(model_name="tiny/plain", device="cpu"), task="embed"))
-    close(plain.embed(["A cat."])[0], alone(plain, "A cat.").mean(0))
+    close(plain.embed(["A cat."])[0], states_alone(plain, "A cat.").mean(0))
 
 
 def test_settings_that_cannot_be_read_are_a_load_error(changed: Callable):

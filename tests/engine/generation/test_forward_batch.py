@@ -9,7 +9,7 @@ from engine.attention.parameters import AttentionParameters
 from engine.generation import forward_batch
 from engine.generation.forward_batch import ForwardBatch, QueryChunk, attention_batches
 from engine.generation.kv_cache import KVCache
-from tests.helpers.filled import DIM, HEADS, KV_HEADS, cached, filled, numbers
+from tests.helpers.filled_caches import DIM, HEADS, KV_HEADS, cached, filled, numbers
 
 pytestmark = pytest.mark.numeric
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine.generation.kv_cache import BLOCK, KVCache
-from tests.helpers.filled import DIM, KV_HEADS, cached, filled, numbers
+from tests.helpers.filled_caches import DIM, KV_HEADS, cached, filled, numbers
 
 pytestmark = pytest.mark.numeric
 

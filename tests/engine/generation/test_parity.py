@@ -191,7 +191,7 @@ def generated_alone(model, engine: LocalEngine, request) -> list[int]:
         repetition_penalty=options.repetition_penalty or 1.0,
     )[0].tolist()
     tokens = output[1:] if model.config.is_encoder_decoder else output[len(prompt) :]
-    stops = engine.prompter.stops(options)
+    stops = engine.prompter.stop_strings(options)
     for count in range(1, len(tokens)):
         if any(stop in engine.tokenizer.decode(tokens[:count]) for stop in stops):
             return tokens[:count]

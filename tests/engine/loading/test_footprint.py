@@ -1,4 +1,4 @@
-"""The memory plan: what a model takes is known before it is loaded, and what would make it fit does."""
+"""The memory footprint of a model is known before it is loaded, and so is what would make it fit."""
 
 import contextlib
 import logging
@@ -13,7 +13,7 @@ import torch
 
 from engine.errors import LoadError
 from engine.loading import load
-from engine.loading.footprint import Plan, gib, kv_token_bytes, weight_bytes
+from engine.loading.footprint import MemoryFootprint, format_bytes, kv_token_bytes, weight_bytes
 from engine.options import LoadOptions
 from tests import tiny
 
@@ -58,30 +58,32 @@ def test_keys_and_values_of_other_models_take_what_the_plan_says(architecture: s
 
 
 @pytest.mark.parametrize(("window", "tokens"), [(512, 512), (100_000, 4096), (None, 4096)])
-def test_a_sequence_is_reckoned_with_at_the_window_or_4096_tokens(window: int | None, tokens: int):
-    plan = Plan(empty("llama"), torch.float32, None, window, {"cpu": 10**9})
-    assert plan.row == tokens * kv_token_bytes(plan.model.config, torch.float32)
-    assert f"a sequence of {tokens} tokens" in str(plan)
+def test_the_kv_cache_is_that_of_the_window_or_of_4096_tokens(window: int | None, tokens: int):
+    footprint = MemoryFootprint(empty("llama"), torch.float32, None, window, {"cpu": 10**9})
+    assert footprint.kv_cache == tokens * kv_token_bytes(footprint.model.config, torch.float32)
+    assert f"a sequence of {tokens} tokens" in str(footprint)
 
 
-def test_the_plan_is_a_table_in_the_log_at_debug_only(tiny_model: Path, caplog: pytest.LogCaptureFixture):
+def test_the_footprint_is_a_table_in_the_log_at_debug_only(
+    tiny_model: Path, caplog: pytest.LogCaptureFixture
+):
     options = LoadOptions(model_name=str(tiny_model), device="cpu")
     with caplog.at_level(logging.DEBUG, "engine.loading"):
         load(options)
-    assert re.search(r"memory plan of .*\nweights +0\.1 MiB  in float32\n", caplog.text)
-    assert re.search(r"keys and values +0\.1 MiB  of a sequence of 512 tokens\n", caplog.text)
+    assert re.search(r"memory footprint of .*\nweights +0\.1 MiB  in float32\n", caplog.text)
+    assert re.search(r"KV cache +0\.1 MiB  of a sequence of 512 tokens\n", caplog.text)
     assert re.search(r"free +[0-9.]+ GiB  on cpu", caplog.text)
     caplog.clear()
     with caplog.at_level(logging.INFO, "engine.loading"):
         load(options)
-    assert "memory plan" not in caplog.text
+    assert "memory footprint" not in caplog.text
 
 
-def test_to_embed_no_keys_and_values_are_kept(tiny_model: Path, caplog: pytest.LogCaptureFixture):
+def test_embedding_needs_no_kv_cache(tiny_model: Path, caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.DEBUG, "engine.loading"):
         load(LoadOptions(model_name=str(tiny_model), device="cpu"), task="embed")
-    assert "memory plan" in caplog.text
-    assert "keys and values" not in caplog.text
+    assert "memory footprint" in caplog.text
+    assert "KV cache" not in caplog.text
 
 
 # What would make it fit
@@ -166,4 +168,4 @@ def test_a_quantized_model_that_is_too_large_says_so(monkeypatch: pytest.MonkeyP
     ("size", "expected"), [(2**30, "1.0 GiB"), (2**20, "1.0 MiB"), (3 * 2**28, "0.8 GiB"), (0, "0.0 MiB")]
 )
 def test_sizes_are_written_for_people(size: int, expected: str):
-    assert gib(size) == expected
+    assert format_bytes(size) == expected

@@ -14,7 +14,7 @@ from engine.environment import TOKEN_VARIABLES
 from engine.errors import LoadError
 from engine.loading import load
 from engine.options import LoadOptions
-from tests.helpers import hub
+from tests.helpers import local_hub
 
 TOKEN = "hf_" + "s3cret" * 5
 ROOT = Path(__file__).parents[3]
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 CASES = {
     "served": {"options": {"model_name": "tiny/llama"}},
     "encoder-decoder": {"options": {"model_name": "tiny/t5"}},
-    "a revision": {"options": {"model_name": "tiny/llama", "revision": hub.COMMIT}},
+    "a revision": {"options": {"model_name": "tiny/llama", "revision": local_hub.COMMIT}},
     "unknown revision": {"options": {"model_name": "tiny/llama", "revision": "v9"}},
     "gated": {"options": {"model_name": "tiny/gated"}, "environment": {"HF_TOKEN": TOKEN}},
     "missing": {"options": {"model_name": "tiny/nothing"}, "environment": {"HF_TOKEN": TOKEN}},
@@ -67,13 +67,13 @@ def loads(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     models |= {"tiny/gated": folders["llama"]}
     models |= {f"private/{variable}": folders["llama"] for variable in TOKEN_VARIABLES}
     private = {f"private/{variable}": TOKEN for variable in TOKEN_VARIABLES}
-    with hub.serve(models, private, frozenset({"tiny/gated"})) as served:
+    with local_hub.serve(models, private, frozenset({"tiny/gated"})) as served:
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))
         }
         environment |= {"HF_ENDPOINT": served.url, "HF_HOME": str(home), "HOME": str(home), "NO_PROXY": "*"}
         process = subprocess.run(
-            [sys.executable, "-m", "tests.helpers.loads"],
+            [sys.executable, "-m", "tests.helpers.load_in_process"],
             input=json.dumps(cases),
             capture_output=True,
             text=True,

@@ -17,7 +17,7 @@ from engine.environment import model_name_from_environment
 from engine.errors import ConfigurationError, LoadError
 from engine.loading import load
 from engine.loading.files import find_file
-from engine.loading.placement import attention
+from engine.loading.placement import attention_implementation
 from engine.options import LoadOptions
 from tests import tiny
 
@@ -182,12 +182,13 @@ def test_flash_attention_needs_its_package_also_on_a_gpu(monkeypatch: pytest.Mon
     for package in ("flash_attn", "kernels"):
         monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigurationError, match=r"use_flash_attention .*pip install flash-attn"):
-        attention(options, gpu)
+        attention_implementation(options, gpu)
     there = types.ModuleType("flash_attn")
     there.__spec__ = importlib.machinery.ModuleSpec("flash_attn", None)
     monkeypatch.setitem(sys.modules, "flash_attn", there)
-    assert attention(options, gpu) == "flash_attention_2"
-    assert attention(LoadOptions(model_name="any", attn_implementation="flash"), gpu) == "flash_attention_2"
+    assert attention_implementation(options, gpu) == "flash_attention_2"
+    short = LoadOptions(model_name="any", attn_implementation="flash")
+    assert attention_implementation(short, gpu) == "flash_attention_2"
 
 
 # The environment

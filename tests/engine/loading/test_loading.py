@@ -12,7 +12,7 @@ import transformers
 from engine.errors import ConfigurationError, LoadError
 from engine.loading import load
 from engine.options import LoadOptions
-from engine.weights.kernels import HALF
+from engine.weights.kernels import HALF_DTYPES
 from tests import tiny
 from tests.helpers.model_folders import rewrite
 
@@ -98,7 +98,7 @@ def test_weights_have_the_dtype_asked_for(load_folder: Callable, dtype: str, exp
     ],
 )
 def test_on_a_cpu_auto_is_the_checkpoints_own_dtype_where_it_is_fast(
-    cpu: Callable,
+    fake_cpu: Callable,
     folders: dict[str, Path],
     tmp_path: Path,
     own: str,
@@ -109,7 +109,7 @@ def test_on_a_cpu_auto_is_the_checkpoints_own_dtype_where_it_is_fast(
 ):
     half = shutil.copytree(folders["llama"], tmp_path / "half")
     rewrite(half, dtype=own)
-    cpu(multiplies=HALF if instructions else (), keeps_half=kept)
+    fake_cpu(native=HALF_DTYPES if instructions else (), fp16_storage=kept)
     loaded = load(LoadOptions(model_name=str(half), dtype="auto", device="cpu", **options))
     assert {weight.dtype for weight in loaded.model.parameters()} - {torch.int8} == {expected}
 

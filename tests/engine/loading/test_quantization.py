@@ -17,7 +17,7 @@ from engine.errors import ConfigurationError, LoadError
 from engine.loading import load, quantization
 from engine.loading.footprint import weight_bytes
 from engine.options import LoadOptions
-from engine.weights import cpu as machine
+from engine.weights import cpu
 from tests import tiny
 from tests.helpers.talk import ask
 
@@ -37,9 +37,9 @@ def instructions(bfloat16: bool) -> Iterator[None]:
         pytest.skip("this CPU has no instructions for bfloat16 that bitsandbytes uses")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bnb.nn.modules, "has_avx512bf16", lambda: bfloat16)
-        machine._holds_4_bits.cache_clear()
+        cpu._supports_4bit.cache_clear()
         yield
-    machine._holds_4_bits.cache_clear()
+    cpu._supports_4bit.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def engine(request: pytest.FixtureRequest, folder: Path) -> Iterator[LocalEngine
     ids=str,
 )
 def test_the_options_become_bitsandbytes_settings(given: dict, expected: dict | None):
-    settings = quantization.config(options(**given))
+    settings = quantization.quantization_config(options(**given))
     if expected is None:
         assert settings is None
     else:
@@ -195,11 +195,11 @@ def test_which_4_bit_layers_can_be_multiplied_is_known_from_smaller_ones(
             works = layer(torch.ones(1, size[1])).shape == (1, size[0])
         except (RuntimeError, AssertionError):
             works = False
-        assert machine.holds_4_bits(*size) is works
+        assert cpu.supports_4bit(*size) is works
 
 
 def test_4_bits_that_cannot_be_multiplied_here_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(machine, "holds_4_bits", lambda *size, packed=True: False)
+    monkeypatch.setattr(cpu, "supports_4bit", lambda *size, packed=True: False)
     with pytest.raises(
         ConfigurationError, match=r"q_proj \(32 × 64\) in 4 bits on this CPU: set load_in_8bit"
     ):
@@ -279,4 +279,4 @@ def test_the_plan_knows_what_quantized_weights_will_take(tmp_path: Path, archite
             taken += state.absmax.nbytes + (state.state2.absmax.nbytes if state.nested else 0)
     with torch.device("meta"):
         empty = type(model)(tiny.random_model(architecture).config)
-    assert weight_bytes(empty, torch.float32, quantization.config(chosen)) == taken
+    assert weight_bytes(empty, torch.float32, quantization.quantization_config(chosen)) == taken

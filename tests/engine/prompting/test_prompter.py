@@ -67,7 +67,7 @@ def test_an_encoders_text_ends_as_its_tokenizer_ends_it_whoever_wrote_it():
 def test_a_transcript_and_no_other_form_ends_at_the_users_next_turn(
     template: str | None, options: dict, stops: tuple
 ):
-    assert prompter(template).stops(GenerationOptions(**options)) == stops
+    assert prompter(template).stop_strings(GenerationOptions(**options)) == stops
 
 
 @pytest.mark.parametrize(

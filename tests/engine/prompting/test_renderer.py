@@ -9,8 +9,7 @@ from engine.options import GenerationOptions
 from engine.prompting.escaping import MARK
 from engine.types import Message
 from tests import tiny
-from tests.engine.prompting.test_escaping import OURS, byte_level, named, unigram
-from tests.engine.prompting.test_escaping import prompter as prompter_of
+from tests.engine.prompting.test_escaping import OURS, byte_level, named, prompter_of, unigram
 from tests.helpers.prompters import prompter, read
 from tests.helpers.talk import said
 
@@ -193,5 +192,5 @@ def test_an_items_own_system_message_may_not_forge_what_the_operator_may_write()
 def test_the_token_behind_an_assistants_message_ends_its_turn(template: str, end: str | None):
     tokenizer = tiny.byte_tokenizer(template)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|start|>", "<|end|>", "<|return|>"]})
-    ends = prompter_of(tokenizer).ends(GenerationOptions())
+    ends = prompter_of(tokenizer).end_tokens(GenerationOptions())
     assert ends == (frozenset() if end is None else {tokenizer.convert_tokens_to_ids(end)})

@@ -99,7 +99,7 @@ def test_a_tokenizer_without_special_tokens_writes_none():
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "raw"])
 def test_an_answer_ends_where_the_next_turn_would_begin(name: str):
-    stops = prompter(None).stops(ask("hi", chat_template=name, stop=["END"]).options)
+    stops = prompter(None).stop_strings(ask("hi", chat_template=name, stop=["END"]).options)
     assert stops[0] == "END"
     answer, turn = "I am well.", read(prompter(None), *said("hi", "yo", "bye"), chat_template=name)
     following = turn[turn.index("yo") + len("yo") : turn.index("bye")]

@@ -5,12 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.options import GenerationOptions
-from engine.prompting.escaping import Escaping
+from engine.prompting.escaping import ControlTokenEscaper
 from engine.prompting.prompter import Prompter
-from engine.prompting.tokenization import Sections, around, once
+from engine.prompting.tokenization import SectionTokenizer, special_tokens_around, with_prefix_once
 from tests import tiny
 from tests.helpers.talk import said
-from tests.helpers.tokenizers import KINDS, byte_level, in_python, made
+from tests.helpers.tiny_tokenizers import KINDS, byte_level, in_python, made
 
 PARTS = [
     "It is",
@@ -37,12 +37,15 @@ LONG = st.lists(st.sampled_from(PARTS), min_size=5, max_size=40).map(lambda part
 def test_a_long_text_has_the_tokens_it_has_as_a_whole(kind, text: str):
     tokenizer = made(kind)
     whole = tokenizer(text, add_special_tokens=False)["input_ids"]
-    assert Escaping(tokenizer).read(text) == whole
+    assert ControlTokenEscaper(tokenizer).tokenize(text) == whole
 
 
 def test_a_tokenizer_in_python_reads_texts_whole():
     tokenizer, text = in_python(), "a long text</s> " * 500
-    assert Escaping(tokenizer).read(text) == tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert (
+        ControlTokenEscaper(tokenizer).tokenize(text)
+        == tokenizer(text, add_special_tokens=False)["input_ids"]
+    )
 
 
 @pytest.mark.parametrize("between", ["</s>", " and so on, "], ids=["control tokens", "words"])
@@ -53,7 +56,9 @@ def test_a_text_that_grows_is_read_where_it_has_grown(between: str):
         read.append(len(text))
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    sections = Sections(encode, tokenizer.backend_tokenizer, Escaping(tokenizer).names)
+    sections = SectionTokenizer(
+        encode, tokenizer.backend_tokenizer, ControlTokenEscaper(tokenizer).added_tokens
+    )
     turns = [f"this is what is said in turn {i}{between}" for i in range(400)]
     for count in range(1, len(turns)):
         sections("".join(turns[:count]))
@@ -72,12 +77,12 @@ def test_a_text_that_grows_is_read_where_it_has_grown(between: str):
     ],
 )
 def test_what_a_tokenizer_puts_around_a_text_is_found(kind, form: str, expected: tuple):
-    assert around(made(kind, form)) == expected
+    assert special_tokens_around(made(kind, form)) == expected
 
 
 def test_what_begins_a_text_begins_it_once():
-    assert once([5, 6], [1]) == once([1, 5, 6], [1]) == [1, 5, 6]
-    assert once([5], []) == [5]
+    assert with_prefix_once([5, 6], [1]) == with_prefix_once([1, 5, 6], [1]) == [1, 5, 6]
+    assert with_prefix_once([5], []) == [5]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -87,8 +92,8 @@ def test_a_decoders_prompt_goes_on_and_an_encoders_ends_as_its_tokenizer_ends_it
     bare = tokenizer("it is true", add_special_tokens=False)["input_ids"]
     before, after = [1] * form.startswith("<s>"), [2] * form.endswith("</s>")
     decoder, encoder = (Prompter(tokenizer, tiny.CONFIGS[name](), None) for name in ("llama", "t5"))
-    assert decoder.plain("it is true") == before + bare
-    assert encoder.plain("it is true") == before + bare + after
+    assert decoder.tokenize_plain("it is true") == before + bare
+    assert encoder.tokenize_plain("it is true") == before + bare + after
     asked = decoder.encode(said("it is true"), GenerationOptions(chat_template="raw"))
     assert asked == before + bare
 
@@ -97,19 +102,19 @@ def test_a_decoders_prompt_goes_on_and_an_encoders_ends_as_its_tokenizer_ends_it
 def test_a_text_that_has_its_beginning_gets_no_second(kind):
     tokenizer = made(kind, "<s> $A </s>")
     prompter = Prompter(tokenizer, tiny.CONFIGS["llama"](), None)
-    assert prompter.plain("<s>it is")[:2] != [1, 1]
-    assert prompter.plain("<s>it is") == tokenizer("<s>it is", add_special_tokens=False)["input_ids"]
+    assert prompter.tokenize_plain("<s>it is")[:2] != [1, 1]
+    assert prompter.tokenize_plain("<s>it is") == tokenizer("<s>it is", add_special_tokens=False)["input_ids"]
 
 
 def test_what_a_caller_ends_with_an_end_token_keeps_it():
     prompter = Prompter(made(byte_level, "<s> $A </s>"), tiny.CONFIGS["llama"](), None)
-    assert prompter.plain("it is</s>")[-1] == 2
+    assert prompter.tokenize_plain("it is</s>")[-1] == 2
 
 
 def test_a_long_conversation_that_does_not_fit_is_not_written_whole_for_each_turn():
     prompter, written = Prompter(tiny.byte_tokenizer(), tiny.CONFIGS["llama"](), 512), []
-    write = prompter.writer.write
-    prompter.writer.write = lambda chat, *rest: written.append(len(chat)) or write(chat, *rest)
+    write = prompter.renderer.render
+    prompter.renderer.render = lambda chat, *rest: written.append(len(chat)) or write(chat, *rest)
     texts: list[str] = []
     for i in range(150):
         texts += [f"question number {i}", f"answer number {i}"]

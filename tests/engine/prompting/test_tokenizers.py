@@ -10,7 +10,7 @@ from engine.options import GenerationOptions
 from engine.types import Answer, Request
 from tests import tiny
 from tests.helpers.talk import ask, said
-from tests.helpers.tokenizers import KINDS, byte_level, in_python, made, prepending
+from tests.helpers.tiny_tokenizers import KINDS, byte_level, in_python, made, prepending
 
 NAMELESS = {"bos_token": None, "eos_token": None}
 HALF = "half a pair \ud800"
@@ -244,5 +244,5 @@ def test_a_prompt_of_token_ids_is_echoed_and_scored_as_it_is():
 
 def test_said_and_given_alike_by_a_model_without_a_template():
     writer = engine(made(byte_level))
-    assert writer.prompter.ends(GenerationOptions()) == frozenset()
+    assert writer.prompter.end_tokens(GenerationOptions()) == frozenset()
     assert writer.conversion.encode(Request(said("hi"), GenerationOptions())).options.stop == ("\nUser:",)

@@ -68,7 +68,7 @@ def test_a_long_open_question_may_take_what_is_left_of_the_window():
     writer = prompter(IGNORING, window=100)
     ids = writer.encode(said("x" * 82), GenerationOptions(max_new_tokens=50))
     assert len(ids) == 99
-    assert writer.answer_limit(len(ids), GenerationOptions(max_new_tokens=50)) == 1
+    assert writer.max_answer_tokens(len(ids), GenerationOptions(max_new_tokens=50)) == 1
 
 
 def test_a_turn_that_cannot_fit_is_refused_with_both_lengths():
@@ -93,13 +93,13 @@ def test_overflow_as_an_error_leaves_a_conversation_that_fits_alone():
 def test_a_model_without_a_bound_reads_everything():
     writer = prompter()
     assert read(writer, *chat_of(200)).count(QUESTION) == 200
-    assert writer.answer_limit(10**6, GenerationOptions(max_new_tokens=10**6)) == 10**6
+    assert writer.max_answer_tokens(10**6, GenerationOptions(max_new_tokens=10**6)) == 10**6
 
 
 def test_the_prompt_of_an_encoder_has_the_window_to_itself():
     writer = prompter(None, "bart", window=20)
     assert len(writer.encode(said("x" * 20), GenerationOptions(max_new_tokens=99))) == 20
-    assert writer.answer_limit(20, GenerationOptions(max_new_tokens=99)) == 20
+    assert writer.max_answer_tokens(20, GenerationOptions(max_new_tokens=99)) == 20
     with pytest.raises(PromptError, match="21 tokens long"):
         writer.encode(said("x" * 21), GenerationOptions())
 
@@ -131,7 +131,7 @@ def test_a_prompt_is_refused_or_it_fits_with_its_answer_and_holds_the_whole_ques
         ids = writer.encode([*history, *said(question)], options)
     except PromptError:
         return
-    limit = writer.answer_limit(len(ids), options)
+    limit = writer.max_answer_tokens(len(ids), options)
     assert 1 <= limit <= options.max_new_tokens
     assert max(len(ids), limit) <= window if writer.seq2seq else len(ids) + limit <= window
     prompt = writer.tokenizer.decode(ids)

@@ -9,9 +9,19 @@ from transformers import PreTrainedModel
 
 from engine.errors import PromptError
 from engine.loading import Loaded
-from engine.scoring import next_logits, passes, readers
+from engine.scoring import batching, next_logits, tree_attention
 from tests import tiny
-from tests.helpers.scored import ALL, PACKED, TARGETS, alone, assert_close, made, prompter, scores, work
+from tests.helpers.scoring_models import (
+    ALL,
+    PACKED,
+    TARGETS,
+    assert_close,
+    logprobs_alone,
+    made,
+    prompter_of,
+    scores,
+    work,
+)
 from tests.helpers.talk import ask
 
 pytestmark = pytest.mark.numeric
@@ -62,7 +72,7 @@ def test_each_candidate_scores_what_a_forward_pass_of_its_own_gives(loaded: Load
         assert len(result.candidates) == len(texts)
         for text, candidate in zip(texts, result.candidates, strict=True):
             ids = loaded.tokenizer(text)["input_ids"]
-            expected = alone(loaded.model, loaded.tokenizer(prompt)["input_ids"], ids)
+            expected = logprobs_alone(loaded.model, loaded.tokenizer(prompt)["input_ids"], ids)
             assert candidate.token_ids == tuple(ids)
             assert candidate.logprobs == pytest.approx(expected, abs=1e-3)
             assert candidate.total == pytest.approx(sum(expected), abs=1e-3 * len(expected))
@@ -137,7 +147,7 @@ def test_long_and_short_rows_of_a_longrope_model_agree_with_each_alone():
     for prompt, texts, result in zip(prompts, candidates, scores(loaded, prompts, candidates), strict=True):
         for text, candidate in zip(texts, result.candidates, strict=True):
             ids = [loaded.tokenizer(part)["input_ids"] for part in (prompt, text)]
-            assert candidate.logprobs == pytest.approx(alone(loaded.model, *ids), abs=1e-4)
+            assert candidate.logprobs == pytest.approx(logprobs_alone(loaded.model, *ids), abs=1e-4)
 
 
 # What is shared.
@@ -171,7 +181,7 @@ def test_passes_keep_to_the_budget_and_split_no_prompt_that_fits(
 ):
     prompts, candidates = work(seed=5)
     expected = scores(llama, prompts, candidates)
-    monkeypatch.setattr(passes, "TOKENS", 120)
+    monkeypatch.setattr(batching, "TOKENS", 120)
     with Seen(llama.model) as seen:
         results = scores(llama, prompts, candidates)
     once = sum(
@@ -188,8 +198,8 @@ def test_passes_keep_to_the_budget_and_split_no_prompt_that_fits(
 def test_candidates_too_many_for_a_pass_go_through_several(llama: Loaded, monkeypatch: pytest.MonkeyPatch):
     candidates = [f"number {i}" for i in range(30)]
     expected = scores(llama, ["Which?"], [candidates])
-    monkeypatch.setattr(passes, "TOKENS", 64)
-    monkeypatch.setattr(passes, "LOGITS", 30 * 4 * tiny.VOCABULARY)
+    monkeypatch.setattr(batching, "TOKENS", 64)
+    monkeypatch.setattr(batching, "LOGITS_BYTES", 30 * 4 * tiny.VOCABULARY)
     with Seen(llama.model) as seen:
         results = scores(llama, ["Which?"], [candidates])
     assert len(seen.passes) > 4
@@ -201,8 +211,8 @@ def test_a_long_prompt_is_attended_to_block_by_block(monkeypatch: pytest.MonkeyP
     loaded = made("mistral")
     prompts, candidates = work(seed=6)
     expected = scores(loaded, prompts, candidates)
-    monkeypatch.setattr(readers, "_BLOCK", 7)
-    monkeypatch.setattr(readers, "_KEPT", 20)
+    monkeypatch.setattr(tree_attention, "_BLOCK", 7)
+    monkeypatch.setattr(tree_attention, "_CACHED_TOKENS", 20)
     assert_close(scores(loaded, prompts, candidates), expected)
 
 
@@ -211,7 +221,7 @@ def test_a_long_prompt_is_attended_to_block_by_block(monkeypatch: pytest.MonkeyP
 
 def test_next_logits_are_those_of_a_plain_forward(loaded: Loaded):
     prompts = [*work()[0], "trailing space "]
-    found = next_logits(loaded, prompter(loaded), prompts)
+    found = next_logits(loaded, prompter_of(loaded), prompts)
     assert found.dtype == np.float32
     for prompt, logits in zip(prompts, found, strict=True):
         ids = torch.tensor([loaded.tokenizer(prompt)["input_ids"]])
@@ -226,18 +236,18 @@ def test_next_logits_are_those_of_a_plain_forward(loaded: Loaded):
 
 def test_next_logits_of_a_conversation_follow_the_prompt_that_is_answered(llama: Loaded):
     request = ask("Yes or no?")
-    ids = prompter(llama).encode(request.messages, request.options)
-    [logits] = next_logits(llama, prompter(llama), [request])
+    ids = prompter_of(llama).encode(request.messages, request.options)
+    [logits] = next_logits(llama, prompter_of(llama), [request])
     with torch.inference_mode():
         np.testing.assert_allclose(logits, llama.model(torch.tensor([ids])).logits[0, -1], atol=1e-4)
 
 
 def test_next_logits_read_an_empty_prompt_as_the_token_that_begins_a_text(llama: Loaded):
-    [empty, begun] = next_logits(llama, prompter(llama), ["", "<s>"])
+    [empty, begun] = next_logits(llama, prompter_of(llama), ["", "<s>"])
     np.testing.assert_allclose(empty, begun, atol=1e-5)
-    assert next_logits(llama, prompter(llama), []).shape == (0, tiny.VOCABULARY)
+    assert next_logits(llama, prompter_of(llama), []).shape == (0, tiny.VOCABULARY)
 
 
 def test_next_logits_name_the_prompt_that_cannot_be_read(llama: Loaded):
     with pytest.raises(PromptError, match="prompt 1: the turn asks nothing"):
-        next_logits(llama, prompter(llama), ["fine", ask("")])
+        next_logits(llama, prompter_of(llama), ["fine", ask("")])

@@ -1,53 +1,53 @@
-"""What a CPU does is found out by trying it: results, and one thread's own time."""
+"""What a CPU supports is measured: accuracy, and speed in CPU time of one thread."""
 
 import pytest
 import torch
 
-from engine.weights import cpu as machine
-from engine.weights.cpu import is_right
-from engine.weights.kernels import HALF, Dense
+from engine.weights import cpu
+from engine.weights.cpu import is_accurate
+from engine.weights.kernels import HALF_DTYPES, TorchKernel
 
 pytestmark = pytest.mark.numeric
 
 
-class Missing(Dense):
-    """A library that is not there."""
+class Missing(TorchKernel):
+    """A library that is missing."""
 
     def __init__(self, weight, bias):
         raise RuntimeError("needs the cpu support of something")
 
 
-class Unready(Dense):
-    """A library that lays out what it cannot multiply."""
+class Unready(TorchKernel):
+    """A library that prepacks a weight but cannot multiply with it."""
 
     def __call__(self, x):
         raise RuntimeError("unsupported")
 
 
-class Wrong(Dense):
+class Wrong(TorchKernel):
     def __call__(self, x):
         return super().__call__(x) * 1.02
 
 
-class WrongBeyondOne(Dense):
+class WrongBeyondOne(TorchKernel):
     """Right for one row, not for several."""
 
     def __call__(self, x):
         return super().__call__(x).roll(1, 0)
 
 
-class NoNumbers(Dense):
+class NoNumbers(TorchKernel):
     def __call__(self, x):
         return super().__call__(x) * torch.nan
 
 
-class Forgetful(Dense):
-    def dense(self):
-        return super().dense().flip(0)
+class Forgetful(TorchKernel):
+    def unpack(self):
+        return super().unpack().flip(0)
 
 
-class Summed(Dense):
-    """Sums in the dtype itself."""
+class Summed(TorchKernel):
+    """Accumulates in the weight's dtype."""
 
     def __call__(self, x):
         total = torch.zeros(len(x), len(self._weight), dtype=self.dtype)
@@ -57,63 +57,63 @@ class Summed(Dense):
 
 
 @pytest.fixture
-def asked_anew():
-    """Nothing is known of this CPU yet, and nothing found out here is remembered."""
-    machine.multiplies.cache_clear()
+def uncached():
+    """Clears the cached results before and after a test."""
+    cpu.computes_natively.cache_clear()
     yield
-    machine.multiplies.cache_clear()
+    cpu.computes_natively.cache_clear()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_product_as_torch_makes_it_is_right(dtype):
-    assert is_right(Dense, dtype)
+def test_a_product_as_torch_makes_it_is_accurate(dtype):
+    assert is_accurate(TorchKernel, dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF_DTYPES])
 @pytest.mark.parametrize(
     "kernel",
     [Missing, Unready, Wrong, WrongBeyondOne, NoNumbers, Forgetful],
     ids=lambda kernel: kernel.__name__,
 )
 def test_what_fails_or_is_wrong_is_not(kernel, dtype):
-    assert not is_right(kernel, dtype)
+    assert not is_accurate(kernel, dtype)
 
 
-@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("dtype", HALF_DTYPES)
 def test_sums_in_half_precision_are_not_right(dtype):
-    assert not is_right(Summed, dtype)
+    assert not is_accurate(Summed, dtype)
 
 
-@pytest.mark.parametrize(("gain", "expected"), [(0.4, False), (1.0, False), (1.1, False), (1.4, True)])
+@pytest.mark.parametrize(("speedup", "expected"), [(0.4, False), (1.0, False), (1.1, False), (1.4, True)])
 def test_half_precision_is_multiplied_as_it_is_where_that_is_clearly_faster(
-    monkeypatch, asked_anew, gain: float, expected: bool
+    monkeypatch, uncached, speedup: float, expected: bool
 ):
-    monkeypatch.setattr(machine, "_gain", lambda one, other: gain)
-    assert machine.multiplies(torch.bfloat16) is expected
+    monkeypatch.setattr(cpu, "_speedup", lambda one, other: speedup)
+    assert cpu.computes_natively(torch.bfloat16) is expected
 
 
-def test_half_precision_that_is_fast_and_wrong_is_not_multiplied_as_it_is(monkeypatch, asked_anew):
-    monkeypatch.setattr(machine, "_gain", lambda one, other: 5.0)
-    monkeypatch.setattr(machine, "_fastest", lambda dtype: Wrong if dtype in HALF else Dense)
-    assert not machine.multiplies(torch.bfloat16)
+def test_half_precision_that_is_fast_and_wrong_is_not_multiplied_as_it_is(monkeypatch, uncached):
+    monkeypatch.setattr(cpu, "_speedup", lambda one, other: 5.0)
+    monkeypatch.setattr(cpu, "_native_kernel", lambda dtype: Wrong if dtype in HALF_DTYPES else TorchKernel)
+    assert not cpu.computes_natively(torch.bfloat16)
 
 
-def test_a_cpu_is_tried_once(monkeypatch, asked_anew):
-    gains = iter([5.0])
-    monkeypatch.setattr(machine, "_gain", lambda one, other: next(gains))
-    assert machine.multiplies(torch.bfloat16) == machine.multiplies(torch.bfloat16)
+def test_a_cpu_is_tried_once(monkeypatch, uncached):
+    speedups = iter([5.0])
+    monkeypatch.setattr(cpu, "_speedup", lambda one, other: next(speedups))
+    assert cpu.computes_natively(torch.bfloat16) == cpu.computes_natively(torch.bfloat16)
 
 
-def test_float32_is_never_in_question(monkeypatch, asked_anew):
-    monkeypatch.setattr(machine, "_gain", None)
-    assert machine.multiplies(torch.float32)
+def test_float32_is_never_in_question(monkeypatch, uncached):
+    monkeypatch.setattr(cpu, "_speedup", None)
+    assert cpu.computes_natively(torch.float32)
 
 
-class Timed(Dense):
-    """Takes so many seconds of a clock: call by call, over and over."""
+class Timed(TorchKernel):
+    """Advances a clock by the given seconds, call by call, in a cycle."""
 
     def __init__(self, clock: list[float], *seconds: float):
-        super().__init__(torch.ones(4, machine._SIZE), None)
+        super().__init__(torch.ones(4, cpu._TIMED_SIZE), None)
         self._clock, self._seconds, self._calls = clock, seconds, 0
 
     def __call__(self, x):
@@ -124,14 +124,14 @@ class Timed(Dense):
 
 def test_a_gain_is_that_of_the_quickest_calls_whatever_else_runs(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(machine.time, "thread_time", lambda: clock[0])
+    monkeypatch.setattr(cpu.time, "thread_time", lambda: clock[0])
     busy = Timed(clock, 9.0, 1.0, 30.0), Timed(clock, 2.0, 7.0, 100.0, 2.0)
-    assert machine._gain(*busy) == pytest.approx(2.0)
+    assert cpu._speedup(*busy) == pytest.approx(2.0)
 
 
 def test_trying_leaves_threads_and_chance_as_they_were():
     threads, state = torch.get_num_threads(), torch.random.get_rng_state()
-    is_right(Dense, torch.bfloat16)
-    machine._gain(*(Dense(torch.ones(4, machine._SIZE), None) for _ in range(2)))
+    is_accurate(TorchKernel, torch.bfloat16)
+    cpu._speedup(*(TorchKernel(torch.ones(4, cpu._TIMED_SIZE), None) for _ in range(2)))
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.random.get_rng_state(), state)

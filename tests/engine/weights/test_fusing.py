@@ -1,10 +1,10 @@
-"""Layers that read one tensor are one product: found by a trial, and equal to the layers alone."""
+"""Layers with the same input are fused: found in a trial run, and equal to the separate layers."""
 
 import pytest
 import torch
 from torch import nn
 
-from engine.weights.fusing import Product, observe, siblings
+from engine.weights.fusing import FusedProjection, fusable_groups, trace
 from tests import tiny
 
 pytestmark = pytest.mark.numeric
@@ -13,10 +13,10 @@ QKV, GATE_UP = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")
 
 
 def groups(model) -> set[tuple[str, ...]]:
-    """The last names of layers that read one tensor."""
+    """The last part of the names of layers that share an input."""
     names = {module: name.split(".")[-1] for name, module in model.named_modules()}
     layers = [module for module in names if type(module) is nn.Linear]
-    found = siblings(model, observe(model, layers))
+    found = fusable_groups(model, trace(model, layers))
     assert sorted(map(id, layers)) == sorted(id(layer) for group in found for layer in group)
     assert not any(module._forward_pre_hooks for module in names)
     return {tuple(names[layer] for layer in group) for group in found if len(group) > 1}
@@ -44,16 +44,16 @@ def test_a_layer_that_runs_twice_is_alone():
 
 
 class Three:
-    """Three layers of different sizes, and as one product."""
+    """Three layers of different sizes, separate and fused."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
         self.layers = [nn.Linear(8, 4), nn.Linear(8, 6, bias=False), nn.Linear(8, 5)]
-        self.product = Product(self.layers)
+        self.projection = FusedProjection(self.layers)
 
     @torch.no_grad()
     def check(self, number: int, x: torch.Tensor) -> torch.Tensor:
-        made = self.product.run(number, x)
+        made = self.projection.run(number, x)
         torch.testing.assert_close(made, self.layers[number](x))
         return made
 
@@ -88,4 +88,4 @@ def test_nothing_is_held_when_the_last_layer_has_run(three: Three):
 
 def test_each_weight_is_given_back(three: Three):
     for number, layer in enumerate(three.layers):
-        assert torch.equal(three.product.dense(number), layer.weight)
+        assert torch.equal(three.projection.unpack(number), layer.weight)

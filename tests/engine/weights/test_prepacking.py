@@ -1,4 +1,4 @@
-"""Weights laid out for this machine: other places in memory, the same values and the same logits."""
+"""Prepacked weights: another memory layout, the same values and the same logits."""
 
 import logging
 from collections.abc import Callable
@@ -11,8 +11,8 @@ import torch
 from engine.backends.local import LocalEngine
 from engine.loading import load
 from engine.options import LoadOptions
-from engine.weights.kernels import HALF
-from engine.weights.prepacking import lay_out, pack, restore
+from engine.weights.kernels import HALF_DTYPES
+from engine.weights.prepacking import fuse, prepack, restore
 from tests import tiny
 from tests.helpers.sequences import prompt
 from tests.helpers.talk import ask
@@ -32,7 +32,7 @@ def values(model) -> dict[str, torch.Tensor]:
 
 
 def packed(model) -> set[str]:
-    """The last names of the layers whose weight lies elsewhere."""
+    """The last part of the names of prepacked layers."""
     return {name.split(".")[-1] for name, module in model.named_modules() if "forward" in vars(module)}
 
 
@@ -42,12 +42,12 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 
 
 @pytest.fixture
-def instructions(cpu: Callable) -> None:
-    """A CPU that multiplies every dtype as it is."""
-    cpu(multiplies=HALF)
+def native_half_cpu(fake_cpu: Callable) -> None:
+    """A CPU that computes natively in every dtype."""
+    fake_cpu(native=HALF_DTYPES)
 
 
-# Layout
+# Prepacking
 
 
 @pytest.mark.parametrize("architecture", [*tiny.IN_FLIGHT, "bloom"])
@@ -55,14 +55,14 @@ def instructions(cpu: Callable) -> None:
 def test_logits_are_the_same(architecture: str, rows: int):
     model = tiny.random_model(architecture)
     before = logits(model, rows)
-    lay_out(model)
+    prepack(model)
     torch.testing.assert_close(logits(model, rows), before, atol=1e-5 * before.abs().max().item(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_matrices_are_packed(architecture: str):
     model = tiny.random_model(architecture)
-    lay_out(model)
+    prepack(model)
     llama = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     assert packed(model) == {"lm_head"} | (llama if architecture == "llama" else {"c_attn", "c_proj", "c_fc"})
 
@@ -70,7 +70,7 @@ def test_matrices_are_packed(architecture: str):
 def test_an_output_layer_that_is_the_embedding_is_packed_beside_it():
     model = tiny.random_model("llama", tie_word_embeddings=True)
     before = logits(model)
-    dtypes = lay_out(model)
+    dtypes = prepack(model)
     assert "lm_head" in packed(model)
     assert model.model.embed_tokens.weight.shape == (tiny.VOCABULARY, 32)
     torch.testing.assert_close(logits(model), before, atol=1e-5 * before.abs().max().item(), rtol=1e-5)
@@ -83,7 +83,7 @@ def test_an_output_layer_stays_the_embedding_where_the_memory_is_short(monkeypat
     available = model.lm_head.weight.nbytes
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
     before = logits(model)
-    lay_out(model)
+    prepack(model)
     assert model.lm_head.weight is model.model.embed_tokens.weight
     torch.testing.assert_close(logits(model), before, atol=1e-5 * before.abs().max().item(), rtol=1e-5)
 
@@ -92,22 +92,22 @@ def test_an_output_layer_with_a_bias_keeps_it():
     model = tiny.random_model("phi3")
     model.lm_head.bias = torch.nn.Parameter(torch.arange(float(tiny.VOCABULARY)))
     before = logits(model)
-    lay_out(model)
+    prepack(model)
     torch.testing.assert_close(logits(model), before, atol=1e-4, rtol=1e-5)
 
 
-def test_laid_out_twice_is_laid_out_once():
+def test_prepacking_twice_is_prepacking_once():
     model = tiny.random_model("llama")
-    lay_out(model)
+    prepack(model)
     before = logits(model)
-    lay_out(model)
+    prepack(model)
     assert torch.equal(logits(model), before)
 
 
 @pytest.mark.parametrize("architecture", tiny.CONFIGS)
 def test_what_is_restored_is_what_it_was(architecture: str):
     model, other = (tiny.random_model(architecture) for _ in range(2))
-    restore(model, lay_out(model))
+    restore(model, prepack(model))
     assert_same(values(model), values(other))
     assert all(weight.is_contiguous() for weight in model.parameters())
     assert [set(vars(module)) for module in model.modules()] == [
@@ -128,7 +128,7 @@ def test_a_model_saved_by_an_engine_is_the_one_that_was_loaded(tmp_path):
 
 def test_what_reads_a_weight_past_its_layer_fails():
     model = tiny.random_model("llama")
-    lay_out(model)
+    prepack(model)
     with pytest.raises(RuntimeError):
         torch.nn.functional.linear(torch.ones(1, 32), model.model.layers[0].self_attn.o_proj.weight)
 
@@ -136,7 +136,7 @@ def test_what_reads_a_weight_past_its_layer_fails():
 def test_a_model_on_several_devices_is_left_alone():
     model = tiny.random_model("llama")
     model.hf_device_map = {"model": "cpu", "lm_head": "disk"}
-    lay_out(model)
+    prepack(model)
     assert not packed(model)
 
 
@@ -145,13 +145,11 @@ def test_a_model_on_several_devices_is_left_alone():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("architecture", [*tiny.IN_FLIGHT, "bloom", "t5", "bart"])
-def test_half_precision_without_instructions_is_computed_in_float32(
-    no_instructions, architecture, dtype, caplog
-):
+def test_half_precision_without_instructions_is_computed_in_float32(float32_cpu, architecture, dtype, caplog):
     model, exact = (tiny.random_model(architecture).to(dtype) for _ in range(2))
     before = values(model)
     with caplog.at_level(logging.INFO):
-        dtypes = lay_out(model)
+        dtypes = prepack(model)
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
     assert "computing in float32" in caplog.text
     if not model.config.is_encoder_decoder:
@@ -166,8 +164,8 @@ def test_half_precision_without_instructions_is_computed_in_float32(
         assert dtype == torch.bfloat16 or torch.equal(weight, before[name])
 
 
-def test_half_precision_takes_less_than_float32_would(cpu: Callable, monkeypatch):
-    cpu(multiplies=(), keeps_half=True)
+def test_half_precision_takes_less_than_float32_would(fake_cpu: Callable, monkeypatch):
+    fake_cpu(native=(), fp16_storage=True)
     model = tiny.random_model("llama", tie_word_embeddings=True).bfloat16()
     rest = sum(weight.numel() for weight in model.parameters() if weight.dim() == 1)
     growth = 2 * (rest + model.model.embed_tokens.weight.numel())
@@ -175,24 +173,26 @@ def test_half_precision_takes_less_than_float32_would(cpu: Callable, monkeypatch
         monkeypatch.setattr(
             psutil, "virtual_memory", lambda available=available: SimpleNamespace(available=available)
         )
-        lay_out(model)
+        prepack(model)
         assert (model.dtype == torch.float32) is fits
 
 
-@pytest.mark.parametrize("keeps_half", [True, False])
-def test_half_precision_stays_where_the_memory_is_short(cpu: Callable, monkeypatch, caplog, keeps_half):
-    cpu(multiplies=(), keeps_half=keeps_half)
+@pytest.mark.parametrize("fp16_storage", [True, False])
+def test_half_precision_stays_where_the_memory_is_short(
+    fake_cpu: Callable, monkeypatch, caplog, fp16_storage
+):
+    fake_cpu(native=(), fp16_storage=fp16_storage)
     model = tiny.random_model("llama").bfloat16()
-    available = 2 * model.num_parameters() if not keeps_half else 100
+    available = 2 * model.num_parameters() if not fp16_storage else 100
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
     before = logits(model)
-    lay_out(model)
+    prepack(model)
     assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
     assert torch.equal(logits(model), before)
     assert "emulated on this CPU and slow" in caplog.text
 
 
-def test_a_half_precision_model_saved_by_an_engine_keeps_its_dtype(no_instructions, tmp_path):
+def test_a_half_precision_model_saved_by_an_engine_keeps_its_dtype(float32_cpu, tmp_path):
     folder = tiny.save(tmp_path / "one", dtype="float16")
     engine = LocalEngine(load(LoadOptions(model_name=str(folder), device="cpu", dtype="float16")))
     requests = [ask("x" * n, max_new_tokens=8) for n in (3, 20)]
@@ -203,29 +203,29 @@ def test_a_half_precision_model_saved_by_an_engine_keeps_its_dtype(no_instructio
     assert engine.generate(requests) == before
 
 
-def test_half_precision_with_instructions_stays(instructions):
+def test_half_precision_with_instructions_stays(native_half_cpu):
     model = tiny.random_model("llama").bfloat16()
-    lay_out(model)
+    prepack(model)
     assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("rows", [1, 7])
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_packed_layer_of_bfloat16_gives_what_it_gave(instructions, rows: int, bias: bool):
+def test_a_packed_layer_of_bfloat16_gives_what_it_gave(native_half_cpu, rows: int, bias: bool):
     torch.manual_seed(0)
     layer = torch.nn.Linear(64, 96, bias=bias, dtype=torch.bfloat16)
     x = torch.randn(2, rows, 64, dtype=torch.bfloat16)
     with torch.no_grad():
         before = layer(x)
-        pack([layer])
+        fuse([layer])
         assert not layer.weight.numel()
         torch.testing.assert_close(layer(x), before)
 
 
-def test_packed_weights_give_the_same_logits_and_are_restored(instructions):
+def test_packed_weights_give_the_same_logits_and_are_restored(native_half_cpu):
     model = tiny.random_model("llama").bfloat16()
     values_before, logits_before = values(model), logits(model)
-    dtypes = lay_out(model)
+    dtypes = prepack(model)
     assert "down_proj" in packed(model)
     near = 4 * torch.finfo(torch.bfloat16).eps * logits_before.abs().max().item()
     torch.testing.assert_close(logits(model), logits_before, atol=near, rtol=0)

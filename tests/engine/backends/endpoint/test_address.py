@@ -17,7 +17,17 @@ from engine.backends.endpoint import EndpointEngine, address, wire
 from engine.errors import ConfigurationError
 from engine.options import EndpointOptions
 from tests.gateway.auth import new_token, sdk_environment, write_cookie
-from tests.helpers.remote import SECRET, Engines, engine, engines, environment, failure, plain, server, waits
+from tests.helpers.endpoint_engines import (
+    SECRET,
+    Engines,
+    engine,
+    engines,
+    environment,
+    failure,
+    plain,
+    server,
+    waits,
+)
 from tests.helpers.servers.misbehaving import Server, answering, dropping, of_app, refusing
 from tests.helpers.talk import ask
 

@@ -8,7 +8,16 @@ import pytest
 from engine.backends.endpoint import EndpointEngine
 from engine.backends.endpoint.reasoning import Thoughts
 from engine.types import Answer, Usage
-from tests.helpers.remote import Engines, engine, engines, environment, failure, plain, server, waits
+from tests.helpers.endpoint_engines import (
+    Engines,
+    engine,
+    engines,
+    environment,
+    failure,
+    plain,
+    server,
+    waits,
+)
 from tests.helpers.servers.misbehaving import Server, answering, sending, streaming
 from tests.helpers.talk import ask
 

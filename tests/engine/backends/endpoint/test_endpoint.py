@@ -13,7 +13,16 @@ from engine.errors import ConfigurationError, GenerationError, PromptError, Unsu
 from engine.options import EmbeddingOptions, GenerationOptions
 from engine.prompting import sandbox
 from engine.types import Answer, Image, Message, Request, Token, Usage
-from tests.helpers.remote import Engines, engine, engines, environment, failure, plain, server, waits
+from tests.helpers.endpoint_engines import (
+    Engines,
+    engine,
+    engines,
+    environment,
+    failure,
+    plain,
+    server,
+    waits,
+)
 from tests.helpers.servers import misbehaving
 from tests.helpers.servers.misbehaving import LOGPROB, Server, answering, held, refusing, streaming, together
 from tests.helpers.talk import ask, dialogue, said
@@ -283,7 +292,7 @@ def test_a_chat_template_writes_the_conversation_here(engine: EndpointEngine, se
 
 
 def test_a_chat_template_without_an_end_is_stopped(engine: EndpointEngine, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sandbox, "SECONDS", 0.05)
+    monkeypatch.setattr(sandbox, "TIME_LIMIT", 0.05)
     endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
     assert "set chat_template to another" in failure(engine, ask("hi", chat_template=endless))
     assert "ZeroDivisionError" in failure(engine, ask("private", chat_template="{{ 1 // 0 }}"))

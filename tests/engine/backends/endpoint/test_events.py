@@ -6,7 +6,7 @@ import pytest
 
 from engine.backends.endpoint import EndpointEngine
 from engine.types import Answer, Request
-from tests.helpers.remote import Engines, engine, engines, environment, plain, server, waits
+from tests.helpers.endpoint_engines import Engines, engine, engines, environment, plain, server, waits
 from tests.helpers.servers.misbehaving import Server, sending
 from tests.helpers.talk import ask
 

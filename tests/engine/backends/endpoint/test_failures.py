@@ -9,7 +9,17 @@ import pytest
 
 from engine.backends.endpoint import EndpointEngine, wire
 from engine.errors import GenerationError
-from tests.helpers.remote import SECRET, Engines, engine, engines, environment, failure, plain, server, waits
+from tests.helpers.endpoint_engines import (
+    SECRET,
+    Engines,
+    engine,
+    engines,
+    environment,
+    failure,
+    plain,
+    server,
+    waits,
+)
 from tests.helpers.servers.misbehaving import (
     Server,
     answering,

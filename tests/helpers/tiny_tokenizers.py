@@ -1,4 +1,4 @@
-"""Tokenizers of every kind, small, made on the spot."""
+"""Makes small tokenizers of every kind."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What the tests of scoring share: models of every kind, work for them, and scores one pair at a time."""
+"""Makes tiny models of every kind for scoring, prompts with candidates, and expected log-probabilities."""
 
 import random
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ SIZES = {
     "intermediate_size": 64,
     "max_position_embeddings": 512,
 }
-# Windows are shorter than most prompts and their candidates together.
+# Sliding windows are shorter than most prompts with a candidate.
 PACKED = {
     "gpt2": tiny.CONFIGS["gpt2"],
     "llama": tiny.CONFIGS["llama"],
@@ -77,19 +77,19 @@ def made(name: str) -> Loaded:
         return tiny.loaded(tiny.random_model(name))
 
 
-def prompter(loaded: Loaded) -> Prompter:
+def prompter_of(loaded: Loaded) -> Prompter:
     return Prompter(loaded.tokenizer, loaded.model.config, loaded.window)
 
 
 def scores(
     loaded: Loaded, prompts: Sequence[Request | str], candidates: Sequence[Sequence[str]]
 ) -> list[Scores]:
-    return score(loaded, prompter(loaded), prompts, candidates)
+    return score(loaded, prompter_of(loaded), prompts, candidates)
 
 
 @torch.inference_mode()
-def alone(model: PreTrainedModel, prompt: list[int], continuation: list[int]) -> list[float]:
-    """The log-probability of each token, from a forward pass over one pair."""
+def logprobs_alone(model: PreTrainedModel, prompt: list[int], continuation: list[int]) -> list[float]:
+    """The log-probability of each token of the continuation, from a forward pass over this pair alone."""
     if model.config.is_encoder_decoder:
         start = model.config.decoder_start_token_id
         decoder_ids = torch.tensor([[start, *continuation[:-1]]])

@@ -1,4 +1,4 @@
-"""Tiny models that make vectors, and what is expected of them."""
+"""Makes tiny embedding models, their tokenizers and embedders, and the embeddings expected of them."""
 
 from collections.abc import Callable
 
@@ -75,8 +75,8 @@ CONFIGS: dict[str, Callable] = tiny.CONFIGS | {
     "mpnet": lambda: transformers.MPNetConfig(**_SIZES),
     "roberta": lambda: transformers.RobertaConfig(**_SIZES),
 }
-# How texts share a batch.
-WAYS = {
+# Architectures by how their texts share a batch.
+BATCHINGS = {
     "packed": (
         "albert",
         "bert",
@@ -97,7 +97,7 @@ DECODERS = ("bloom", "gpt2", "gpt_oss", "llama", "longrope", "mistral", "phi3", 
 
 
 def random_model(architecture: str) -> PreTrainedModel:
-    """A model without a language model's head, with random weights that tell tokens and places apart."""
+    """A model without a language modeling head, with random weights that tell tokens and positions apart."""
     config = CONFIGS[architecture]()
     config.update({"vocab_size": tiny.VOCABULARY, "pad_token_id": tiny.PAD})
     torch.manual_seed(0)
@@ -110,7 +110,7 @@ def random_model(architecture: str) -> PreTrainedModel:
 
 
 def tokenizer(architecture: str, **kwargs) -> PreTrainedTokenizerFast:
-    """A byte tokenizer; that of an encoder puts a token before and one behind each text."""
+    """A byte tokenizer; that of an encoder adds a token before and after each text."""
     fast = tiny.byte_tokenizer(None, **kwargs)
     if architecture not in DECODERS:
         around = [("<s>", tiny.BOS), ("</s>", tiny.EOS)]
@@ -123,17 +123,17 @@ def tokenizer(architecture: str, **kwargs) -> PreTrainedTokenizerFast:
 def embedder(architecture: str, budget: int = 64) -> Embedder:
     """An embedder whose batches have few tokens, so that a few texts are several batches."""
     found = Embedder(tiny.loaded(random_model(architecture), tokenizer(architecture)))
-    found.encoder.budget = budget
+    found.reader.budget = budget
     return found
 
 
-def alone(made: Embedder, text: str, layer: int = -1) -> np.ndarray:
-    """The hidden states of one text, by the plain model: (tokens, dim)."""
-    ids = made.tokenizer(text, truncation=True, max_length=made.encoder.window, return_tensors="pt")[
+def states_alone(made: Embedder, text: str, layer: int = -1) -> np.ndarray:
+    """The hidden states that the plain model gives one text, (tokens, dim)."""
+    ids = made.tokenizer(text, truncation=True, max_length=made.reader.window, return_tensors="pt")[
         "input_ids"
     ]
     with torch.inference_mode():
-        states = made.encoder.model(input_ids=ids, output_hidden_states=True).hidden_states
+        states = made.reader.model(input_ids=ids, output_hidden_states=True).hidden_states
     return states[layer][0].numpy()
 
 

@@ -15,10 +15,10 @@ from engine.errors import GenerationError, PromptError
 from engine.loading import Loaded
 from engine.options import GenerationOptions
 from engine.prompting.prompter import Prompter
-from engine.scoring.pairs import Pairs
+from engine.scoring.pair_tokenizer import PairTokenizer
 from engine.types import Request
 from tests import tiny
-from tests.helpers.scored import alone, made, scores
+from tests.helpers.scoring_models import logprobs_alone, made, scores
 from tests.helpers.talk import ask, said
 
 pytestmark = pytest.mark.numeric
@@ -48,7 +48,7 @@ def harness(llama: Loaded, merging: PreTrainedTokenizerFast) -> HFLM:
 def test_the_boundary_is_where_lm_evaluation_harness_draws_it(
     merging: PreTrainedTokenizerFast, harness: HFLM, prompt: str, candidate: str
 ):
-    pairs = Pairs(Prompter(merging, harness.model.config, 512))
+    pairs = PairTokenizer(Prompter(merging, harness.model.config, 512))
     context, continuation = harness._encode_pair(prompt, candidate)
     if context and not continuation:
         with pytest.raises(PromptError, match="candidate 0 adds no token"):
@@ -60,7 +60,7 @@ def test_the_boundary_is_where_lm_evaluation_harness_draws_it(
 
 
 def test_a_tokenizer_that_merges_over_the_boundary_is_told_the_whole(merging: PreTrainedTokenizerFast):
-    pairs = Pairs(Prompter(merging, transformers.LlamaConfig(), 512))
+    pairs = PairTokenizer(Prompter(merging, transformers.LlamaConfig(), 512))
     [pair] = pairs.split("ab ", ["b"])
     assert pair.context == merging.convert_tokens_to_ids(["ab"])
     assert pair.continuation == merging.convert_tokens_to_ids([" b"])
@@ -68,7 +68,7 @@ def test_a_tokenizer_that_merges_over_the_boundary_is_told_the_whole(merging: Pr
 
 def test_special_tokens_are_the_tokenizers_and_never_doubled(llama: Loaded):
     byte = tiny.byte_tokenizer(add_bos_token=True)
-    pairs = Pairs(Prompter(byte, llama.model.config, 512))
+    pairs = PairTokenizer(Prompter(byte, llama.model.config, 512))
     for prompt in ("ab", "<s>ab", ask("ab")):
         [pair] = pairs.split(prompt, ["c"])
         assert pair.context.count(tiny.BOS) == 1
@@ -135,7 +135,7 @@ def test_a_pass_that_fails_is_halved_down_to_one_candidate(llama: Loaded, small_
     first, second, third = scores(llama, prompts, candidates)
     for text, candidate in zip(candidates[0], first.candidates, strict=True):
         ids = [llama.tokenizer(part)["input_ids"] for part in (prompts[0], text)]
-        assert candidate.logprobs == pytest.approx(alone(llama.model, *ids), abs=1e-4)
+        assert candidate.logprobs == pytest.approx(logprobs_alone(llama.model, *ids), abs=1e-4)
     assert second.error is None
     assert isinstance(third.error, GenerationError)
     assert str(third.error).startswith(f"prompt 2: the model failed on this prompt: {small_memory}")

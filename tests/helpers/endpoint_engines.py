@@ -1,4 +1,4 @@
-"""What tests of the endpoint engine share: our own server, and engines that ask it."""
+"""Fixtures that make endpoint engines and the misbehaving server that they ask."""
 
 from collections.abc import Callable, Iterator
 

@@ -1,4 +1,4 @@
-"""A small model hub on loopback, over real HTTP: it serves folders, and refuses as the real one does."""
+"""Serves model folders over HTTP on loopback as a small model hub, with the refusals of the real one."""
 
 import hashlib
 import json
@@ -14,12 +14,12 @@ COMMIT = "c0ffee" + 34 * "0"
 
 @dataclass
 class Hub:
-    """What is served and what was asked.
+    """What the hub serves, and the requests it got.
 
     Attributes:
         models: a folder for each hub id.
         private: hub ids that need a token, and the one they need.
-        gated: hub ids whose terms nobody has accepted.
+        gated: hub ids whose terms have not been accepted.
         requests: method, path and authorization of every request.
     """
 

@@ -1,4 +1,4 @@
-"""What a sentence-transformers folder says about its vectors, read from its files."""
+"""Reads the settings of a sentence-transformers folder: pooling, modules, prompts, lengths."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,13 +10,13 @@ from torch.nn import functional
 
 from engine.embedding.pooling import POOLINGS
 from engine.errors import LoadError, Unsupported
-from engine.loading.diagnosis import explained
+from engine.loading.diagnosis import explain_load_errors
 from engine.loading.files import find_file, read_json
 from engine.options import LoadOptions
 
-_NAMES = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-# As older folders name them, in the order in which their vectors are put one behind the other.
-_FLAGS = {
+_MODEL_TYPES = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+# The names in older folders, in the order in which their poolings are concatenated.
+_POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
@@ -24,22 +24,22 @@ _FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-_PLAIN = {"method": "forward", "method_output_name": "last_hidden_state"}
+_TEXT_MODALITY = {"method": "forward", "method_output_name": "last_hidden_state"}
 
 
 @dataclass(frozen=True, slots=True)
 class SentenceSettings:
-    """How a text becomes a vector; the defaults are for a model whose folder does not say.
+    """How a text becomes an embedding; the defaults are for a folder without settings.
 
     Attributes:
-        poolings: names of `POOLINGS`.
-        include_prompt: whether a prompt's own tokens are pooled too.
-        modules: what is done with the vectors then, (texts, dim) each.
-        prompts: what is put before a text, by name.
-        default_prompt: the prompt of texts that name none.
-        max_length: the most tokens of a text that are read.
-        lower_case: whether texts are read in lower case.
-        dimensions: so many of a vector's first numbers are kept; None: all.
+        poolings: names in `POOLINGS`, concatenated.
+        include_prompt: whether the tokens of a prompt are pooled.
+        modules: functions applied in turn to the pooled embeddings, (texts, dim) → (texts, dim).
+        prompts: texts put before an input text, by prompt name.
+        default_prompt: name of the prompt that is used by default; None for no prompt.
+        max_length: the most tokens of a text that are read; None for the tokenizer's or model's limit.
+        lower_case: whether texts are lower-cased.
+        dimensions: how many of the first dimensions are kept; None for all.
     """
 
     poolings: tuple[str, ...] = ("mean",)
@@ -52,27 +52,27 @@ class SentenceSettings:
     dimensions: int | None = None
 
 
-def read(options: LoadOptions) -> SentenceSettings:
+def read_settings(options: LoadOptions) -> SentenceSettings:
     """The settings of the folder or repository that a model was loaded from.
 
     Raises:
-        Unsupported: a module or setting that is none of the common ones; the text names it.
-        LoadError: a file that cannot be read, or weights of a module that are pickled.
+        Unsupported: a module or setting is not supported; the text names it.
+        LoadError: a file cannot be read, or a module's weights are pickled.
     """
-    with explained(options):
+    with explain_load_errors(options):
         modules = read_json(options, "modules.json")
         return SentenceSettings() if modules is None else _settings(options, modules)
 
 
-def _settings(options: LoadOptions, found: list[dict[str, str]]) -> SentenceSettings:
+def _settings(options: LoadOptions, module_list: list[dict[str, str]]) -> SentenceSettings:
     chosen: dict[str, Any] = {}
     modules: list[Callable[[torch.Tensor], torch.Tensor]] = []
-    for module in found:
+    for module in module_list:
         package, _, kind = module["type"].rpartition(".")
         path = f"{module['path']}/".lstrip("/")
         config = read_json(options, f"{path}config.json") or {}
         if package.split(".")[0] != "sentence_transformers":
-            kind = ""  # Code of somebody else's under a name that we know.
+            kind = ""  # Third-party code under a known name.
         if kind == "Transformer":
             chosen |= _transformer(options, path)
         elif kind == "Pooling":
@@ -80,29 +80,29 @@ def _settings(options: LoadOptions, found: list[dict[str, str]]) -> SentenceSett
         elif kind == "Dense":
             modules.append(_dense(options, path, config))
         elif kind == "Normalize":
-            _check(options, "Normalize", config)
+            _check_input_output(options, "Normalize", config)
             modules.append(functional.normalize)
         elif kind != "Dropout":
             raise _unsupported(options, f"its module {module['type']}")
-    own = read_json(options, "config_sentence_transformers.json") or {}
+    config = read_json(options, "config_sentence_transformers.json") or {}
     return SentenceSettings(
         modules=tuple(modules),
-        prompts={name: prompt or "" for name, prompt in own.get("prompts", {}).items()},
-        default_prompt=own.get("default_prompt_name"),
-        dimensions=own.get("truncate_dim"),
+        prompts={name: prompt or "" for name, prompt in config.get("prompts", {}).items()},
+        default_prompt=config.get("default_prompt_name"),
+        dimensions=config.get("truncate_dim"),
         **chosen,
     )
 
 
 def _transformer(options: LoadOptions, path: str) -> dict[str, Any]:
-    files = (read_json(options, f"{path}sentence_{name}_config.json") for name in _NAMES)
+    files = (read_json(options, f"{path}sentence_{name}_config.json") for name in _MODEL_TYPES)
     config: dict[str, Any] = next(filter(None, files), {})
-    inputs = config.get("modality_config", {"text": _PLAIN})
+    inputs = config.get("modality_config", {"text": _TEXT_MODALITY})
     if config.get("transformer_task", "feature-extraction") != "feature-extraction":
         raise _unsupported(options, f"transformer_task {config['transformer_task']!r}")
     if "message" in inputs:
         raise _unsupported(options, "its modality_config with texts put through a chat template (message)")
-    if inputs.get("text") != _PLAIN:
+    if inputs.get("text") != _TEXT_MODALITY:
         raise _unsupported(options, f"its modality_config {inputs}")
     for key in ("config_args", "config_kwargs", "processing_kwargs", "query_expansion"):
         if config.get(key):
@@ -111,7 +111,7 @@ def _transformer(options: LoadOptions, path: str) -> dict[str, Any]:
 
 
 def _pooling(options: LoadOptions, config: Mapping[str, Any]) -> dict[str, Any]:
-    flagged = [mode for flag, mode in _FLAGS.items() if config.get(flag)]
+    flagged = [mode for flag, mode in _POOLING_FLAGS.items() if config.get(flag)]
     modes = config.get("pooling_mode") or flagged or "mean"
     poolings = (modes,) if isinstance(modes, str) else tuple(modes)
     for mode in poolings:
@@ -121,7 +121,7 @@ def _pooling(options: LoadOptions, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _dense(options: LoadOptions, path: str, config: Mapping[str, Any]) -> torch.nn.Module:
-    _check(options, "Dense", config)
+    _check_input_output(options, "Dense", config)
     if config.get("use_residual"):
         raise _unsupported(options, "use_residual of its Dense module")
     package, _, name = config.get("activation_function", "torch.nn.Tanh").rpartition(".")
@@ -145,7 +145,7 @@ def _dense(options: LoadOptions, path: str, config: Mapping[str, Any]) -> torch.
     return torch.nn.Sequential(linear, activation()).eval()
 
 
-def _check(options: LoadOptions, kind: str, config: Mapping[str, Any]) -> None:
+def _check_input_output(options: LoadOptions, kind: str, config: Mapping[str, Any]) -> None:
     for key in ("module_input_name", "module_output_name"):
         if config.get(key) not in (None, "sentence_embedding"):
             raise _unsupported(options, f"{key} {config[key]!r} of its {kind} module")

@@ -1,4 +1,4 @@
-"""KV caches in which something is written."""
+"""Makes KV caches whose entries are written."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Token ids in, hidden states out: token-budget batches, without padding where the model allows it."""
+"""Computes hidden states of token ids, in batches within a token budget, without padding where possible."""
 
 import inspect
 import logging
@@ -16,83 +16,86 @@ from engine.attention.varlen import VarlenMetadata
 from engine.errors import ConfigurationError, Unsupported
 from engine.memory import is_out_of_memory
 from engine.module_state import model_lock, reset_state
-from engine.progress import line
+from engine.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
-# Tokens of a batch. A CPU is busy with these; an accelerator needs more.
-CPU_BUDGET, BUDGET = 2048, 16384
+# Tokens of a batch; an accelerator needs more than a CPU to be busy.
+CPU_BUDGET, GPU_BUDGET = 2048, 16384
 
-Way = Literal["packed", "padded", "level", "single"]
+Batching = Literal["packed", "padded", "level", "single"]
 
 
-class Encoder:
+class HiddenStateReader:
     """Runs a decoder without its head, an encoder, or the encoder of an encoder-decoder model.
 
     Args:
-        pad: the token id to fill short texts with, where the model has to be run with padding.
-        examples: token ids of a few texts of different lengths, one of them long.
+        pad: token id for padding.
+        examples: token ids of a few texts of different lengths, one of them long, for the trial.
 
     Attributes:
-        way: how texts share a batch, the first that gives these examples the states they have alone: "packed"
-            in one row, "padded" in rows, "level" in rows of one length, or "single".
-        width: numbers in a hidden state.
-        vocabulary: how many token ids the model has.
-        window: the most tokens of a text that the model has positions for; None where there is no bound.
+        batching: how texts share a batch: "packed" in one row, "padded", "level" (only texts of one length),
+            or "single" (not at all). The first that gives the examples the states they have alone.
+        width: dimension of a hidden state.
+        vocabulary: number of token ids.
+        window: the context window in tokens; None if unbounded.
 
     Raises:
-        Unsupported: a model that gives no hidden states.
+        Unsupported: the model has no hidden states, or fails by itself.
     """
 
     def __init__(self, model: PreTrainedModel, pad: int, examples: Sequence[Sequence[int]]) -> None:
         self.model = _headless(model)
         self.vocabulary = trial.vocabulary_size(self.model)
         self.pad = pad
-        self.padding = _padding_position(self.model)
-        # A longrope model's long texts run apart, by their length.
-        self.switch = packed.longrope_threshold(self.model) or math.inf
+        self.padding_position = _padding_position(self.model)
+        # Long texts of a longrope model are batched by length.
+        self.longrope_threshold = packed.longrope_threshold(self.model) or math.inf
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 0
-        self.window = positions - (0 if self.padding is None else self.padding + 1) if positions > 0 else None
-        self.budget = CPU_BUDGET if self.model.device.type == "cpu" else BUDGET
+        reserved = 0 if self.padding_position is None else self.padding_position + 1
+        self.window = positions - reserved if positions > 0 else None
+        self.budget = CPU_BUDGET if self.model.device.type == "cpu" else GPU_BUDGET
         longest = min(filter(None, (self.window, packed.longrope_threshold(self.model))), default=None)
         examples = [tokens[:longest] for tokens in examples]
         with torch.inference_mode():
             self.width = self._alone(examples)[0].shape[1]
-            self.way: Way = next((way for way in self._ways() if self._is_right(way, examples)), "single")
-        logger.info("%s takes texts %s", type(self.model).__name__, self.way)
+            correct = (batching for batching in self._batchings() if self._is_correct(batching, examples))
+            self.batching: Batching = next(correct, "single")
+        logger.info("%s takes texts %s", type(self.model).__name__, self.batching)
 
     def run(
         self, texts: Sequence[Sequence[int]], layer: int = -1
     ) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
-        """The states of all texts, a batch at a time.
+        """Computes the hidden states of all texts, one batch at a time.
 
         Args:
-            texts: token ids; a text may have none.
-            layer: 0 is the embeddings, 1 the first layer's output, -1 the last hidden states.
+            texts: token ids of each text, possibly none.
+            layer: 0 for the token embeddings, 1 for the first layer's output, -1 for the last hidden states.
 
         Yields:
-            Indices of texts, and the states of each, (tokens, dim). Every text comes once, in no set order.
+            The indices of a batch of texts, and the hidden states of each, (tokens, dim). Each text comes
+            once, in any order.
 
         Raises:
-            ConfigurationError: a layer that the model does not have.
+            ConfigurationError: the model does not have the layer.
         """
         width = self.width
-        with line("reading texts", len(texts), "text") as shown:
+        with progress_bar("reading texts", len(texts), "text") as bar:
             for whole in self._batches([len(tokens) for tokens in texts]):
-                for batch, states in self._halved(whole, texts, layer):
+                for batch, states in self._states_or_halves(whole, texts, layer):
                     width = states[0].shape[1]
                     yield batch, states
-                    shown.update(len(batch))
+                    bar.update(len(batch))
         if empty := [i for i, tokens in enumerate(texts) if not tokens]:
             yield empty, [torch.zeros(0, width)] * len(empty)
 
-    def _halved(
+    def _states_or_halves(
         self, batch: list[int], texts: Sequence[Sequence[int]], layer: int
     ) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
-        """The states of a batch; where memory runs out, of its halves."""
+        """The hidden states of a batch; if memory runs out, of one half after the other."""
         try:
             with torch.inference_mode():
-                states = self._states(self.way, [texts[i] for i in batch], layer)
+                states = self._states(self.batching, [texts[i] for i in batch], layer)
         except Exception as error:
             if len(batch) == 1 or not is_out_of_memory(error):
                 raise
@@ -100,20 +103,20 @@ class Encoder:
         else:
             yield batch, states
             return
-        # Not within `except`: there the error still holds what filled the memory.
+        # Outside `except`: inside, the error's traceback keeps the tensors that filled the memory.
         half = len(batch) // 2
-        yield from self._halved(batch[:half], texts, layer)
-        yield from self._halved(batch[half:], texts, layer)
+        yield from self._states_or_halves(batch[:half], texts, layer)
+        yield from self._states_or_halves(batch[half:], texts, layer)
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        # The longest first: where memory is short, it is short at once.
+        # The longest first, so that a lack of memory shows at once.
         batch: list[int] = []
         used = 0
         for i in sorted(filter(lengths.__getitem__, range(len(lengths))), key=lambda i: -lengths[i]):
             longest = lengths[batch[0]] if batch else lengths[i]
-            cost = lengths[i] if self.way == "packed" else longest
-            mixed = lengths[i] != longest and (self.way == "level" or longest > self.switch)
-            if batch and (self.way == "single" or mixed or used + cost > self.budget):
+            cost = lengths[i] if self.batching == "packed" else longest
+            mixed = lengths[i] != longest and (self.batching == "level" or longest > self.longrope_threshold)
+            if batch and (self.batching == "single" or mixed or used + cost > self.budget):
                 yield batch
                 batch, used, cost = [], 0, lengths[i]
             batch.append(i)
@@ -121,7 +124,7 @@ class Encoder:
         if batch:
             yield batch
 
-    def _ways(self) -> list[Way]:
+    def _batchings(self) -> list[Batching]:
         if packed.supports_packing(self.model):
             return ["packed", "padded", "level"]
         return ["level"] if trial.forbids_padding(self.model) else ["padded", "level"]
@@ -137,28 +140,28 @@ class Encoder:
                 f"{name} gives no hidden states of a text: it fails by itself ({reason})"
             ) from None
 
-    def _is_right(self, way: Way, examples: Sequence[Sequence[int]]) -> bool:
-        if way == "level":
+    def _is_correct(self, batching: Batching, examples: Sequence[Sequence[int]]) -> bool:
+        if batching == "level":
             length = min(map(len, examples))
             examples = [tokens[:length] for tokens in examples]
         try:
             with trial.narrowed_windows(self.model):
-                found, expected = self._states(way, examples, -1), self._alone(examples)
+                found, expected = self._states(batching, examples, -1), self._alone(examples)
             return trial.matches(self.model, found, expected, lambda: self._alone(examples))
-        except Exception as error:  # A model that cannot says so in many ways.
-            logger.debug("%s does not take texts %s: %s", type(self.model).__name__, way, error)
+        except Exception as error:  # A model's code is its author's.
+            logger.debug("%s does not take texts %s: %s", type(self.model).__name__, batching, error)
             return False
 
-    def _states(self, way: Way, texts: Sequence[Sequence[int]], layer: int) -> list[torch.Tensor]:
+    def _states(self, batching: Batching, texts: Sequence[Sequence[int]], layer: int) -> list[torch.Tensor]:
         wanted: dict[str, Any] = {"output_hidden_states": True} if layer != -1 else {}
         lengths = [len(tokens) for tokens in texts]
-        if way == "packed":
+        if batching == "packed":
             row = [token for tokens in texts for token in tokens]
-            places = [place for tokens in texts for place in _positions(tokens, self.padding)]
+            places = [place for tokens in texts for place in _positions(tokens, self.padding_position)]
             output = packed.forward(self.model, row, places, VarlenMetadata(lengths), **wanted)
             return list(_layer(output, layer)[0].split(lengths))
         ids = torch.tensor([[*tokens, *[self.pad] * (max(lengths) - len(tokens))] for tokens in texts])
-        if way == "padded":
+        if batching == "padded":
             mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
             wanted["attention_mask"] = mask.long().to(self.model.device)
         if "use_cache" in inspect.signature(self.model.forward).parameters:
@@ -170,13 +173,13 @@ class Encoder:
 
 
 def _headless(model: PreTrainedModel) -> PreTrainedModel:
-    """The part of a model that makes hidden states.
+    """The part of a model that computes hidden states.
 
     Raises:
-        Unsupported: it has none that runs by itself.
+        Unsupported: there is none.
     """
     own: Any = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
-    if own is model and model.can_generate():  # The class names no part of its own (Llama 4).
+    if own is model and model.can_generate():  # Llama 4 has no `base_model`.
         own = getattr(model, "model", model)
     if not isinstance(own, PreTrainedModel):
         name = type(model).__name__
@@ -199,7 +202,7 @@ def _layer(output: Any, layer: int) -> torch.Tensor:
 
 
 def _padding_position(model: PreTrainedModel) -> int | None:
-    # RoBERTa and its kin keep a position for padding, and count tokens from behind it.
+    # RoBERTa and its relatives reserve a position for padding, and number tokens from the one after it.
     for module in model.modules():
         place = getattr(module, "padding_idx", None)
         if isinstance(place, int) and hasattr(module, "position_embeddings"):

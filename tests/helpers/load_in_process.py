@@ -1,7 +1,7 @@
-"""Loads models from the hub that HF_ENDPOINT names, in a process of its own, for that is read at import.
+"""Loads models in a separate process, since HF_ENDPOINT is read at import: `python -m` this module.
 
-Reads cases from standard input as JSON, by name {"options": {…}, "environment": {…}}, and prints what came
-of each: {"model": its class, …} or {"error": its class, "text": …}, with all that was logged at any level.
+Reads cases from standard input as JSON, by name {"options": {…}, "environment": {…}}, and prints the outcome
+of each: {"model": its class, …} or {"error": its class, "text": …}, with everything that was logged.
 """
 
 import io
