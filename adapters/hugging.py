@@ -66,22 +66,27 @@ class HuggingAdapter(Calls):
             LoadError: the model is gated, missing, offline, unsafe or too large; the text says what to do.
             Unsupported: transformers itself cannot generate with this model.
         """
-        options = self.configuration.load
-        if options is None:
-            from engine.backends.endpoint import EndpointEngine
+        match self.configuration.adapter.backend:
+            case "local":
+                self._engine = self._local_engine(local_path)
+            case "endpoint":
+                from engine.backends.endpoint import EndpointEngine
 
-            self._engine = EndpointEngine(self.configuration.endpoint)
-            return self
+                self._engine = EndpointEngine(self.configuration.endpoint)
+        return self
+
+    def _local_engine(self, local_path: str | Path | None) -> Engine:
         from engine.backends.local import LocalEngine
         from engine.loading import load
 
+        options = self.configuration.load
+        assert options is not None
         if local_path is not None and _has_weights(Path(local_path)):
             options = options.model_copy(update={"local_path": str(local_path)})
         engine = LocalEngine(load(options, self.task))
         if self.task == "generate":
-            engine.generator()  # An unsupported model is refused now, not at the first question.
-        self._engine = engine
-        return self
+            engine.check_can_generate()  # Refuses a model now rather than at the first question.
+        return engine
 
     def save(self, local_path: str | Path) -> None:
         """Saves the loaded model and its tokenizer to a folder, which `load` accepts."""

@@ -55,7 +55,7 @@ ALIASES = {
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """A configuration, split by kind of options; `load` is None with the endpoint backend."""
+    """A configuration, split by kind of options; `load` is None unless the backend is `local`."""
 
     adapter: AdapterOptions
     endpoint: EndpointOptions
@@ -93,7 +93,7 @@ def split(*configurations: Mapping[str, Any]) -> Configuration:
     return Configuration(
         adapter,
         _part(EndpointOptions, merged),
-        None if adapter.backend == "endpoint" else _part(LoadOptions, merged),
+        _part(LoadOptions, merged) if adapter.backend == "local" else None,
         _part(GenerationOptions, merged),
         _part(EmbeddingOptions, merged),
     )

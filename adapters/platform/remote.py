@@ -25,6 +25,7 @@ from adapters.items.stored import Record, size_of
 from adapters.platform import bodies
 from engine import redaction
 from engine.errors import AdapterError
+from engine.retry import retry_after
 
 TRIES = 6
 # Seconds before the first retry. Each further pause is twice as long; a random half of it may be left out.
@@ -141,7 +142,7 @@ def _once(
         )
     except HTTPError as error:
         raise _Temporary(RemoteError(f"no answer: {type(error).__name__}")) from None
-    status, pause = response.status, _retry_after(response)
+    status, pause = response.status, _asked_pause(response)
     if status < 300:
         try:
             return read(response)
@@ -335,10 +336,9 @@ def _pool(base: str, verify: bool) -> PoolManager:
     return ProxyManager(proxy, **settings) if proxy else PoolManager(**settings)
 
 
-def _retry_after(response: BaseHTTPResponse) -> float:
+def _asked_pause(response: BaseHTTPResponse) -> float:
     """Seconds to wait by the response's `Retry-After`, at most `LONGEST_PAUSE`; 0 without that header."""
-    asked = response.headers.get("Retry-After", "")
-    return min(float(asked), LONGEST_PAUSE) if asked.isdecimal() else 0.0
+    return min(retry_after(response.headers.get("Retry-After")) or 0.0, LONGEST_PAUSE)
 
 
 def _message(response: BaseHTTPResponse) -> str:

@@ -239,7 +239,7 @@ def test_a_completion_streams(model):
         ([["a"]], "no list of token ids"),
         ({"a": 1}, "one of these|no list"),
         ([[10**6]], "token ids that this model does not"),
-        ("word " * 3000, "window is"),
+        ("word " * 3000, "context length is"),
     ],
 )
 def test_a_prompt_that_cannot_be_is_refused(model, prompt, message: str):
@@ -255,7 +255,7 @@ def test_texts_and_their_token_ids_have_the_same_vectors(model):
     response = model.embeddings(input=texts)
     assert type(response) is CreateEmbeddingResponse
     assert [entry.index for entry in response.data] == [0, 1]
-    ids = model.engine.tokens(texts)
+    ids = model.engine.token_ids(texts)
     assert response.usage.prompt_tokens == response.usage.total_tokens == sum(map(len, ids))
     assert model.embeddings(input=ids) == response
     assert model.embeddings(input=texts[0]).data[0].embedding == pytest.approx(
