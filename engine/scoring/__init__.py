@@ -30,8 +30,8 @@ import numpy as np
 import torch
 
 from engine.errors import AdapterError, PromptError
-from engine.generation.sequence import decoder_start
 from engine.loading import Loaded
+from engine.model_properties import decoder_start, vocabulary_size
 from engine.prompting.prompter import Prompter
 from engine.scoring import batching
 from engine.scoring.logits_readers import ScoringInput
@@ -146,8 +146,7 @@ def next_logits(loaded: Loaded, prompter: Prompter, prompts: Sequence[Request | 
         if isinstance(result, AdapterError):
             raise _numbered(i, result)
         logits.append(result.numpy())
-    vocabulary = loaded.model.config.get_text_config(decoder=True).vocab_size
-    return np.stack(logits) if logits else np.zeros((0, vocabulary), np.float32)
+    return np.stack(logits) if logits else np.zeros((0, vocabulary_size(loaded.model)), np.float32)
 
 
 def _scoring_input(loaded: Loaded, pair: Pair, prompt: int) -> ScoringInput:

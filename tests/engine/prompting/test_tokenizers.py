@@ -46,10 +46,10 @@ def test_a_model_without_beginning_or_end_answers_texts_and_conversations(namele
 def test_an_empty_text_that_nothing_begins_costs_no_other_its_answer(nameless: LocalEngine):
     empty, fine = nameless.generate([plain(""), plain("it is")])
     assert isinstance(empty.error, PromptError)
-    assert "it is empty" in str(empty.error)
+    assert "the prompt is empty" in str(empty.error)
     assert fine.error is None
     failed, scored = nameless.score(["", "it is"], [["a"], ["a"]])
-    assert "it is empty" in str(failed.error)
+    assert "the prompt is empty" in str(failed.error)
     assert scored.error is None
 
 
