@@ -10,9 +10,9 @@ from engine.errors import Unsupported
 def vocabulary_size(model: PreTrainedModel) -> int:
     """Number of token ids that the model's embedding has."""
     try:
-        return int(cast(Any, model.get_input_embeddings()).weight.shape[0])
+        return len(cast(Any, model.get_input_embeddings()).weight)
     except (AttributeError, NotImplementedError):  # Not every class says where its embeddings are.
-        return model.config.get_text_config(decoder=True).vocab_size
+        return int(model.config.get_text_config(decoder=True).vocab_size)
 
 
 def decoder_start(model: PreTrainedModel) -> int:

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast, overload
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from engine import scoring
 from engine.backends.conversion import Conversion
 from engine.backends.dispatch import dispatch
 from engine.backends.local_worker import LocalWorker
-from engine.contract import Engine, Follow, Reduction
+from engine.contract import Candidate, Engine, Follow, Reduction
 from engine.embedding import DEFAULTS, Embedder
 from engine.errors import Unsupported
 from engine.generation.generator import Generator
@@ -83,29 +82,24 @@ class LocalEngine(Engine):
         """
         return find_batching(self.loaded.model, self.eos, self._pad)
 
-    @overload
-    def score(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
-        self, prompt: Request | str, candidates: Sequence[str]
-    ) -> Scores: ...
-
-    @overload
-    def score(self, prompt: Sequence[Request | str], candidates: Sequence[Sequence[str]]) -> list[Scores]: ...
-
-    def score(self, prompt: Any, candidates: Any) -> Scores | list[Scores]:
+    def score(
+        self, prompts: Sequence[Request | str], candidates: Sequence[Sequence[Candidate]]
+    ) -> list[Scores]:
         """The log-probability of each candidate as the continuation of its prompt.
 
         Args:
-            prompt: one conversation or plain text, or several.
-            candidates: the candidates of the one prompt, or a list of them for each prompt.
+            prompts: conversations, or plain texts that are read as they are.
+            candidates: for each prompt a list of at least one candidate.
+
+        Returns:
+            One for each prompt, in their order; a failed one carries its error.
 
         Raises:
             PromptError: the number of prompts is not the number of lists of candidates.
-            Unsupported: a model that was loaded before a fork.
+            Unsupported: a model that cannot score, or one that was loaded before a fork.
         """
         self._check_process()
-        if isinstance(prompt, str | Request):
-            return scoring.score(self.loaded, self.prompter, [prompt], [candidates])[0]
-        return scoring.score(self.loaded, self.prompter, prompt, candidates)
+        return scoring.score(self.loaded, self.prompter, prompts, candidates)
 
     def next_logits(self, prompts: Sequence[Request | str]) -> np.ndarray:
         """The logits of the token after each prompt.
@@ -256,7 +250,7 @@ class LocalEngine(Engine):
         ids = ids[:-1] if self.prompter.seq2seq and ids[-1:] == [self.tokenizer.eos_token_id] else ids
         if not ids:
             return ()
-        scores = self.score("", cast(Any, [ids]))
+        [scores] = self.score([""], [[ids]])
         if scores.error:
             raise scores.error
         [scored] = scores.candidates

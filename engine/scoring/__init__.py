@@ -29,6 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from engine.contract import Candidate
 from engine.errors import AdapterError, PromptError
 from engine.loading import Loaded
 from engine.model_properties import decoder_start, vocabulary_size
@@ -73,7 +74,7 @@ def score(
     loaded: Loaded,
     prompter: Prompter,
     prompts: Sequence[Request | str],
-    candidates: Sequence[Sequence[str]],
+    candidates: Sequence[Sequence[Candidate]],
 ) -> list[Scores]:
     """Scores each candidate as the continuation of its prompt.
 
@@ -84,7 +85,7 @@ def score(
         prompter: renders conversations.
         prompts: conversations, whose options `chat_template`, `system_prompt` and `overflow` apply, or plain
             texts, which are read as they are.
-        candidates: one list per prompt, with at least one candidate.
+        candidates: one list per prompt, with at least one candidate: a text or token ids.
 
     Returns:
         One per prompt, in order. A prompt that fails carries its error and does not affect the others.

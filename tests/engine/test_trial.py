@@ -190,5 +190,5 @@ def test_a_weight_that_is_read_past_its_layer_stays(kind: str, settings: dict):
         for p in PROMPTS
     ]
     assert [list(tokens) for tokens in answers(engine)] == expected
-    assert engine.score("Hello", [" a", " b"]).error is None
+    assert engine.score(["Hello"], [[" a", " b"]])[0].error is None
     assert engine.embed(["Hello"]).shape == (1, 32)

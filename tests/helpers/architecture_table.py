@@ -100,7 +100,7 @@ def _way(find: Callable[[], str]) -> str:
 
 
 def _scoring(engine: LocalEngine) -> str:
-    if error := engine.score("A text.", [" More."]).error:
+    if error := engine.score(["A text."], [[" More."]])[0].error:
         raise error
     return select_reader(engine.loaded.model)[1]
 

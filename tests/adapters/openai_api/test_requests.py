@@ -184,7 +184,7 @@ def test_an_echo_has_the_prompt_and_its_log_probabilities(model):
     ] == (logprobs.tokens)
     assert len(logprobs.token_logprobs) == len(logprobs.tokens)
     assert sum(logprobs.token_logprobs[:-3]) == pytest.approx(
-        model.engine.score("", [text]).candidates[0].total
+        model.engine.score([""], [[text]])[0].candidates[0].total
     )
     assert len(logprobs.top_logprobs[-1]) == 2
 

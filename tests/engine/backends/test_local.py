@@ -352,7 +352,7 @@ def test_a_forked_child_is_refused_at_once():
     calls = {
         "generate": lambda: engine.generate([ask("hi")]),
         "stream": lambda: next(iter(engine.stream([ask("hi")]))),
-        "score": lambda: engine.score("hi", ["a"]),
+        "score": lambda: engine.score(["hi"], [["a"]]),
         "next_logits": lambda: engine.next_logits(["hi"]),
         "embed": lambda: engine.embed(["text"]),
         "hidden_states": lambda: engine.hidden_states(["text"]),

@@ -15,6 +15,7 @@ from tests.helpers.sequences import (
     request,
     running_counts,
     seen,
+    steps,
     tokens,
 )
 
