@@ -14,9 +14,6 @@ from engine.errors import ConfigurationError
 if TYPE_CHECKING:
     from adapters.hugging import HuggingAdapter
 
-# Seconds in which answers that are being generated may end once the server is told to stop.
-GRACE = 30
-
 
 def serve(
     adapter: HuggingAdapter,
@@ -43,23 +40,14 @@ def serve(
         import uvicorn
 
         from adapters.server.app import create
-        from adapters.server.connections import Protocol
+        from adapters.server.connections import configured
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"the server needs the package {error.name}: pip install fastapi uvicorn prometheus-client"
         ) from None
     _allow_many_connections()
     app = create(adapter, api_key=api_key, max_requests=max_requests)
-    uvicorn.run(
-        app,
-        host=host,
-        port=port,
-        http=Protocol,
-        ws="none",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=GRACE,
-    )
+    uvicorn.Server(configured(app, host, port)).run()
 
 
 def check_exposure(host: str, api_key: str | None, open_to_all: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from adapters.server.errors import Refused
@@ -18,9 +19,25 @@ from adapters.server.errors import Refused
 Result = TypeVar("Result")
 # Seconds in which a client has to send its request's head, and as many for its body.
 PATIENCE = 30
+# Seconds in which answers that are being generated may end once the server is told to stop.
+GRACE = 30
 # The most bytes of a request's body.
 MAX_BODY = 2**21
 _REQUEST_ID = 128
+
+
+def configured(app: ASGIApp, host: str, port: int) -> Config:
+    """The configuration of a server that runs an application."""
+    return Config(
+        app,
+        host=host,
+        port=port,
+        http=Protocol,
+        ws="none",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+    )
 
 
 class Protocol(H11Protocol):
@@ -74,7 +91,7 @@ def check_key(request: Request, key: str | None) -> None:
     """
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if key is None or (
-        scheme.lower() == "bearer" and secrets.compare_digest(token.strip().encode(), key.encode())
+        scheme.lower() == "bearer" and secrets.compare_digest(token.strip().encode("latin-1"), key.encode())
     ):
         return
     text = "this server needs its API key: send it as the header Authorization: Bearer KEY"

@@ -1,5 +1,6 @@
 """A model by OpenAI's interface: the official package's own types, its option names, its meanings."""
 
+import json
 import math
 
 import pytest
@@ -8,7 +9,9 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 import models
 from adapters.hugging import HuggingAdapter
+from adapters.openai_api.responses import chat_token
 from engine.errors import ConfigurationError, PromptError, Unsupported
+from engine.types import Token
 from tests.helpers.servers.misbehaving import Server
 
 CAPITAL = [
@@ -141,6 +144,11 @@ def test_each_request_of_a_batch_stops_at_its_own_string(model):
     stops = [" Paris", "nce is", "zzz"]
     answers = [model.generate([CAPITAL], stop=stop)[0].text for stop in stops]
     assert answers == ["The capital of France is", "The capital of Fra", PARIS]
+
+
+def test_the_log_probability_of_what_cannot_be_is_json():
+    token = Token("a", -math.inf, (("a", -math.inf),))
+    assert json.loads(json.dumps(chat_token(token), allow_nan=False))["logprob"] == -9999
 
 
 # Completions
