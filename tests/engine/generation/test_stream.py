@@ -78,7 +78,7 @@ def test_the_first_piece_comes_before_the_answer_is_made():
     engine = tiny.engine("llama", eos_token_id=tiny.PAD)
     passes = []
     with engine.loaded.model.register_forward_pre_hook(lambda *_: passes.append(1)):
-        assert engine.kv_token_bytes
+        assert engine.batching.kv_token_bytes
         passes.clear()
         chunks = engine.stream([ask("Hello", max_new_tokens=40)])
         next(chunks)
