@@ -204,7 +204,8 @@ def _entropies(shifted: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     means = torch.linalg.vecdot(weights, shifted) / sums
     if means.isnan().any():  # Of 0 · -inf.
         means = torch.linalg.vecdot(weights, shifted.clamp(min=torch.finfo(torch.float32).min)) / sums
-    return sums.log() - means
+    entropies: torch.Tensor = sums.log() - means
+    return entropies
 
 
 def _argmax(scores: torch.Tensor) -> torch.Tensor:
