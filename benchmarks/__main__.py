@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 
-NAMES = ("generation", "scoring", "embedding", "confidence", "adapter", "platform", "growth")
+NAMES = ("generation", "scoring", "embedding", "confidence", "adapter", "platform", "growth", "server")
 
 
 def main(words: list[str] | None = None) -> None:

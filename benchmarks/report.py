@@ -42,6 +42,9 @@ GOALS = {
         "the engine's own time for the same prompts; the first download and the last upload left out",
         "≤ 1.15",
     ),
+    "server.vs_transformers_serve": ("`transformers serve --continuous-batching`, 32 clients", "≥ 1.5"),
+    "server.share_of_engine": ("the engine called directly, 32 requests at a time", "≥ 0.92"),
+    "server.first_token_p99": ("the p99 of `transformers serve`, 32 clients", "< 1"),
     "platform.over_engine_beside": (
         "the same, while another process has as much of a platform on this machine to do",
         "≤ 1.15",

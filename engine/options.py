@@ -42,7 +42,7 @@ class AdapterOptions(Options):
     max_context_tokens: int = Field(
         1024,
         ge=0,
-        description="The most tokens of retrieved context; never more than a quarter of the context window.",
+        description="The most tokens of retrieved context; never more than a quarter of the context length.",
     )
     allowed_hosts: tuple[str, ...] = Field(
         (), description="Hosts from which link items with retrieved context may be fetched, over https."
@@ -166,13 +166,13 @@ class GenerationOptions(Options):
     )
     overflow: Literal["drop_oldest", "error"] = Field(
         "drop_oldest",
-        description="What to do with a conversation longer than the context window: drop its oldest "
+        description="What to do with a conversation longer than the context length: drop its oldest "
         "turns, or fail.",
     )
     max_new_tokens: int = Field(
         256,
         ge=1,
-        description="The most tokens of an answer; never more than the context window leaves.",
+        description="The most tokens of an answer; never more than the context length leaves.",
     )
     do_sample: bool | None = Field(
         None,
@@ -348,7 +348,7 @@ class EmbeddingOptions(Options):
     max_length: int | None = Field(
         default=None,
         ge=1,
-        description="The most tokens of a text that are read; never more than the context window.",
+        description="The most tokens of a text that are read; never more than the context length.",
     )
     query_prefix: str | None = Field(
         default=None, description="Text put before a query; by default what the model's folder says."

@@ -23,6 +23,7 @@ from benchmarks import (
     platform,
     report,
     scoring,
+    server,
     workload,
 )
 
@@ -48,6 +49,7 @@ SIZES = {
     adapter: adapter.Size(rounds=1, items=4, answer_tokens=4, changes=SMALL),
     platform: platform.Size(rounds=1, items=4, latency=0.0),
     growth: growth.Size(rounds=1, divide=25),
+    server: server.Size(rounds=1, clients=(server.MANY,), requests=1, shorten=10, changes=SMALL),
 }
 
 

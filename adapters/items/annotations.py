@@ -1,4 +1,4 @@
-"""Answer → annotation: the dict that `predict` returns, and the platform's own entity."""
+"""Answer → annotation: the dict that `predict` returns, and the platform's own record."""
 
 from __future__ import annotations
 
