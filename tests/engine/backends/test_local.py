@@ -161,7 +161,7 @@ def test_tokens_and_log_probabilities_are_all_that_was_generated_up_to_the_stop_
     assert stopped.token_ids == free.token_ids[:generated]
     assert stopped.logprobs == pytest.approx(free.logprobs[:generated])
     assert stopped.usage.completion_tokens == generated
-    assert stopped.confidence == pytest.approx(math.exp(sum(stopped.logprobs) / generated))
+    assert stopped.confidence == pytest.approx(math.exp(min(stopped.logprobs)))
 
 
 def test_of_two_stop_strings_complete_at_once_the_earlier_one_cuts():
