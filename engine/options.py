@@ -220,8 +220,9 @@ class GenerationOptions(Options):
         description="How many of the most likely tokens to return at each position of an answer.",
     )
     confidence: str = Field(
-        "mean_logprob",
-        description="How the confidence is computed: mean_logprob, or another method of docs/confidence.md.",
+        "min_token",
+        description="How the confidence is computed, by a method of docs/confidence.md; the default is the "
+        "probability of the least likely token.",
     )
     confidence_methods: tuple[str, ...] = Field(
         (), description="More methods to compute; their values are in an annotation's metadata."
@@ -276,6 +277,13 @@ class GenerationOptions(Options):
         for method in (value,) if isinstance(value, str) else value:
             if method not in METHODS:
                 raise ValueError(f"no such method; there are {', '.join(METHODS)}")
+        return value
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _recipes_are_not_read(cls, value: Any) -> Any:
+        if value == "recipe":
+            raise ValueError('the labels of a dataset\'s recipe are not read: list them, ["good", "bad"]')
         return value
 
     @field_validator("labels")
