@@ -4,6 +4,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
+from importlib.util import find_spec
 from itertools import combinations
 from statistics import fmean
 
@@ -35,12 +36,17 @@ def lexical_similarity(samples: Samples) -> float | None:
     """
     if len(samples.texts) < 2:
         return None
-    try:
-        from rouge_score.rouge_scorer import RougeScorer
-    except ImportError:
-        raise ConfigurationError("lexical_similarity needs a package: pip install rouge-score") from None
+    require_rouge()
+    from rouge_score.rouge_scorer import RougeScorer
+
     scorer = RougeScorer(["rougeL"], tokenizer=_Words())
     return fmean(scorer.score(*pair)["rougeL"].fmeasure for pair in combinations(samples.texts, 2))
+
+
+def require_rouge() -> None:
+    """Raises a `ConfigurationError` if the package rouge-score is not installed."""
+    if find_spec("rouge_score") is None:
+        raise ConfigurationError("lexical_similarity needs a package: pip install rouge-score")
 
 
 def semantic_entropy(samples: Samples) -> float | None:

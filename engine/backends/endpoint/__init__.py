@@ -17,9 +17,11 @@ from engine.backends.endpoint import embedding, routes
 from engine.backends.endpoint.rejections import Dropped, Rejected
 from engine.backends.endpoint.reply import Reply
 from engine.backends.endpoint.wire import Client, Server
+from engine.backends.workers import workers
+from engine.confidence import Evidence
 from engine.contract import Engine, Follow
 from engine.errors import AdapterError, GenerationError, Unsupported
-from engine.options import EmbeddingOptions, EndpointOptions
+from engine.options import EmbeddingOptions, EndpointOptions, GenerationOptions
 from engine.text import Deltas, before_stop, encodable
 from engine.types import Answer, Chunk, Request
 
@@ -28,6 +30,13 @@ Result = TypeVar("Result")
 Route = TypeVar("Route")
 # Seconds to wait for a chunk before requests that have come meanwhile are looked for.
 PATIENCE = 0.05
+# The fields of `Evidence` that come from a server's reply, and what it has to give for them.
+MISSING = {
+    "logprobs": "log-probabilities",
+    "first_top": "five most likely first tokens",
+    "margins": "second most likely tokens",
+    "entropies": "probabilities of the whole vocabulary",
+}
 
 
 class EndpointEngine(Engine):
@@ -45,6 +54,7 @@ class EndpointEngine(Engine):
         self.options = options
         self._server = Server(options)
         self._without: frozenset[str] = frozenset()
+        self._missing: set[str] = set()  # Kinds of evidence; those that are logged already.
         # Whether plain prompts and texts go to TGI's own routes; None until the server has shown it.
         self._native = {"tgi": True, "openai": False, "auto": None}[options.api]
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -68,7 +78,7 @@ class EndpointEngine(Engine):
         """
         run = _Run(self, deltas)
         try:
-            yield from dispatch(requests, follow, run)
+            yield from dispatch(requests, follow, workers(run, self))
         finally:
             run.cancel()
 
@@ -127,6 +137,7 @@ class EndpointEngine(Engine):
             give = (lambda text: put(Chunk(index, text))) if stream else None
             reply, deltas = await self._replied(request, trim, give)
             answer = reply.answer(options)
+            self._name_missing(answer, options)
             text = answer.text
             if deltas.given:  # They may contain reasoning, which the answer does not.
                 text = before_stop(reply.streamed, options.stop)
@@ -138,6 +149,16 @@ class EndpointEngine(Engine):
             logger.debug("an answer was not understood: %s", self._server.redacted(repr(error)))
             reason = GenerationError(f"{self._server.name} was not understood ({type(error).__name__})")
             put(Chunk(index, "", Answer.failed(reason)))
+
+    def _name_missing(self, answer: Answer, options: GenerationOptions) -> None:
+        """Logs, once for each kind, what a confidence needs and the server does not give."""
+        evidence = answer.evidence or Evidence()
+        asked = options.evidence & MISSING.keys()
+        kinds = asked if evidence.logprobs else asked and {"logprobs"}
+        for kind in sorted(kinds - self._missing):
+            if not getattr(evidence, kind):
+                self._missing.add(kind)
+                logger.warning("%s gives no %s: confidence is unknown", self._server.name, MISSING[kind])
 
     async def _replied(
         self, request: Request, chat: bool, give: Callable[[str], None] | None
@@ -208,8 +229,6 @@ class EndpointEngine(Engine):
                     raise
                 without = without | named
             else:
-                if "logprobs" in without - self._without:
-                    logger.warning("%s gives no log-probabilities: confidence is unknown", self._server.name)
                 self._without |= without
                 return result
 
