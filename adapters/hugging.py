@@ -10,14 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from adapters import calibrated
 from adapters.calls import Calls
 from adapters.items.context import reader
 from adapters.items.item import Item
 from adapters.prediction.answering import OnDelta, OnDone, answer
 from adapters.prediction.failures import Failure, report
+from engine.confidence.calibration import CALIBRATED, Calibration
 from engine.configuration import override, split
 from engine.contract import Engine
 from engine.errors import ConfigurationError
+from engine.options import GenerationOptions
 
 
 class HuggingAdapter(Calls):
@@ -26,6 +29,7 @@ class HuggingAdapter(Calls):
     Attributes:
         model_name: hub id or local folder; the configuration's wins, then the weights among the artifacts.
         defaults: options that the configuration may change.
+        calibration: what was read from calibration.json, if there is one.
         task: "embed" for a model that makes vectors of texts and cannot answer.
     """
 
@@ -41,6 +45,7 @@ class HuggingAdapter(Calls):
         """
         self.configuration = split({"model_name": self.model_name}, self.defaults, dict(configuration or {}))
         self._engine: Engine | None = None
+        self.calibration: Calibration | None = None
 
     @property
     def name(self) -> str:
@@ -65,6 +70,7 @@ class HuggingAdapter(Calls):
             LoadError: gated, missing, offline, unsafe or too large; the text says what to do.
             Unsupported: a model that transformers itself cannot generate with.
         """
+        self.calibration = calibrated.find(local_path, self.configuration)
         options = self.configuration.load
         if options is None:
             from engine.backends.endpoint import EndpointEngine
@@ -141,8 +147,32 @@ class HuggingAdapter(Calls):
         opened = reader(
             self.engine, chosen.max_context_tokens, chosen.inject_context_to_user, chosen.add_metadata
         )
+        generation, calibration = self._calibrated(options)
+
+        def done(item: Item, answers: list[dict[str, Any]], failures: list[Failure]) -> None:
+            if calibration is not None:
+                rate = generation.max_error
+                answers = [calibrated.calibrated(one, calibration, rate) for one in answers]
+            on_done(item, answers, failures)
+
+        answer(self.engine, items, done, model_name or self.name, generation, opened, on_delta)
+
+    @property
+    def raw_method(self) -> str:
+        """The method of the confidence before calibration."""
+        method = self.configuration.generation.confidence
+        if method != CALIBRATED:
+            return method
+        return self.calibration.confidence if self.calibration else "mean_logprob"
+
+    def generation_options(self, options: Mapping[str, Any]) -> GenerationOptions:
+        """The generation options of a call; the confidence is the raw one."""
+        return self._calibrated(options)[0]
+
+    def _calibrated(self, options: Mapping[str, Any]) -> tuple[GenerationOptions, Calibration | None]:
         generation = override(self.configuration.generation, options)
-        answer(self.engine, items, on_done, model_name or self.name, generation, opened, on_delta)
+        described = calibrated.described(self.configuration, generation)
+        return calibrated.choose(self.calibration, generation, self.name, described)
 
 
 def _has_weights(folder: Path) -> bool:

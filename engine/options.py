@@ -223,6 +223,13 @@ class GenerationOptions(Options):
         "mean_logprob",
         description="How the confidence is computed: mean_logprob, or another method of docs/confidence.md.",
     )
+    max_error: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Write into an annotation's metadata whether to accept it, so that at most this share of "
+        "what is accepted is wrong; calibration.json has the threshold.",
+    )
     confidence_methods: tuple[str, ...] = Field(
         (), description="More methods to compute; their values are in an annotation's metadata."
     )
@@ -272,7 +279,10 @@ class GenerationOptions(Options):
     @classmethod
     def _known_methods(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         from engine.confidence import METHODS
+        from engine.confidence.calibration import CALIBRATED
 
+        if value == CALIBRATED:
+            return value
         for method in (value,) if isinstance(value, str) else value:
             if method not in METHODS:
                 raise ValueError(f"no such method; there are {', '.join(METHODS)}")

@@ -12,7 +12,7 @@ from typing import Any
 from adapters.evaluation.measures import Measure, available, best
 from adapters.evaluation.truth import Truth, by_people, names_of
 from adapters.items.item import Item
-from adapters.items.stored import at, prompt_of
+from adapters.items.stored import answer_of, at, is_by, prompt_of
 from adapters.prediction.batches import predict_batches, takes_one_by_one
 from adapters.prediction.failures import Failure
 from engine.errors import ConfigurationError
@@ -75,25 +75,27 @@ class Judge:
         self, item: str, prompt: str, question: str, answer: Mapping[str, Any], truths: tuple[str, ...]
     ) -> Judged:
         """Compares an answer, as `annotations.as_dict` has it, with the true ones."""
-        text = answer["label"] if answer["type"] == "class" else answer["coordinates"]
+        text = answer_of(answer) or ""
         user = answer["metadata"]["user"]
         confidences = dict(at(user, "confidences") or {})
         confidences.setdefault(self.method, at(user, "model", "confidence"))
         known = {method: _known(value) for method, value in confidences.items()}
         score = best(self.measure, text, truths)
         scores = {name: best(measure, text, truths) for name, measure in available().items()}
-        return Judged(
-            item, prompt, question, text, truths, score, score >= self.right_from, known, scores
-        )
+        return Judged(item, prompt, question, text, truths, score, score >= self.right_from, known, scores)
 
 
 def _known(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not math.isnan(value) else None
 
 
-def items_of(paths: Iterable[str | Path]) -> Iterator[Mapping[str, Any] | Failure]:
-    """The prompt items in files, and in the JSON files of folders; or why one cannot be read."""
-    for path in map(Path, paths):
+def read_items(given: Iterable[str | Path | Mapping[str, Any]]) -> Iterator[Mapping[str, Any] | Failure]:
+    """Prompt items as JSON: given so, in files, or in folders of .json files; or why one cannot be read."""
+    for one in given:
+        if isinstance(one, Mapping):
+            yield one
+            continue
+        path = Path(one)
         for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
             try:
                 content = json.loads(file.read_text(encoding="utf-8-sig"))
@@ -125,40 +127,48 @@ def answered(
     Raises:
         ConfigurationError: an option or a measure that cannot be.
     """
-    found = Answers([], 0, [])
-    without = 0
+    judged: list[Judged] = []
+    failed: list[Failure] = []
+    without_truth = 0
 
     def opened() -> Iterator[Item]:
         for i, given in enumerate(items):
             if isinstance(given, Failure):
-                found.failures.append(given)
+                failed.append(given)
             else:
-                # Asked as if for the first time: people's answers are no part of the conversation.
-                yield Item.of({key: value for key, value in given.items() if key != "annotations"}
-                              | {"annotations": given.get("annotations") or []}, name, f"item {i + 1}")
+                # Its own earlier answers would be taken for the conversation so far.
+                people = [one for one in given.get("annotations") or [] if not is_by(one, name)]
+                yield Item.of({**given, "annotations": people}, name, f"item {i + 1}")
 
     def done(item: Item, answers: list[dict[str, Any]], failures: list[Failure]) -> None:
-        nonlocal without
-        found.failures.extend(failures)
-        people = by_people(item.answers) if truth is None else {}
-        questions = {turn.key: turn.messages[-1].text for one in item.dialogues for turn in one.turns}
+        nonlocal without_truth
+        failed.extend(failures)
+        people = by_people(item.answers)
         last = {prompt_of(answer) or "": answer for answer in answers}
         for key, answer in last.items():
             truths = people.get(key, ()) if truth is None else truth.of(names_of(item.name), key)
             if truths:
-                found.judged.append(judge.judged(item.name, key, questions.get(key, ""), answer, truths))
+                judged.append(judge.judged(item.name, key, questions_of(item).get(key, ""), answer, truths))
             else:
-                without += 1
+                without_truth += 1
 
     if takes_one_by_one(adapter):
         adapter.answer(opened(), done, name, **options)
     else:
         predict_batches(adapter, opened(), done, name, AT_ONCE)
-    return Answers(found.judged, without, found.failures)
+    return Answers(judged, without_truth, failed)
 
 
-def require_truth(answers: Answers, source: str) -> None:
+def questions_of(item: Item) -> dict[str, str]:
+    """The last message of each open prompt of an item, by the prompt's key."""
+    return {turn.key: turn.messages[-1].text for one in item.dialogues for turn in one.turns}
+
+
+def require_truth(answers: Answers, source: str | None) -> None:
     """Makes sure that there is something to evaluate.
+
+    Args:
+        source: the file of true answers; None: the items' annotations.
 
     Raises:
         ConfigurationError: no answer has a true one; the text says what to do.
@@ -168,16 +178,12 @@ def require_truth(answers: Answers, source: str) -> None:
     if not answers.without_truth:
         reasons = "; ".join(map(str, answers.failures[:3])) or "there are no items"
         raise ConfigurationError(f"nothing is answered, so nothing can be evaluated: {reasons}")
-    raise ConfigurationError(
-        f"none of {answers.without_truth} answers has a true one in {source}: a row needs the item's file name, "
-        "the prompt's key and the answer"
-        if source != ANNOTATIONS
-        else f"none of {answers.without_truth} answers has a true one: have people annotate the prompts, or "
-        "name a file of true answers"
+    hint = (
+        f"no row of {source} has the item's file name and the prompt's key of one of them"
+        if source
+        else "have people annotate the prompts, or name a file of true answers"
     )
-
-
-ANNOTATIONS = "the items' annotations"
+    raise ConfigurationError(f"none of {answers.without_truth} answers has a true one: {hint}")
 
 
 def notes(answers: Answers, methods: Sequence[str]) -> list[str]:
@@ -193,7 +199,7 @@ def notes(answers: Answers, methods: Sequence[str]) -> list[str]:
         unknown = sum(one.confidences.get(method) is None for one in answers.judged)
         if unknown:
             said.append(
-                f"{unknown} of {len(answers.judged)} answers have no confidence by {method} (unknown, or not a "
-                "number) and are left out of its figures"
+                f"{unknown} of {len(answers.judged)} answers have no confidence by {method} (unknown, or "
+                "not a number) and are left out of its figures"
             )
     return said

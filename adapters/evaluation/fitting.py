@@ -115,9 +115,7 @@ def _log_odds(confidence: Floats) -> Floats:
 
 
 def _paired(raws: Floats, values: Floats) -> Points:
-    return tuple(
-        (float(raw), float(np.clip(value, 0, 1))) for raw, value in zip(raws, values, strict=True)
-    )
+    return tuple((float(raw), float(np.clip(value, 0, 1))) for raw, value in zip(raws, values, strict=True))
 
 
 FITTERS: dict[str, Callable[[Floats, Bools], Points]] = {

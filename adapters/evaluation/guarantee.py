@@ -1,13 +1,13 @@
 """Thresholds with a guarantee: which answers to accept so that few of them are wrong, with 95 % certainty.
 
-Fixed-sequence testing (learn then test; Angelopoulos, Bates, Candès, Jordan and Lei, 2021). The thresholds are
-tested from the strictest on; the test of each is exact and binomial: "more than `max_error` of what it accepts is
-wrong" is rejected where so few wrong answers would come with a probability of at most 5 %. The first that is not
-rejected ends the sequence, and the last one before it is taken. So only one test has to be right, and 5 % need not
-be divided among all. How many answers each threshold accepts is fixed before any label is looked at.
+Fixed-sequence testing (learn then test; Angelopoulos, Bates, Candès, Jordan and Lei, 2021). Thresholds are
+tested from the strictest on. The test of each is exact and binomial: "more than `max_error` of what it
+accepts is wrong" is rejected where so few wrong answers would come with a probability of at most 5 %. The
+first that is not rejected ends the sequence; the last before it is taken. So 5 % need not be divided among
+the tests. How many answers each threshold accepts is fixed before any label is looked at.
 
-It holds for new answers that are drawn as the labelled ones were, and where a less strict threshold has no lower
-error rate than a stricter one.
+It holds for new answers that are drawn as the labelled ones were, and where a less strict threshold has no
+lower error rate than a stricter one.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def _tested(accepted: np.ndarray, least_accepted: int) -> list[int]:
     return sorted({int(np.searchsorted(accepted, step)) for step in [*steps, n] if step >= least_accepted})
 
 
-def labels_needed(confidence: Floats, right: Bools, max_error: float, certainty: float = CERTAINTY) -> int | None:
+def labels_needed(
+    confidence: Floats, right: Bools, max_error: float, certainty: float = CERTAINTY
+) -> int | None:
     """How many more labelled answers like these would support a threshold.
 
     None where no threshold had so few wrong answers among those it accepts: more labels alone do not help.
@@ -71,7 +73,7 @@ def labels_needed(confidence: Floats, right: Bools, max_error: float, certainty:
     for factor in np.geomspace(1, 1000, 2000):
         accepted = math.ceil(factor * shares[best] * n)
         if binom.cdf(math.ceil(risks[best] * accepted), accepted, max_error) <= 1 - certainty:
-            return max(1, math.ceil((factor - 1) * n))
+            return max(1, math.ceil(float((factor - 1) * n)))
     return None
 
 

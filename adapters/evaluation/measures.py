@@ -63,7 +63,7 @@ def token_f1(answer: str, truth: str) -> float:
 
 
 def rouge_l(answer: str, truth: str) -> float:
-    """ROUGE-L (Lin, 2004): F1 of the longest common subsequence of words; its words are of letters and digits.
+    """ROUGE-L (Lin, 2004): F1 of the longest common subsequence of words, which are letters and digits.
 
     As `rouge_score` computes it, without stemming, for texts of any script.
     """
@@ -88,12 +88,12 @@ def _f1(common: int, found: int, wanted: int) -> float:
 
 def bleu(answer: str, truth: str) -> float:
     """BLEU of one sentence by sacrebleu, divided by 100."""
-    return float(_sacrebleu().sentence_bleu(answer, [truth]).score) / 100
+    return min(float(_sacrebleu().sentence_bleu(answer, [truth]).score) / 100, 1.0)
 
 
 def chrf(answer: str, truth: str) -> float:
     """ChrF of one sentence by sacrebleu, divided by 100."""
-    return float(_sacrebleu().sentence_chrf(answer, [truth]).score) / 100
+    return min(float(_sacrebleu().sentence_chrf(answer, [truth]).score) / 100, 1.0)
 
 
 @cache

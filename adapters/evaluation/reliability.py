@@ -24,7 +24,9 @@ def bins(confidence: Floats, right: Bools, count: int = BINS) -> list[Bin]:
     """The answers in up to `count` bins of equal mass, by ascending confidence."""
     parts = np.array_split(np.argsort(confidence, kind="stable"), count)
     return [
-        Bin(len(part), float(confidence[part].mean()), float(right[part].mean())) for part in parts if len(part)
+        Bin(len(part), float(confidence[part].mean()), float(right[part].mean()))
+        for part in parts
+        if len(part)
     ]
 
 

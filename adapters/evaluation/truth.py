@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from adapters.items.stored import at, prompt_of, text_at
+from adapters.items.stored import answer_of, at, prompt_of
 from engine.errors import ConfigurationError
 
 COLUMNS = ("item", "prompt", "answer")
@@ -88,15 +88,10 @@ def by_people(annotations: Sequence[Any]) -> dict[str, tuple[str, ...]]:
     """The answers that people have given, by prompt key; what any model has signed is none of them."""
     found: dict[str, list[str]] = defaultdict(list)
     for annotation in annotations:
-        key, answer = prompt_of(annotation), _answer(annotation)
+        key, answer = prompt_of(annotation), answer_of(annotation)
         if key is not None and answer is not None and answer.strip() and not _by_a_model(annotation):
             found[key].append(answer)
     return {key: tuple(answers) for key, answers in found.items()}
-
-
-def _answer(annotation: Any) -> str | None:
-    field = {"text": "coordinates", "class": "label"}.get(text_at(annotation, "type") or "")
-    return text_at(annotation, field) if field else None
 
 
 def _by_a_model(annotation: Any) -> bool:

@@ -62,6 +62,10 @@ class OpenAICalls(ABC):
     def engine(self) -> Engine:
         """The loaded model's engine."""
 
+    @abstractmethod
+    def generation_options(self, options: Mapping[str, Any]) -> GenerationOptions:
+        """The configured generation options with those of a call."""
+
     def chat(
         self, messages: Chat, model: str | None = None, **options: Any
     ) -> ChatCompletion | Iterator[ChatCompletionChunk]:
@@ -80,7 +84,7 @@ class OpenAICalls(ABC):
         call, values = _split(options, {"n", "stream", "stream_options", "response_format"})
         if values.get("top_logprobs") and not values.get("logprobs"):
             raise ConfigurationError("top_logprobs needs logprobs: true beside it")
-        request = Request(messages_of(messages), override(self.configuration.generation, values))
+        request = Request(messages_of(messages), self.generation_options(values))
         requests = _repeated([request], call.n)
         head = Head(name, call.n, call.stream_options.include_usage)
         if call.stream:
@@ -110,7 +114,7 @@ class OpenAICalls(ABC):
         likeliest = values.pop("logprobs", False)
         if likeliest is not False:
             values |= {"logprobs": True, "top_logprobs": likeliest}
-        chosen = override(self.configuration.generation, values)
+        chosen = self.generation_options(values)
         prompts = [Request((), chosen, one) for one in _prompts(prompt)]
         requests = _repeated(prompts, call.n)
         head = Head(name, call.n, call.stream_options.include_usage)

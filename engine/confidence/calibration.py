@@ -10,6 +10,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -44,7 +45,7 @@ class Calibration:
     Attributes:
         method: how the map was fitted: "isotonic", "platt" or "histogram".
         points: (raw, calibrated) by ascending raw confidence; linear between them, constant outside. Two
-            points with one raw confidence are a step. None: a map could not be fitted, thresholds may be there.
+            points with one raw confidence are a step.
         n: labelled answers that it was fitted to.
         confidence: the method of the raw confidence.
         measure: what made an answer a right one.
@@ -132,7 +133,7 @@ class Calibration:
 
 def _points(given: Sequence[Sequence[float]]) -> tuple[tuple[float, float], ...]:
     points = tuple((float(raw), float(calibrated)) for raw, calibrated in given)
-    ascending = all(one[0] <= other[0] for one, other in zip(points, points[1:], strict=False))
+    ascending = all(one[0] <= other[0] for one, other in pairwise(points))
     if not points or not ascending or not all(0 <= number <= 1 for point in points for number in point):
         raise ValueError("points of a calibration ascend, in [0, 1]")
     return points
