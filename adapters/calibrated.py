@@ -83,6 +83,10 @@ def choose(
         ConfigurationError: "calibrated" or `max_error` without a calibration, or one for other error rates.
     """
     asked = generation.confidence == CALIBRATED
+    if not asked and "confidence" in generation.model_fields_set:
+        if generation.max_error is not None:
+            _warn(f"max_error is not used with confidence: {generation.confidence}; set it to {CALIBRATED}")
+        return generation, None
     if calibration is None:
         if asked or generation.max_error is not None:
             name = "confidence" if asked else "max_error"
@@ -90,10 +94,6 @@ def choose(
                 f"option {name!r} needs {FILE} among the model's artifacts or beside its weights: "
                 "python -m adapters evaluate writes it"
             )
-        return generation, None
-    if not asked and "confidence" in generation.model_fields_set:
-        if generation.max_error is not None:
-            _warn(f"max_error is not used with confidence: {generation.confidence}; set it to {CALIBRATED}")
         return generation, None
     if differences := calibration.differences(model, options):
         used = "it is used all the same" if asked else "confidences are not calibrated"

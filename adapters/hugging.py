@@ -165,6 +165,14 @@ class HuggingAdapter(Calls):
             return method
         return self.calibration.confidence if self.calibration else "mean_logprob"
 
+    def evaluated(self) -> tuple[str, str, dict[str, Any]]:
+        """The method of the raw confidence, the model's name and the options that a calibration is for."""
+        return (
+            self.raw_method,
+            self.name,
+            calibrated.described(self.configuration, self.configuration.generation),
+        )
+
     def generation_options(self, options: Mapping[str, Any]) -> GenerationOptions:
         """The generation options of a call; the confidence is the raw one."""
         return self._calibrated(options)[0]

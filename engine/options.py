@@ -32,6 +32,12 @@ class AdapterOptions(Options):
     stream_interval: float = Field(
         0.5, ge=0, description="Seconds between two updates of a streamed annotation."
     )
+    measure: Literal["exact_match", "contains", "number", "token_f1", "rouge_l", "bleu", "chrf"] = Field(
+        "exact_match", description="What makes an answer right when the platform evaluates the model."
+    )
+    right_from: float = Field(
+        0.5, gt=0, le=1, description="The least score, by `measure`, of a right answer."
+    )
     inject_context_to_user: bool = Field(
         False,
         description="Append retrieved context to the user's question instead of adding a separate message.",

@@ -14,6 +14,7 @@ from engine.errors import ConfigurationError, Unsupported
 
 if TYPE_CHECKING:
     from adapters.evaluation.report import Report
+    from adapters.evaluation.truth import Truth
 
 MAX_ERRORS = (0.01, 0.05, 0.1)
 # The least score of a right answer, by measures that are not 0 or 1.
@@ -22,7 +23,7 @@ RIGHT_FROM = 0.5
 
 def evaluate(
     items: Iterable[str | Path | Mapping[str, Any]],
-    truth: str | Path | None = None,
+    truth: str | Path | Truth | None = None,
     model: Any = "tiny_talk",
     *,
     configuration: Mapping[str, Any] | None = None,
@@ -37,7 +38,7 @@ def evaluate(
     Args:
         items: files of prompt items, folders of them, or their JSON.
         truth: CSV or JSON lines with "item", "prompt" and "answer"; None: what people have annotated on the
-            items.
+            items. A `truth.Truth` is taken as well.
         model: a model's name, or a loaded one.
         configuration: of the model that is named.
         out: the folder that gets report.html, report.json, answers.csv, calibration.json and the pictures.
@@ -52,17 +53,15 @@ def evaluate(
         Unsupported: scikit-learn or matplotlib is not installed.
     """
     require_packages()
-    from adapters import calibrated
     from adapters.evaluation import answering, files, measures
     from adapters.evaluation.report import Subject, assess
     from adapters.evaluation.truth import Truth
     from adapters.hugging import HuggingAdapter
     from engine.confidence import ONE_PASS
-    from engine.configuration import override
 
     check(right_from, max_errors)
     decides = measures.named(measure) if isinstance(measure, str) else measure
-    known = Truth.read(truth) if truth is not None else None
+    known = Truth.read(truth) if isinstance(truth, str | Path) else truth
     adapter = registry.load(model, configuration) if isinstance(model, str) else model
     name = registry.stem(model) if isinstance(model, str) else getattr(model, "name", type(model).__name__)
     options: dict[str, Any] = {}
@@ -70,10 +69,8 @@ def evaluate(
     method = "confidence"
     compared = list(methods or ONE_PASS)
     if isinstance(adapter, HuggingAdapter):
-        generation = adapter.configuration.generation
-        method = adapter.raw_method
-        options = {"confidence": method, "confidence_methods": compared, "max_error": None}
-        described = calibrated.described(adapter.configuration, override(generation, {"confidence": method}))
+        method, name, described = adapter.evaluated()
+        options = {"confidence": method, "confidence_methods": compared}
     judge = answering.Judge(decides, right_from, method)
     read = answering.read_items(items)
     answers = answering.answered(adapter, read, known, judge, name, options)

@@ -10,6 +10,7 @@ from tests.gateway.routes import (
     executions,
     features,
     items,
+    metrics,
     models,
     packages,
     projects,
@@ -28,6 +29,7 @@ _FAMILIES = (
     services,
     executions,
     features,
+    metrics,
 )
 
 ROUTES: list[web.RouteDef] = [route for family in _FAMILIES for route in family.routes]
