@@ -73,7 +73,7 @@ def normalized(text: str) -> str:
 
 
 def _bare(word: str) -> str:
-    return word.rstrip(".,;:!?\"'»”’)]}…。、").lstrip("\"'«“‘([{¿¡")
+    return word.rstrip(".,;:!?\"'«»“”‘’)]}…。、").lstrip("\"'«»„“”‚‘([{¿¡")
 
 
 class _Words:
