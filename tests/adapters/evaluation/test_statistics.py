@@ -1,4 +1,4 @@
-"""Discrimination, calibration error, fits and thresholds: by definition, by scikit-learn, and by simulation."""
+"""Discrimination, calibration error, fits and thresholds: by definition, scikit-learn and simulation."""
 
 import numpy as np
 import pytest
