@@ -15,7 +15,7 @@ routes = web.RouteTableDef()
 async def publish(request: web.Request) -> list[Record]:
     store, body = request.app[STORE], await request.json()
     for sample in body:  # all or none
-        require(sample, "figure", "legend", "data")
+        require(sample, "figure", "legend")
         store.get("models", sample.get("modelId"))
         store.get("datasets", sample.get("datasetId"))
     return [store.add("metrics", sample, request[USER]) for sample in body]
