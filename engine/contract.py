@@ -25,7 +25,7 @@ Follow = Callable[[int, Answer], Request | None]
 Reduction = Literal["mean", "sum"]
 # The optional methods of an engine.
 Capability = Literal[
-    "score", "next_logits", "embed", "tokens", "hidden_states", "prompt_text", "prompt_tokens", "save"
+    "score", "next_logits", "embed", "token_ids", "hidden_states", "prompt_text", "prompt_tokens", "save"
 ]
 # Bytes of UTF-8 that are taken for one token where there is no tokenizer.
 BYTES_PER_TOKEN = 3
@@ -138,7 +138,7 @@ class Engine(ABC):
         """
         raise self.unsupported("embed")
 
-    def tokens(
+    def token_ids(
         self, texts: Sequence[str], options: EmbeddingOptions | None = None, kind: str | None = None
     ) -> list[list[int]]:
         """The token ids that `embed` reads of each text.
@@ -147,7 +147,7 @@ class Engine(ABC):
             ConfigurationError: an unknown `kind`.
             Unsupported: the backend has no tokenizer.
         """
-        raise self.unsupported("tokens")
+        raise self.unsupported("token_ids")
 
     def hidden_states(
         self, texts: Sequence[str], layer: int = -1, reduction: Reduction | None = "mean"

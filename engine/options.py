@@ -48,7 +48,7 @@ class AdapterOptions(Options):
     max_context_tokens: int = Field(
         1024,
         ge=0,
-        description="The most tokens of retrieved context; never more than a quarter of the context window.",
+        description="The most tokens of retrieved context; never more than a quarter of the context length.",
     )
     allowed_hosts: tuple[str, ...] = Field(
         (), description="Hosts from which link items with retrieved context may be fetched, over https."
@@ -172,13 +172,13 @@ class GenerationOptions(Options):
     )
     overflow: Literal["drop_oldest", "error"] = Field(
         "drop_oldest",
-        description="What to do with a conversation longer than the context window: drop its oldest "
+        description="What to do with a conversation longer than the context length: drop its oldest "
         "turns, or fail.",
     )
     max_new_tokens: int = Field(
         256,
         ge=1,
-        description="The most tokens of an answer; never more than the context window leaves.",
+        description="The most tokens of an answer; never more than the context length leaves.",
     )
     do_sample: bool | None = Field(
         None,
@@ -226,8 +226,9 @@ class GenerationOptions(Options):
         description="How many of the most likely tokens to return at each position of an answer.",
     )
     confidence: str = Field(
-        "mean_logprob",
-        description="How the confidence is computed: mean_logprob, or another method of docs/confidence.md.",
+        "min_token",
+        description="How the confidence is computed, by a method of docs/confidence.md; the default is the "
+        "probability of the least likely token.",
     )
     max_error: float | None = Field(
         None,
@@ -294,6 +295,13 @@ class GenerationOptions(Options):
                 raise ValueError(f"no such method; there are {', '.join(METHODS)}")
         return value
 
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _recipes_are_not_read(cls, value: Any) -> Any:
+        if value == "recipe":
+            raise ValueError('the labels of a dataset\'s recipe are not read: list them, ["good", "bad"]')
+        return value
+
     @field_validator("labels")
     @classmethod
     def _labels_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -356,7 +364,7 @@ class EmbeddingOptions(Options):
     max_length: int | None = Field(
         default=None,
         ge=1,
-        description="The most tokens of a text that are read; never more than the context window.",
+        description="The most tokens of a text that are read; never more than the context length.",
     )
     query_prefix: str | None = Field(
         default=None, description="Text put before a query; by default what the model's folder says."

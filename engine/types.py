@@ -1,6 +1,6 @@
 """The types that flow: Dialogue → Request → token ids → Answer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -68,19 +68,27 @@ class Request:
 
     Attributes:
         prompt: a text or token ids to continue as they are, instead of messages.
+        cancelled: callback that tells whether nobody waits for the answer any more; asked at each step. The
+            request then ends with an error and leaves the batch. None: it always runs to its end.
     """
 
     messages: tuple[Message, ...]
     options: GenerationOptions
     prompt: str | tuple[int, ...] | None = None
+    cancelled: Callable[[], bool] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts; turns that were dropped are not in `prompt_tokens`."""
+    """Token counts; turns that were dropped are not in `prompt_tokens`.
+
+    Attributes:
+        cached_tokens: those of `prompt_tokens` whose keys and values were in the KV cache already.
+    """
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

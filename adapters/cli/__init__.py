@@ -79,6 +79,21 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--methods", type=_names, default=(), help="methods of confidence, with commas")
     evaluate.add_argument("--max-error", type=_rates, default=(0.01, 0.05, 0.1), help="as 0.01,0.05,0.1")
     evaluate.set_defaults(run=_evaluate)
+    serving = commands.add_parser("serve", help="serve a model by OpenAI's routes over HTTP")
+    serving.add_argument("--model", default="tiny_talk", help="a file of models/ (default: %(default)s)")
+    serving.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
+    serving.add_argument("--port", type=int, default=8000, help="port (default: %(default)s)")
+    serving.add_argument(
+        "--api-key", help="what clients have to send (default: SERVER_API_KEY, if it is set)"
+    )
+    serving.add_argument("--open-to-all", action="store_true", help="serve other machines without a key, too")
+    serving.add_argument(
+        "--max-requests", type=int, default=512, help="answers at a time (default: %(default)s)"
+    )
+    serving.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="an option, as for predict"
+    )
+    serving.set_defaults(run=_serve)
     listing = commands.add_parser("models", help="list the models")
     listing.set_defaults(run=_list_models)
     return parser
@@ -113,6 +128,21 @@ def _evaluate(options: argparse.Namespace, output: Output) -> int:
 
 def _list_models(_: argparse.Namespace, output: Output) -> int:
     output.write("\n".join(registry.names()) + "\n")
+    return 0
+
+
+def _serve(options: argparse.Namespace, _: Output) -> int:
+    from adapters.cli.serve import serve
+
+    serve(
+        options.model,
+        host=options.host,
+        port=options.port,
+        api_key=options.api_key,
+        open_to_all=options.open_to_all,
+        max_requests=options.max_requests,
+        configuration=dict(map(_assignment, options.set)),
+    )
     return 0
 
 

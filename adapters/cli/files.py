@@ -1,4 +1,4 @@
-"""Prompt-item files, answered as they come."""
+"""Answers prompt-item files, each as soon as all of it is answered."""
 
 import json
 import logging

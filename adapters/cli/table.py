@@ -1,4 +1,4 @@
-"""Answers beside their questions: a row each, for people and for other programs."""
+"""Questions with their answers as rows, and those rows as a table."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

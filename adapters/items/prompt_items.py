@@ -7,16 +7,14 @@ that is a list is one message, its elements the parts: all such prompts together
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 from adapters.items import traces
 from adapters.items.stored import answer_of, is_by, prompt_of, text_at
 from engine.errors import PromptError
-from engine.types import Dialogue, Image, Message, Part, Role, Turn
+from engine.types import ROLES, Dialogue, Image, Message, Part, Role, Turn
 
 logger = logging.getLogger(__name__)
-
-ROLES: dict[str, Role] = {role: role for role in get_args(Role)}
 
 
 def read(
@@ -26,14 +24,14 @@ def read(
 
     Args:
         item: the item's JSON.
-        name: what warnings call it.
-        earlier: answers that its messages have already, by prompt key.
+        name: the item's name in warnings.
+        earlier: earlier answers to messages, by prompt key.
 
     Returns:
-        The dialogues and, by prompt key, why a prompt could not be read.
+        The dialogues and, by prompt key, the error of each prompt that cannot be read.
 
     Raises:
-        PromptError: the item is no prompt item, or there is nothing to ask in it.
+        PromptError: the item is no prompt item, or has no question.
     """
     if isinstance(item, Mapping) and traces.is_trace(item):
         found = _conversation(traces.conversation(item, name), {}, name)
@@ -138,11 +136,12 @@ def _role(metadata: Any, otherwise: Role, place: str) -> Role:
         logger.warning("%s: metadata that is %s is ignored", place, _kind_of_json(metadata))
         return otherwise
     role = metadata.get("role", otherwise)
-    known = ROLES.get(role.lower()) if isinstance(role, str) else None
-    if known is None:
-        logger.warning("%s: its role is none of %s: taken as user", place, ", ".join(ROLES))
-        return "user"
-    return known
+    spelled = role.lower() if isinstance(role, str) else None
+    for known in ROLES:
+        if known == spelled:
+            return known
+    logger.warning("%s: its role is none of %s: taken as user", place, ", ".join(ROLES))
+    return "user"
 
 
 def _part(element: Any, place: str) -> Part | None:
@@ -179,10 +178,15 @@ def _mimetype(element: Any) -> str:
 def _conversation(
     messages: Sequence[tuple[str | None, Message]], answers: Mapping[str, str], name: str
 ) -> list[Dialogue]:
-    """The one dialogue of an item's messages, or none where no user speaks.
+    """The one dialogue of an item's messages, or none if there is no user message.
 
-    Open are the user messages without an answer, and the last one, whose old answer is replaced. What tools
-    were asked and have returned has no key: it answers no question, and goes along with the one before it.
+    Open turns are the user messages without an answer, and the last one, whose earlier answer is replaced.
+    Tool calls and results have no key: they are no answers, and belong to the turn before them.
+
+    Args:
+        messages: messages with their keys, in order.
+        answers: earlier answers by prompt key.
+        name: the item's name in warnings.
     """
     asked = [i for i, (key, message) in enumerate(messages) if key is not None and message.role == "user"]
     if not asked:
@@ -201,7 +205,7 @@ def _conversation(
         if position < asked[-1]:
             next_key, following = messages[position + 1]
             if next_key is None or following.role == "assistant":
-                continue  # The file itself has the answer, or a tool was asked for it.
+                continue  # The file itself has its answer, or a tool call that follows from it.
             if key in answers:
                 said.append(Message("assistant", (answers[key],)))
                 continue

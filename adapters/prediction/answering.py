@@ -1,4 +1,4 @@
-"""Items come one by one, and each leaves as soon as all of its conversations are answered."""
+"""Answers items through the engine, each as soon as all of its conversations are answered."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence

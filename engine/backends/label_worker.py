@@ -40,21 +40,28 @@ class LabelWorker:
         return bool(self._waiting) or self._worker.busy
 
     @property
-    def live(self) -> int:
+    def num_running(self) -> int:
         """The number of answers that are being generated."""
-        return self._worker.live
+        return self._worker.num_running
 
-    def add(self, index: int, request: Request, first: bool) -> Iterable[Chunk]:
+    def add(self, index: int, request: Request, front: bool) -> Iterable[Chunk]:
         """Queues a request with labels; hands others on."""
         if not request.options.labels:
-            return self._worker.add(index, request, first)
+            return self._worker.add(index, request, front)
         if "score" not in self._engine.supports:
             reason = "labels needs a backend that scores texts: set backend to local, or leave labels out"
             return [Chunk(index, "", Answer.failed(ConfigurationError(reason)))]
         self._waiting.append((index, request))
         return []
 
-    def step(self, patient: bool) -> Iterator[Chunk]:
+    def drop(self, index: int) -> None:
+        """Ends a request that has no answer yet."""
+        left = [one for one in self._waiting if one[0] != index]
+        if len(left) == len(self._waiting):
+            self._worker.drop(index)
+        self._waiting = left
+
+    def step(self, block: bool) -> Iterator[Chunk]:
         """Answers all queued requests with labels, then runs the others for a moment."""
         asked, self._waiting = self._waiting, []
         if asked:
@@ -65,7 +72,7 @@ class LabelWorker:
                 answer = self._answer(request, found)
                 yield Chunk(index, answer.text, answer)
         if self._worker.busy:
-            yield from self._worker.step(patient and not asked)
+            yield from self._worker.step(block and not asked)
 
     def _answer(self, request: Request, scores: Scores) -> Answer:
         labels, prior = request.options.labels, None

@@ -39,7 +39,7 @@ class LocalEngine(Engine):
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
         self.tokenizer = loaded.tokenizer
-        self.prompter = Prompter(loaded.tokenizer, loaded.model.config, loaded.window)
+        self.prompter = Prompter(loaded.tokenizer, loaded.model.config, loaded.context_length)
         self._dtypes = prepack(loaded.model)
         self._process = os.getpid()
 
@@ -62,14 +62,14 @@ class LocalEngine(Engine):
             Unsupported: a model that writes no text, or one that was loaded before a fork.
         """
         self._check_process()
-        generator = self.generator()
+        generator = self.new_generator()
         worker = LocalWorker(self.conversion, generator, deltas)
         yield from dispatch(requests, follow, workers(worker, self))
 
     @property
     def context_length(self) -> int | None:
         """The most tokens of a sequence; None where it is unbounded."""
-        return self.loaded.window
+        return self.loaded.context_length
 
     def count_tokens(self, text: str) -> int:
         """The number of tokens of a text, without special tokens."""
@@ -166,7 +166,7 @@ class LocalEngine(Engine):
         self._check_process()
         return self._embedder.embed(texts, options or DEFAULTS, kind)
 
-    def tokens(
+    def token_ids(
         self, texts: Sequence[str], options: EmbeddingOptions | None = None, kind: str | None = None
     ) -> list[list[int]]:
         """The token ids that `embed` reads of each text.
@@ -174,7 +174,7 @@ class LocalEngine(Engine):
         Raises:
             ConfigurationError: an unknown `kind`, or a `max_length` that leaves no room for a text.
         """
-        return self._embedder.tokens(texts, options or DEFAULTS, kind)
+        return self._embedder.token_ids(texts, options or DEFAULTS, kind)
 
     def hidden_states(
         self, texts: Sequence[str], layer: int = -1, reduction: Reduction | None = "mean"
@@ -224,19 +224,28 @@ class LocalEngine(Engine):
                 'in the process that answers, which multiprocessing has to start by "spawn"'
             )
 
-    def generator(self) -> Generator:
+    def check_can_generate(self) -> None:
+        """Checks that the model writes text.
+
+        Raises:
+            Unsupported: it has no language model head, or transformers itself cannot generate with it.
+        """
+        if not self.loaded.model.can_generate():
+            raise Unsupported(f"{type(self.loaded.model).__name__} writes no text: it can only embed")
+        _ = self.batching
+
+    def new_generator(self) -> Generator:
         """A generator with this model, and no sequences yet.
 
         Raises:
             Unsupported: a model that writes no text.
         """
-        if not self.loaded.model.can_generate():
-            raise Unsupported(f"{type(self.loaded.model).__name__} writes no text: it can only embed")
+        self.check_can_generate()
         return Generator(
             self.loaded.model,
             eos=self.eos,
             pad=self._pad,
-            context_length=self.loaded.window,
+            context_length=self.loaded.context_length,
             kv_token_bytes=self._trial[0],
             mode=self._trial[1],
         )

@@ -60,15 +60,15 @@ class SamplingWorker:
         return bool(self._waiting) or self._worker.busy
 
     @property
-    def live(self) -> int:
+    def num_running(self) -> int:
         """The number of answers that are being generated, samples included."""
-        return self._worker.live
+        return self._worker.num_running
 
-    def add(self, index: int, request: Request, first: bool) -> list[Chunk]:
+    def add(self, index: int, request: Request, front: bool) -> list[Chunk]:
         """Adds a request, and queues its samples."""
         options = request.options
         if options.evidence.isdisjoint({"samples", "p_true"}):
-            return list(self._worker.add(index, request, first))
+            return list(self._worker.add(index, request, front))
         try:
             _prepare(options)
         except AdapterError as error:
@@ -77,16 +77,29 @@ class SamplingWorker:
         group = self._groups[index] = _Group(request, count)
         for i in range(count):
             self._samples[self._next] = group
-            self._waiting.append((self._next, _sample(request, i), first))
+            self._waiting.append((self._next, _sample(request, i), front))
             self._next -= 1
-        chunks = self._taken(self._worker.add(index, request, first))
+        chunks = self._taken(self._worker.add(index, request, front))
         return [*chunks, *self._fill()]
 
-    def step(self, patient: bool) -> Iterator[Chunk]:
+    def drop(self, index: int) -> None:
+        """Ends a request that has no answer yet, with its samples."""
+        group = self._groups.pop(index, None)
+        samples = [sample for sample, its in self._samples.items() if group is not None and its is group]
+        waiting = {sample for sample, _, _ in self._waiting}
+        self._waiting = deque(one for one in self._waiting if one[0] not in samples)
+        for sample in samples:
+            del self._samples[sample]
+            if sample not in waiting:
+                self._worker.drop(sample)
+        if group is None or group.last is None:
+            self._worker.drop(index)
+
+    def step(self, block: bool) -> Iterator[Chunk]:
         """Runs for a moment, and gives the chunks that are new."""
         yield from self._fill()
         if self._worker.busy:
-            yield from self._taken(self._worker.step(patient))
+            yield from self._taken(self._worker.step(block))
         yield from self._completed()
 
     def _fill(self) -> list[Chunk]:
@@ -169,7 +182,7 @@ def _sample(request: Request, number: int) -> Request:
         "do_sample": True,
         "temperature": options.temperature or 1.0,
         "seed": ((options.seed or 0) + number + 1) % 2**63,
-        "confidence": "mean_logprob",
+        "confidence": "min_token",
         "confidence_methods": (),
         "logprobs": False,
         "top_logprobs": 0,

@@ -64,7 +64,7 @@ class Embedder:
         are_texts = all(isinstance(text, str) for text in inputs)
         prompt = self._prompt(options, kind) if are_texts else ""
         if are_texts:
-            tokens = self.tokens(inputs, options, kind)
+            tokens = self.token_ids(inputs, options, kind)
         else:
             tokens = self._checked_ids(inputs, options.max_length)
         modes = self.settings.poolings if options.pooling == "auto" else (options.pooling,)
@@ -77,7 +77,7 @@ class Embedder:
             embeddings = embeddings[:, : self.settings.dimensions]
             return (functional.normalize(embeddings) if options.normalize else embeddings).numpy()
 
-    def tokens(
+    def token_ids(
         self, texts: Sequence[str], options: EmbeddingOptions = DEFAULTS, kind: str | None = None
     ) -> list[list[int]]:
         """The token ids that `embed` reads of each text.
@@ -87,7 +87,7 @@ class Embedder:
             TypeError: `texts` is a single text.
         """
         prompt = self._prompt(options, kind)
-        return self._tokens([prompt + text for text in _as_list(texts)], options.max_length)
+        return self._tokenized([prompt + text for text in _as_list(texts)], options.max_length)
 
     def hidden_states(
         self, texts: Sequence[str], layer: int = -1, reduction: Literal["mean", "sum"] | None = "mean"
@@ -105,7 +105,7 @@ class Embedder:
             ConfigurationError: the model does not have the layer.
             TypeError: `texts` is a single text.
         """
-        tokens = self._tokens(_as_list(texts), None)
+        tokens = self._tokenized(_as_list(texts), None)
         if reduction is not None:
             return self._pooled(tokens, [reduction], layer=layer).numpy()
         found = [np.zeros(0)] * len(texts)
@@ -124,7 +124,7 @@ class Embedder:
                 result[i] = embedding
         return torch.stack(result) if result else torch.zeros(0, len(modes) * self.reader.width)
 
-    def _tokens(self, texts: list[str], max_length: int | None) -> list[list[int]]:
+    def _tokenized(self, texts: list[str], max_length: int | None) -> list[list[int]]:
         if not texts:
             return []
         texts = [encodable(text) for text in texts]
@@ -161,7 +161,7 @@ class Embedder:
         """
         if not all(0 <= token < self.reader.vocabulary for ids in inputs for token in ids):
             raise ConfigurationError(
-                f"there are token ids that this model does not have: take 0 to {self.reader.vocabulary - 1}"
+                f"there are token ids outside the vocabulary: use 0 to {self.reader.vocabulary - 1}"
             )
         return [list(ids[: self._max_tokens(max_length)]) for ids in inputs]
 
@@ -169,7 +169,7 @@ class Embedder:
         # A tokenizer without a limit has 10**30.
         return min(
             max_length or self.settings.max_length or self.tokenizer.model_max_length,
-            self.reader.window or 10**9,
+            self.reader.context_length or 10**9,
         )
 
     def _prompt(self, options: EmbeddingOptions, kind: str | None) -> str:
@@ -184,7 +184,7 @@ class Embedder:
     def _prompt_length(self, prompt: str, max_length: int | None) -> int:
         if not prompt:
             return 0
-        [tokens] = self._tokens([prompt], max_length)
+        [tokens] = self._tokenized([prompt], max_length)
         ends = tokens and tokens[-1] in self.tokenizer.all_special_ids
         return len(tokens) - bool(ends)
 

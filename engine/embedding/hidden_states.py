@@ -38,7 +38,7 @@ class HiddenStateReader:
             or "single" (not at all). The first that gives the examples the states they have alone.
         width: dimension of a hidden state.
         vocabulary: number of token ids.
-        window: the context window in tokens; None if unbounded.
+        context_length: the most tokens of a sequence; None if unbounded.
 
     Raises:
         Unsupported: the model has no hidden states, or fails by itself.
@@ -53,15 +53,17 @@ class HiddenStateReader:
         self.longrope_threshold = packed.longrope_threshold(self.model) or math.inf
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 0
         reserved = 0 if self.padding_position is None else self.padding_position + 1
-        self.window = positions - reserved if positions > 0 else None
+        self.context_length = positions - reserved if positions > 0 else None
         self.budget = CPU_BUDGET if self.model.device.type == "cpu" else GPU_BUDGET
-        longest = min(filter(None, (self.window, packed.longrope_threshold(self.model))), default=None)
+        longest = min(
+            filter(None, (self.context_length, packed.longrope_threshold(self.model))), default=None
+        )
         examples = [tokens[:longest] for tokens in examples]
         with torch.inference_mode():
             self.width = self._alone(examples)[0].shape[1]
             correct = (batching for batching in self._batchings() if self._is_correct(batching, examples))
             self.batching: Batching = next(correct, "single")
-        logger.info("%s takes texts %s", type(self.model).__name__, self.batching)
+        logger.info("%s embeds texts %s", type(self.model).__name__, self.batching)
 
     def run(
         self, texts: Sequence[Sequence[int]], layer: int = -1
@@ -134,7 +136,7 @@ class HiddenStateReader:
             return [self._states("single", [tokens], -1)[0] for tokens in examples]
         except Unsupported:
             raise
-        except Exception as error:  # A model's code is its author's.
+        except Exception as error:  # Third-party code: any exception is possible.
             name, reason = type(self.model).__name__, f"{type(error).__name__}: {error}"
             raise Unsupported(
                 f"{name} gives no hidden states of a text: it fails by itself ({reason})"
@@ -148,8 +150,8 @@ class HiddenStateReader:
             with trial.narrowed_windows(self.model):
                 found, expected = self._states(batching, examples, -1), self._alone(examples)
             return trial.matches(self.model, found, expected, lambda: self._alone(examples))
-        except Exception as error:  # A model's code is its author's.
-            logger.debug("%s does not take texts %s: %s", type(self.model).__name__, batching, error)
+        except Exception as error:  # Third-party code: any exception is possible.
+            logger.debug("%s does not embed texts %s: %s", type(self.model).__name__, batching, error)
             return False
 
     def _states(self, batching: Batching, texts: Sequence[Sequence[int]], layer: int) -> list[torch.Tensor]:

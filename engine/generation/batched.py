@@ -1,7 +1,8 @@
 """Static batching by transformers' own `generate`, for models without continuous batching.
 
-Those are encoder-decoder models and models that keep a recurrent state instead of a KV cache. A batch runs
-until its last sequence ends.
+Those are encoder-decoder models, models that keep a recurrent state instead of a KV cache, models sharded
+over several devices, and checkpoints that force or forbid tokens (`support` decides). Of a longrope model
+(Phi-3) only the sequences beyond its threshold are batched here. A batch runs until its last sequence ends.
 """
 
 import logging
@@ -13,7 +14,7 @@ from transformers import PreTrainedModel, StoppingCriteria
 
 from engine.attention.packed import longrope_threshold
 from engine.errors import GenerationError
-from engine.generation.hf_generate import TokenChooser, generate
+from engine.generation.hf_generate import BatchSampler, generate
 from engine.generation.sequence import MAX_SEQUENCES, SequenceState, TokenizedRequest, extend
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,11 @@ class StaticBatching:
         self.waiting.append(sequence)
         return sequence
 
+    def drop(self, sequence: SequenceState) -> None:
+        """Removes a sequence from the queue, if it is there. Between two steps no batch is running."""
+        if sequence in self.waiting:
+            self.waiting.remove(sequence)
+
     def step(self) -> list[SequenceState]:
         """Generates the next batch to its end and returns its sequences.
 
@@ -102,14 +108,14 @@ class StaticBatching:
         try:
             self._generate(batch)
             return
-        except Exception as error:  # The model's code may raise anything.
+        except Exception as error:  # Third-party code: any exception is possible.
             reason = f"{type(error).__name__}: {error}"
         for sequence in batch:
             sequence.restart()
         if len(batch) == 1:
             batch[0].fail(GenerationError(f"the model failed on this conversation: {reason}"))
             return
-        logger.warning("a batch of %d rows failed (%s): trying halves", len(batch), reason)
+        logger.warning("a batch of %d sequences failed (%s): trying halves", len(batch), reason)
         self._generate_or_halve(batch[: len(batch) // 2])
         self._generate_or_halve(batch[len(batch) // 2 :])
 
@@ -136,13 +142,13 @@ def _max_batch_length(model: PreTrainedModel, context_length: int | None) -> int
     return min(filter(None, (context_length, longrope_threshold(model))), default=None)
 
 
-class _SampledTokens(TokenChooser):
+class _SampledTokens(BatchSampler):
     """Each sequence's next token, by its own sampler."""
 
     def __init__(self, sequences: Sequence[SequenceState]) -> None:
         self.sequences = sequences
 
-    def choose(self, scores: torch.Tensor) -> torch.Tensor:
+    def sample(self, scores: torch.Tensor) -> torch.Tensor:
         """Extends the sequences and returns the last token of each, (sequences,)."""
         extend(self.sequences, self.logits.to(scores.device), scores)
         return torch.tensor([sequence.tokens[-1] for sequence in self.sequences], device=scores.device)
@@ -155,4 +161,4 @@ class _Ended(StoppingCriteria):
         self.sequences = sequences
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: object) -> torch.Tensor:
-        return torch.tensor([not sequence.live for sequence in self.sequences], device=input_ids.device)
+        return torch.tensor([not sequence.running for sequence in self.sequences], device=input_ids.device)

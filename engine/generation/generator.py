@@ -61,10 +61,18 @@ class Generator:
         queue = self._static if self._continuous is None or long else self._continuous
         return queue.add(request, front)
 
+    def drop(self, sequence: SequenceState) -> None:
+        """Ends a sequence that has not ended yet; `step` does not return it any more."""
+        for batching in (self._continuous, self._static):
+            if batching is not None:
+                batching.drop(sequence)
+
     def step(self) -> list[SequenceState]:
         """Advances the running sequences and returns those that have a new token or have ended.
 
-        A step is one forward pass in continuous batching, a whole batch in static batching.
+        A step is one forward pass in continuous batching, a whole batch in static batching. Where a model has
+        both (longrope), static batches wait until continuous batching has no sequence left: they would stall
+        its answers.
         """
         if self._continuous is not None and self._continuous.busy:
             return self._continuous.step()

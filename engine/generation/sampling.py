@@ -134,7 +134,10 @@ def sample(
     """
     logits = logits.float()
     scores = logits if scores is None else scores.float()
-    normalizer = logits.logsumexp(-1)
+    highest = logits.amax(1, keepdim=True)
+    shifted = logits - highest
+    weights = shifted.exp()
+    normalizer = weights.sum(1).log() + highest[:, 0]
     finite = normalizer.isfinite().tolist()
     samplers = [sampler if ok else None for sampler, ok in zip(samplers, finite, strict=True)]
     chosen = _argmax(scores)
@@ -153,11 +156,11 @@ def sample(
         values = (likeliest.values[i, : counts[i]] - normalizer[i]).tolist()
         return tuple(zip(likeliest.indices[i, : counts[i]].tolist(), values, strict=True))
 
-    asked = [frozenset() if sampler is None else sampler.evidence for sampler in samplers]
-    margins = _of_rows(_margins, [i for i, one in enumerate(asked) if "margins" in one], logits, normalizer)
-    entropies = _of_rows(
-        _entropies, [i for i, one in enumerate(asked) if "entropies" in one], logits, normalizer
-    )
+    def asking(field: str) -> list[int]:
+        return [i for i, one in enumerate(samplers) if one is not None and field in one.evidence]
+
+    margins = _of_rows(asking("margins"), _margins, logits, normalizer)
+    entropies = _of_rows(asking("entropies"), _entropies, shifted, weights)
     return [
         None
         if sampler is None
@@ -167,17 +170,17 @@ def sample(
 
 
 def _of_rows(
-    measure: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     rows: Sequence[int],
-    logits: torch.Tensor,
-    normalizer: torch.Tensor,
+    measure: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    one: torch.Tensor,
+    other: torch.Tensor,
 ) -> dict[int, float]:
-    """A measure of some of the rows, by row."""
+    """A measure of some rows of two tensors, by row."""
     if not rows:
         return {}
-    if len(rows) < len(logits):
-        logits, normalizer = logits[rows], normalizer[rows]
-    return dict(zip(rows, measure(logits, normalizer).tolist(), strict=True))
+    if len(rows) < len(one):
+        one, other = one[rows], other[rows]
+    return dict(zip(rows, measure(one, other).tolist(), strict=True))
 
 
 def _margins(logits: torch.Tensor, normalizer: torch.Tensor) -> torch.Tensor:
@@ -190,10 +193,18 @@ def _margins(logits: torch.Tensor, normalizer: torch.Tensor) -> torch.Tensor:
     return (first[:, 0] - normalizer).exp() - (second - normalizer).exp()
 
 
-def _entropies(logits: torch.Tensor, normalizer: torch.Tensor) -> torch.Tensor:
-    """(rows, vocabulary) → (rows,): the entropy -Σ p log p, in nats."""
-    logprobs = (logits - normalizer[:, None]).clamp_(min=-1e4)  # 0 · -inf would be NaN.
-    entropies: torch.Tensor = -torch.linalg.vecdot(logprobs.exp(), logprobs)
+def _entropies(shifted: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """(rows, vocabulary) → (rows,): the entropy -Σ p log p, in nats.
+
+    Args:
+        shifted: log-probabilities, up to a number that is added to all of a row.
+        weights: their exponentials.
+    """
+    sums = weights.sum(1)
+    means = torch.linalg.vecdot(weights, shifted) / sums
+    if means.isnan().any():  # Of 0 · -inf.
+        means = torch.linalg.vecdot(weights, shifted.clamp(min=torch.finfo(torch.float32).min)) / sums
+    entropies: torch.Tensor = sums.log() - means
     return entropies
 
 

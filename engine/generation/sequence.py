@@ -43,14 +43,15 @@ class TokenizedRequest:
         options: how tokens are sampled.
         stopping: makes the stopping criterion of one sequence: called with each generated token in order, it
             returns True to end the sequence. None: only EOS tokens and the length end it.
-        trim: whether leading and trailing whitespace of the answer is removed.
+        is_chat: whether it is a conversation, not a plain prompt. Then the chat template's end of turn ends
+            the answer, whose leading and trailing whitespace is removed.
     """
 
     prompt: Sequence[int]
     max_new_tokens: int
     options: GenerationOptions
     stopping: Callable[[], Callable[[int], bool]] | None = None
-    trim: bool = True
+    is_chat: bool = True
 
 
 @dataclass(slots=True)
@@ -92,11 +93,13 @@ class SequenceState:
             generated tokens.
         generated: the generated tokens and what was recorded of them.
         sampler: chooses the next token.
-        live: False once the sequence has ended.
+        running: False once the sequence has ended.
+        cached_tokens: tokens of the prompt that were in the KV cache when the sequence got its slot.
     """
 
     def __init__(self, request: TokenizedRequest, model: PreTrainedModel, eos: frozenset[int]) -> None:
         self.request = request
+        self.cached_tokens = 0
         self.sampler = Sampler(request.options, model.generation_config.repetition_penalty or 1.0)
         self._eos = eos
         seq2seq = model.config.is_encoder_decoder
@@ -108,7 +111,7 @@ class SequenceState:
         self.generated = Generated()
         self.tokens = list(self._prompt)
         self.sampler.restart(self._prompt)
-        self.live = True
+        self.running = True
         self._stops = self.request.stopping() if self.request.stopping else None
 
     @property
@@ -133,27 +136,27 @@ class SequenceState:
         self.sampler.accept(sampled.token)
         stops = self._stops is not None and self._stops(sampled.token)
         generated.stopped = sampled.token in self._eos or stops
-        self.live = not generated.stopped and len(generated.token_ids) < self.request.max_new_tokens
+        self.running = not generated.stopped and len(generated.token_ids) < self.request.max_new_tokens
 
     def fail(self, error: GenerationError) -> None:
         """Ends the sequence without an answer."""
         self.generated.error = error
-        self.live = False
+        self.running = False
 
 
 def extend(
     sequences: Sequence[SequenceState], logits: torch.Tensor, scores: torch.Tensor | None = None
 ) -> None:
-    """Samples the next token of each live sequence and appends it; a sequence without finite logits fails.
+    """Samples the next token of each running sequence and appends it; a sequence without finite logits fails.
 
     Args:
         logits: (sequences, vocabulary) the model's logits after each sequence.
         scores: (sequences, vocabulary) the logits to choose by, where the checkpoint forces or suppresses
             tokens; None: `logits`.
     """
-    samplers = [sequence.sampler if sequence.live else None for sequence in sequences]
+    samplers = [sequence.sampler if sequence.running else None for sequence in sequences]
     for sequence, sampled in zip(sequences, sample(samplers, logits, scores), strict=True):
         if sampled is not None:
             sequence.append(sampled)
-        elif sequence.live:
+        elif sequence.running:
             sequence.fail(GenerationError(_NOT_FINITE))

@@ -47,7 +47,7 @@ def check_continuous_batching(model: PreTrainedModel, eos: frozenset[int]) -> in
             right = trial.matches(model, together, expected, alone)
     except AdapterError:
         raise
-    except Exception as error:  # The model's code may raise anything.
+    except Exception as error:  # Third-party code: any exception is possible.
         raise Unsupported(f"it failed on a trial: {type(error).__name__}: {error}") from error
     if not right:
         far = trial.relative_error(together, expected)
@@ -104,7 +104,7 @@ def batch_mode(model: PreTrainedModel, pad: int) -> BatchMode:
         for mode, batch in modes[trial.forbids_padding(model) :]:
             try:
                 expected = [alone(tuple(prompt))[0] for prompt in batch]
-            except Exception as error:  # The model's code may raise anything.
+            except Exception as error:  # Third-party code: any exception is possible.
                 reason = f"{type(error).__name__}: {error}"
                 raise Unsupported(
                     f"{type(model).__name__} cannot generate: it fails by itself ({reason})"

@@ -35,14 +35,14 @@ class Loaded:
 
     Attributes:
         model: in evaluation mode.
-        window: the context window in tokens, for prompt and answer together (for each of them in an
+        context_length: the most tokens of a sequence, for prompt and answer together (for each of them in an
             encoder-decoder model); None if unbounded.
         options: the options it was loaded with; None if it was not loaded from files.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    window: int | None
+    context_length: int | None
     options: LoadOptions | None = None
 
 
@@ -80,7 +80,7 @@ def load(options: LoadOptions, task: Literal["generate", "embed"] = "generate") 
             raise
         raise LoadError(
             f"{options.model_name} is an adapter, and its base model (base_model_name_or_path in "
-            f"{lora.CONFIG}) cannot be had: {error}"
+            f"{lora.CONFIG}) is not available: {error}"
         ) from None
     with explain_load_errors(options):
         return replace(loaded, model=lora.merge_adapter(loaded.model, options, task).eval(), options=options)
@@ -106,12 +106,12 @@ def _load(
     tokenizer = tokenizer or _tokenizer(options, hub)
     if not options.trust_remote_code:
         untrusted.warn_of_tokenizer_code(options.tokenizer or options.model_name, tokenizer)
-    window = _window(config, tokenizer)
+    context_length = _context_length(config, tokenizer)
     with explain_load_errors(options):
         if not getattr(config, "quantization_config", None):  # Then the size cannot be estimated.
             with torch.device("meta"):
                 empty = auto_class.from_config(config, **code)
-            footprint = MemoryFootprint(empty, dtype, quantized, window, placement.free)
+            footprint = MemoryFootprint(empty, dtype, quantized, context_length, placement.free)
             logger.debug("memory footprint of %s\n%s", options.model_name, footprint)
             if not placement.offloads_to_disk:
                 footprint.check_fits(options)
@@ -136,7 +136,7 @@ def _load(
             )
         checkpoint.check_complete(options.model_name, model, report, task)
         quantization.select_4bit_kernels(model)
-    return Loaded(model.eval(), tokenizer, window, options)
+    return Loaded(model.eval(), tokenizer, context_length, options)
 
 
 def _tokenizer(options: LoadOptions, hub: dict[str, Any]) -> PreTrainedTokenizerBase:
@@ -175,7 +175,7 @@ def _without_load_report(name: str) -> Iterator[None]:
             raise
         parts = re.findall(r"^(.+?) +\| \S*CONVERSION", table.text, re.MULTILINE)
         raise LoadError(
-            f"{name} has not all weights of what is put together ({', '.join(parts[:3]) or 'experts'}): "
+            f"{name} lacks weights that have to be merged ({', '.join(parts[:3]) or 'experts'}): "
             "take a model whose checkpoint is complete"
         ) from error
     finally:
@@ -207,7 +207,7 @@ def _dtype(options: LoadOptions, config: PretrainedConfig, placement: Placement)
     return own if own in HALF_DTYPES and (prepacked or cpu.computes_natively(own)) else torch.float32
 
 
-def _window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
+def _context_length(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
     text = config.get_text_config(decoder=True)
     # T5 has relative positions; its bound, if any, is in the tokenizer, where 10**30 means none.
     bounds = (getattr(text, "max_position_embeddings", None), tokenizer.model_max_length)

@@ -118,10 +118,10 @@ def _pass(
     try:
         with torch.inference_mode():
             return [*extract(inputs, *reader.logits(inputs))]
-    except Exception as error:  # A model's code is its author's.
+    except Exception as error:  # Third-party code: any exception is possible.
         reason = f"{type(error).__name__}: {error}"
     if len(inputs) == 1:
         return [GenerationError(f"the model failed on this prompt: {reason}")]
-    logger.warning("a pass over %d rows failed (%s): trying halves", len(inputs), reason)
+    logger.warning("a pass over %d sequences failed (%s): trying halves", len(inputs), reason)
     half = len(inputs) // 2
     return _pass(reader, inputs[:half], extract) + _pass(reader, inputs[half:], extract)

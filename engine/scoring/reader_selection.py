@@ -59,7 +59,7 @@ def _fastest(model: PreTrainedModel) -> tuple[_ReaderClass, bool]:
         try:
             with trial.narrowed_windows(model):
                 expected = alone()
-        except Exception as error:  # A model's code is its author's.
+        except Exception as error:  # Third-party code: any exception is possible.
             reason = f"{type(error).__name__}: {error}"
             raise Unsupported(f"{name} cannot score: it fails by itself ({reason})") from None
         for reader, batched in candidates:

@@ -55,7 +55,7 @@ def prepack(model: PreTrainedModel) -> dict[str, torch.dtype]:
     with trial.narrowed_windows(model):
         try:
             traced = trace(model, layers)
-        except Exception as error:  # A model's code is its author's.
+        except Exception as error:  # Third-party code: any exception is possible.
             logger.info("the weights stay as they are, for the model fails on a trial: %s", error)
             return dtypes
         before = [traced.output, *_answer_logits(model)]
@@ -129,7 +129,7 @@ def _answer_logits(model: PreTrainedModel) -> list[torch.Tensor]:
         return []
     try:
         return [forced_logits(model, trial.prompts(model)[:1], pad=0)]
-    except Exception as error:  # A model's code is its author's.
+    except Exception as error:  # Third-party code: any exception is possible.
         logger.debug("a trial of an answer failed", exc_info=error)
         return []
 

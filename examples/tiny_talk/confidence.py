@@ -14,8 +14,7 @@ import numpy as np
 from dialogues import DO_NOT_KNOW, held_out_dialogues
 
 # A script's own folder is on the path; what it measures with lies two above.
-ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT))
+sys.path.append(str(Path(__file__).parents[2]))
 
 import models
 from adapters.evaluation import guarantee

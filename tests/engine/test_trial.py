@@ -173,7 +173,7 @@ def test_a_model_that_cannot_generate_by_itself_is_refused():
     with pytest.raises(
         Unsupported, match=r"BloomForCausalLM cannot generate: it fails by itself \(ZeroDivision"
     ):
-        loaded(model).generator()
+        loaded(model).new_generator()
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ class Row:
 def made(name: str, engine: LocalEngine) -> Row:
     """The row of an architecture, of which the engine has a tiny model."""
     with _logged() as lines:
-        answers = _way(lambda: engine.generator() and engine.batching)
+        answers = _way(lambda: engine.new_generator() and engine.batching)
     # How far off a trial was depends on the machine.
     why = re.search(r"not in flight: (.*?)( \(by \S+\))?$", "\n".join(lines), re.MULTILINE)
     return Row(

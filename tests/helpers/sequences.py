@@ -71,7 +71,7 @@ def steps(run) -> Iterator[list[SequenceState]]:
 
 def finish(run) -> list[SequenceState]:
     """Steps until nothing is left to do; returns the sequences in the order in which they ended."""
-    return [sequence for news in steps(run) for sequence in news if not sequence.live]
+    return [sequence for news in steps(run) for sequence in news if not sequence.running]
 
 
 def running_counts(run) -> list[int]:

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 Route = TypeVar("Route")
 # Seconds to wait for a chunk before requests that have come meanwhile are looked for.
-PATIENCE = 0.05
+POLL_INTERVAL = 0.05
 # The fields of `Evidence` that come from a server's reply, and what it has to give for them.
 MISSING = {
     "logprobs": "log-probabilities",
@@ -56,7 +56,7 @@ class EndpointEngine(Engine):
         self._without: frozenset[str] = frozenset()
         self._missing: set[str] = set()  # Kinds of evidence; those that are logged already.
         # Whether plain prompts and texts go to TGI's own routes; None until the server has shown it.
-        self._native = {"tgi": True, "openai": False, "auto": None}[options.api]
+        self._has_tgi = {"tgi": True, "openai": False, "auto": None}[options.api]
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = threading.Lock()
 
@@ -129,25 +129,25 @@ class EndpointEngine(Engine):
     async def _serve(self, index: int, request: Request, stream: bool, put: Callable[[Chunk], None]) -> None:
         """Puts an answer's deltas, and in the end always the answer."""
         options = request.options
-        trim = request.prompt is None
+        is_chat = request.prompt is None
         try:
-            if trim and options.chat_template:
+            if is_chat and options.chat_template:
                 request = routes.rendered(request)
                 options = request.options
             give = (lambda text: put(Chunk(index, text))) if stream else None
-            reply, deltas = await self._replied(request, trim, give)
+            reply, deltas = await self._replied(request, is_chat, give)
             answer = reply.answer(options)
             self._name_missing(answer, options)
             text = answer.text
             if deltas.given:  # They may contain reasoning, which the answer does not.
                 text = before_stop(reply.streamed, options.stop)
-                text = text.strip() if trim else text
+                text = text.strip() if is_chat else text
             put(Chunk(index, deltas.rest(text), answer))
         except AdapterError as error:
             put(Chunk(index, "", Answer.failed(error)))
         except Exception as error:  # It must not affect the other requests.
-            logger.debug("an answer was not understood: %s", self._server.redacted(repr(error)))
-            reason = GenerationError(f"{self._server.name} was not understood ({type(error).__name__})")
+            logger.debug("an invalid response: %s", self._server.redacted(repr(error)))
+            reason = GenerationError(f"{self._server.name} sent an invalid response ({type(error).__name__})")
             put(Chunk(index, "", Answer.failed(reason)))
 
     def _name_missing(self, answer: Answer, options: GenerationOptions) -> None:
@@ -178,7 +178,7 @@ class EndpointEngine(Engine):
                     given = True
                     give(delta)
             if give and reply.finish is None:
-                raise Dropped(f"{self._server.name} cut its answer off: its log may say why")
+                raise Dropped(f"{self._server.name} ended its answer early: see its log")
             reply.end()
             return reply, deltas
 
@@ -193,26 +193,26 @@ class EndpointEngine(Engine):
         async def ask(route: embedding.Route) -> np.ndarray:
             return await self._server.ask(lambda client: route(client, texts, options))
 
-        return await self._by_either(ask, embedding.openai, embedding.native)
+        return await self._by_either(ask, embedding.openai, embedding.tgi)
 
     async def _by_either(
-        self, ask: Callable[[Route], Awaitable[Result]], openai: Route, native: Route
+        self, ask: Callable[[Route], Awaitable[Result]], openai: Route, tgi: Route
     ) -> Result:
         """The answer of one of two routes; which of them the server has is found out once."""
-        if self._native or self._server.address.hub:
-            return await ask(native)
+        if self._has_tgi or self._server.address.hub:
+            return await ask(tgi)
         try:
             result = await ask(openai)
         except Rejected as rejected:
-            if self._native is False or rejected.status not in (404, 405):
+            if self._has_tgi is False or rejected.status not in (404, 405):
                 raise
             try:
-                result = await ask(native)
+                result = await ask(tgi)
             except AdapterError:
                 raise rejected from None
-            self._native = True
+            self._has_tgi = True
         else:
-            self._native = False
+            self._has_tgi = False
         return result
 
     async def _with_extras(
@@ -224,7 +224,7 @@ class EndpointEngine(Engine):
             try:
                 result = await self._server.ask(partial(call, without), repeatable)
             except Rejected as rejected:
-                named = {extra for extra in routes.EXTRAS - without if extra in rejected.said}
+                named = {extra for extra in routes.OPTIONAL_PARAMETERS - without if extra in rejected.said}
                 if not 400 <= rejected.status < 429 or not named:
                     raise
                 without = without | named
@@ -253,7 +253,7 @@ class _Run:
     @property
     def has_room(self) -> bool:
         """Whether the server may be sent another request."""
-        return self.live < self._engine.options.max_concurrent
+        return self.num_running < self._engine.options.max_concurrent
 
     @property
     def busy(self) -> bool:
@@ -261,21 +261,27 @@ class _Run:
         return bool(self._running)
 
     @property
-    def live(self) -> int:
+    def num_running(self) -> int:
         """The number of requests without an answer."""
         return len(self._running)
 
-    def add(self, index: int, request: Request, first: bool) -> tuple[()]:
+    def add(self, index: int, request: Request, front: bool) -> tuple[()]:
         """Sends a request."""
         answered = self._engine._serve(index, request, self._deltas, self._chunks.put)
         self._running[index] = self._engine._submit(answered)
         return ()
 
-    def step(self, patient: bool) -> Iterator[Chunk]:
-        """Waits for a chunk; at most `PATIENCE` seconds if not patient."""
+    def drop(self, index: int) -> None:
+        """Closes the connection of a request."""
+        self._running.pop(index).cancel()
+
+    def step(self, block: bool) -> Iterator[Chunk]:
+        """Waits for a chunk; at most `POLL_INTERVAL` seconds unless it may block."""
         try:
-            chunk = self._chunks.get(timeout=None if patient else PATIENCE)
+            chunk = self._chunks.get(timeout=None if block else POLL_INTERVAL)
         except Empty:
+            return
+        if chunk.index not in self._running:  # It was dropped meanwhile.
             return
         if chunk.answer is not None:
             del self._running[chunk.index]

@@ -55,9 +55,9 @@ async def openai(client: Client, texts: list[str], options: EmbeddingOptions) ->
     return _checked(client, np.array([row["embedding"] for row in rows], np.float32), texts)
 
 
-async def native(client: Client, texts: list[str], options: EmbeddingOptions) -> np.ndarray:
+async def tgi(client: Client, texts: list[str], options: EmbeddingOptions) -> np.ndarray:
     """The route of TGI's sister for embeddings, and the hub's providers'."""
-    root = client.where.root
+    root = client.address.root
     own: dict[str, Any] = {"normalize": options.normalize, "truncate": True} if root else {}
     vectors = await client.feature_extraction(texts, model=f"{root}/embed" if root else None, **own)
     return _checked(client, vectors, texts)

@@ -24,7 +24,7 @@ class Adding(FakeEngine):
         chance = rng.betavariate(4, 1)
         said = a + b if rng.random() < chance else a + b + 1
         sure = chance**0.25
-        others = {"mean_logprob": sure, "first_token": rng.random(), "margin": None}
+        others = {"min_token": sure, "first_token": rng.random(), "margin": None}
         known = {name: others[name] for name in request.options.confidence_methods if name in others}
         return Answer(f"It is {said}.", (), None, sure, "stop", Usage(0, 0), confidences=known)
 

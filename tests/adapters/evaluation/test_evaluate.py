@@ -14,7 +14,7 @@ from engine.confidence.calibration import FILE, Calibration
 from engine.errors import ConfigurationError
 from tests.adapters.evaluation.conftest import made, sums, truth_of
 
-METHODS = ["mean_logprob", "first_token", "margin"]
+METHODS = ["min_token", "first_token", "margin"]
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ class Loads(html.parser.HTMLParser):
 def test_the_report_has_figures_pictures_and_answers_to_read(evaluated: Path):
     figures = json.loads((evaluated / "report.json").read_text())
     assert figures["n"] == 600
-    assert figures["methods"]["mean_logprob"]["auroc"]["value"] > 0.7
+    assert figures["methods"]["min_token"]["auroc"]["value"] > 0.7
     low, high = (figures["methods"]["first_token"]["auroc"][end] for end in ("low", "high"))
     assert low < 0.5 < high, "a number that says nothing"
     calibration = figures["calibration"]
@@ -83,7 +83,7 @@ def test_a_calibration_is_used_where_it_lies_beside_the_weights(evaluated: Path,
     right = [sum(map(int, key.split("+"))) == number for key, number in zip(keys, said, strict=True)]
     sure = [user["model"]["confidence"] for user in users]
     assert sum(sure) / 600 == pytest.approx(sum(right) / 600, abs=0.05)
-    raw = [user["confidences"]["mean_logprob"] for user in users]
+    raw = [user["confidences"]["min_token"] for user in users]
     assert sum(raw) / 600 > sum(right) / 600 + 0.05, "the raw one is too high"
     accepted = [ok for user, ok in zip(users, right, strict=True) if user["accept"]]
     assert len(accepted) > 100
@@ -185,7 +185,7 @@ def test_one_class_only(adding, tmp_path):
         "no calibration: all 100 answers are right: add items that the model gets wrong"
         in (report.figures["notes"])
     )
-    assert report.figures["methods"]["mean_logprob"]["auroc"]["value"] is None
+    assert report.figures["methods"]["min_token"]["auroc"]["value"] is None
     assert not (tmp_path / FILE).exists()
 
 
@@ -204,9 +204,9 @@ def test_a_confidence_that_is_no_number_is_left_out(adding, monkeypatch):
     monkeypatch.setattr(random_less := type(adding.engine), "_answer", nan_first(random_less._answer))
     report = models.evaluate(items, truth_of(items), adding)
     assert any(
-        "1 of 100 answers have no confidence by mean_logprob" in one for one in report.figures["notes"]
+        "1 of 100 answers have no confidence by min_token" in one for one in report.figures["notes"]
     )
-    assert report.figures["methods"]["mean_logprob"]["n"] == 99
+    assert report.figures["methods"]["min_token"]["n"] == 99
 
 
 def nan_first(answer):
@@ -217,8 +217,8 @@ def nan_first(answer):
     def answered(self, request):
         seen.append(request)
         given = answer(self, request)
-        nan = {"mean_logprob": float("nan")}
-        return replace(given, confidence=nan["mean_logprob"], confidences=nan) if len(seen) == 1 else given
+        nan = {"min_token": float("nan")}
+        return replace(given, confidence=nan["min_token"], confidences=nan) if len(seen) == 1 else given
 
     return answered
 

@@ -30,7 +30,9 @@ def uploaded(dl: Any, upload: Any, items: list[dict[str, Any]], answer: str) -> 
     found = []
     for i, content in enumerate(items):
         item = upload(f"{i}.json", {**content, "metadata": {"dltype": "prompt"}, "shebang": "dataloop"})
-        right = {key: answer.format(sum=eval(key), sums=key.replace("+", " + ")) for key in content["prompts"]}
+        right = {
+            key: answer.format(sum=eval(key), sums=key.replace("+", " + ")) for key in content["prompts"]
+        }
         annotate(dl, item, right)
         found.append(item)
     return found
@@ -41,7 +43,7 @@ def test_answers_meet_people_by_the_prompts_key(answering, upload, dl, dataset):
     item = upload("a.json", {"prompts": {key: {"1": {"value": key}} for key in ("one", "two", "three")}})
     adapter.predict_items([item])
     annotate(dl, item, {"two": "2", "one": "ONE."})
-    found = judged(dataset.id, QUERY, "tiny", Judge(MEASURES["exact_match"], 1, "mean_logprob"))
+    found = judged(dataset.id, QUERY, "tiny", Judge(MEASURES["exact_match"], 1, "min_token"))
     assert [
         (one.prompt, one.answer, one.right) for one in sorted(found.judged, key=lambda one: one.prompt)
     ] == [
@@ -70,7 +72,7 @@ def test_the_figures_become_metrics_and_the_report_artifacts(answering, upload, 
     assert "<html" in (tmp_path / "artifacts" / "report.html").read_text()
     samples = {(one.figure, one.legend): one.y for one in model.metrics.list().all()}
     assert samples["accuracy", "number"] == report["accuracy"]
-    for method in ("mean_logprob", "first_token"):
+    for method in ("min_token", "first_token"):
         assert samples["auroc", method] == report["methods"][method]["auroc"]["value"]
     assert {"reliability", "risk-coverage", "ece", "accepted"} <= {figure for figure, _ in samples}
     calibration = Calibration.read(tmp_path / "artifacts" / "calibration.json")
@@ -107,6 +109,6 @@ def test_the_whole_way_evaluate_calibrate_and_predict_with_accept(
     ]
     assert len(users) == 50
     for user in users:
-        raw = user["confidences"]["mean_logprob"]
+        raw = user["confidences"]["min_token"]
         assert user["model"]["confidence"] == pytest.approx(calibration.apply(raw))
         assert user["accept"] is calibration.accepts(raw, 0.1)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -36,16 +37,19 @@ class FakeWorker:
         return bool(self.queue)
 
     @property
-    def live(self) -> int:
+    def num_running(self) -> int:
         return len(self.queue)
 
-    def add(self, index: int, request: Request, first: bool) -> list[Chunk]:
+    def add(self, index: int, request: Request, front: bool) -> list[Chunk]:
         assert self.has_room
         self.asked.append((index, request))
         self.queue.append((index, request))
         return []
 
-    def step(self, patient: bool) -> Iterator[Chunk]:
+    def drop(self, index: int) -> None:
+        self.queue = [one for one in self.queue if one[0] != index]
+
+    def step(self, block: bool) -> Iterator[Chunk]:
         index, request = self.queue.pop(0)
         try:
             text = self.reply(request)
@@ -277,3 +281,20 @@ def test_words_of_every_alphabet_count():
     assert sampled.lexical_similarity(Samples("", ("Москва столица", "столица Москва"))) == pytest.approx(0.5)
     assert sampled.lexical_similarity(Samples("", ("東京", "東京"))) == 1
     assert sampled.lexical_similarity(Samples("", ("one",))) is None
+
+
+@pytest.mark.parametrize("room", [100, 2])
+def test_a_cancelled_request_takes_its_samples_along(room: int):
+    worker = FakeWorker(lambda request: "yes", room)
+    gone: list[str] = []
+    first = replace(
+        ask("a", confidence="self_consistency", confidence_samples=3), cancelled=lambda: bool(gone)
+    )
+    found = []
+    for chunk in dispatch([first, ask("b")], None, SamplingWorker(worker, FakeEngine(str))):
+        gone.append(chunk.text)
+        if chunk.answer is not None:
+            found.append((chunk.index, chunk.answer.finish_reason))
+    assert sorted(found) == [(0, "error"), (1, "stop")]
+    assert len(worker.asked) <= room + 1
+    assert not worker.queue

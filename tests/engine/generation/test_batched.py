@@ -190,7 +190,7 @@ def test_a_batch_too_large_is_halved_until_it_runs(
     with breaking(model, too_large, error), caplog.at_level(logging.WARNING):
         halved = tokens(model, requests, continuous_batching=False)
     assert halved == [alone(model, request) for request in requests]
-    assert "a batch of 7 rows failed" in caplog.text
+    assert "a batch of 7 sequences failed" in caplog.text
 
 
 def test_only_the_sequence_that_fails_alone_is_lost():

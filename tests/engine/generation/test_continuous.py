@@ -187,12 +187,12 @@ def test_the_next_turn_reads_only_what_is_new(llama):
     first = run.add(random_request(60, 6))
     for i in range(4):
         run.add(random_request(20 + i, 30))
-    while first.live:
+    while first.running:
         run.step()
     follow = request([*first.tokens, *prompt(9, salt=7)], 5)
     second = run.add(follow, front=True)
     with seen(llama) as passes:
-        while second.live:
+        while second.running:
             run.step()
     others = 4 * len(passes)
     # The last token of the first answer is not cached.

@@ -94,7 +94,7 @@ def converse(architecture: str, conversations: list[Asked]) -> list[SequenceStat
 
     def note(news: list[SequenceState]) -> None:
         for sequence in news:
-            if not sequence.live:
+            if not sequence.running:
                 one, follows = following.pop(sequence)
                 if follows:
                     more = prompt(100 + follows[0], salt=one.salt)[100:]

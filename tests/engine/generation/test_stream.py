@@ -139,10 +139,10 @@ def test_whatever_tokens_come_the_pieces_are_the_answers_text(
     detokenizer, deltas = engine.conversion.streaming(request)
     given = ""
     for token in tokens:
-        if sequence.live:
+        if sequence.running:
             # The model is as certain of this token as can be.
             extend([sequence], torch.nn.functional.one_hot(torch.tensor([token]), tiny.VOCABULARY) * 50.0)
-            given += deltas.add(detokenizer.add(token)) if sequence.live else ""
+            given += deltas.add(detokenizer.add(token)) if sequence.running else ""
     answer = engine.conversion.decode(sequence)
     assert given + deltas.rest(answer.text) == answer.text
     assert not any(stop in answer.text for stop in stops)

@@ -95,7 +95,7 @@ def test_a_text_with_its_beginning_is_the_conversation_that_it_was_rendered_from
     asked, given = writer.conversion.encode(ask("it is")), writer.conversion.encode(plain(text))
     assert asked.prompt == given.prompt
     assert asked.prompt.count(1) == 1
-    assert writer.tokens([text])[0].count(1) == 1
+    assert writer.token_ids([text])[0].count(1) == 1
     [one, other] = writer.score([ask("it is"), text], [[" true"]] * 2)
     assert one.candidates[0].total == pytest.approx(other.candidates[0].total)
 

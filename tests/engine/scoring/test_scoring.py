@@ -93,9 +93,9 @@ def test_scores_are_those_of_lm_evaluation_harness(name: str):
         ("too long for the window " * 30, "one"),
         ("too long for the window " * 30, "more than one"),
     ]
-    pairs = pairs[: None if loaded.window else -2]
+    pairs = pairs[: None if loaded.context_length else -2]
     harness = HFLM(
-        loaded.model, tokenizer=tiny.byte_tokenizer(), batch_size=4, max_length=loaded.window or 512
+        loaded.model, tokenizer=tiny.byte_tokenizer(), batch_size=4, max_length=loaded.context_length or 512
     )
     requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
     expected = [total for total, _ in harness.loglikelihood(requests, disable_tqdm=True)]

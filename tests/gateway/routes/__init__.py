@@ -14,6 +14,7 @@ from tests.gateway.routes import (
     models,
     packages,
     projects,
+    servers,
     services,
 )
 
@@ -27,6 +28,7 @@ _FAMILIES = (
     apps,
     models,
     services,
+    servers,
     executions,
     features,
     metrics,
