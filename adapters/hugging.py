@@ -26,11 +26,13 @@ class HuggingAdapter(Calls):
     Attributes:
         model_name: hub id or local folder; the configuration's wins, then the weights among the artifacts.
         defaults: options that the configuration may change.
+        examples: questions that the chat page offers to begin with.
         task: "embed" for a model that makes vectors of texts and cannot answer.
     """
 
     model_name: ClassVar[str | None] = None
     defaults: ClassVar[Mapping[str, Any]] = {}
+    examples: ClassVar[Sequence[str]] = ()
     task: ClassVar[Literal["generate", "embed"]] = "generate"
 
     def __init__(self, configuration: Mapping[str, Any] | None = None) -> None:

@@ -62,6 +62,13 @@ def _parser() -> argparse.ArgumentParser:
         "--jsonl", action="store_true", help="print a line of JSON for each question, as the answers come"
     )
     predict.set_defaults(run=_predict)
+    chat = commands.add_parser("chat", help="talk to a model in the browser")
+    chat.add_argument("--page", action="store_true", required=True, help="serve the chat page")
+    chat.add_argument("--model", default="tiny_talk", help="a file of models/ (default: %(default)s)")
+    chat.add_argument("--second", metavar="MODEL", help="another one, beside it")
+    chat.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
+    chat.add_argument("--port", type=int, default=7860, help="(default: %(default)s)")
+    chat.set_defaults(run=_chat)
     listing = commands.add_parser("models", help="list the models")
     listing.set_defaults(run=_list_models)
     return parser
@@ -69,6 +76,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _list_models(_: argparse.Namespace, output: Output) -> int:
     output.write("\n".join(registry.names()) + "\n")
+    return 0
+
+
+def _chat(options: argparse.Namespace, _: Output) -> int:
+    from adapters import page
+
+    names = [options.model] if options.second is None else [options.model, options.second]
+    loaded = [registry.load(name) for name in names]
+    page.launch(
+        loaded[0],
+        second=loaded[1] if options.second else None,
+        host=options.host,
+        port=options.port,
+        on_ready=lambda url: say(f"The page is at {url} (Ctrl-C ends it)"),
+    )
     return 0
 
 
