@@ -125,12 +125,11 @@ class Page:
 
         def opened(session: Session, path: str) -> list[Any]:
             try:
-                session.opened = files.opened(Path(path).read_bytes(), Path(path).name, list(self._models))
+                session.open(files.opened(Path(path).read_bytes(), Path(path).name, list(self._models)))
             except (AdapterError, OSError) as error:
                 skipped = [gr.skip()] * 3
                 return [*self._shown(session), f'<p role="alert">{escape(str(error))}</p>', *skipped]
             keys = list(session.opened)
-            session.show(keys[0])
             walking = gr.update(visible=len(keys) > 1)
             chooser = gr.Dropdown(keys, value=keys[0], visible=len(keys) > 1)
             return [*self._shown(session), "", chooser, walking, walking]
@@ -139,15 +138,13 @@ class Page:
             session.show(name)
             return self._shown(session)
 
-        def step(by: int) -> Callable[[Session, str], list[Any]]:
-            def walk(session: Session, name: str) -> list[Any]:
-                keys = list(session.opened)
-                to = keys[(keys.index(name) + by) % len(keys)]
-                return [*show(session, to), to]
+        def step(by: int) -> Callable[[Session], list[Any]]:
+            def walk(session: Session) -> list[Any]:
+                key = session.step(by)
+                return [*self._shown(session), key]
 
             return walk
 
-        both = [self._session, key]
         for event in (
             file.upload(
                 opened,
@@ -156,9 +153,9 @@ class Page:
                 api_name="open",
                 **ACTING,
             ),
-            key.input(show, both, self._chatbots, api_name="show", **ACTING),
-            back.click(step(-1), both, [*self._chatbots, key], api_name="previous", **ACTING),
-            onward.click(step(1), both, [*self._chatbots, key], api_name="next", **ACTING),
+            key.input(show, [self._session, key], self._chatbots, api_name="show", **ACTING),
+            back.click(step(-1), self._session, [*self._chatbots, key], api_name="previous", **ACTING),
+            onward.click(step(1), self._session, [*self._chatbots, key], api_name="next", **ACTING),
         ):
             self._answered(event)
 

@@ -68,10 +68,12 @@ class Session:
     Attributes:
         conversations: one for each model.
         opened: the conversations of the file that was opened last, by their keys.
+        key: of the one of these that is shown; None for another conversation.
     """
 
     conversations: list[Conversation]
     opened: dict[str, list[Conversation]] = field(default_factory=dict)
+    key: str | None = None
 
     def ask(self, text: str) -> None:
         """Adds a question; an answer that is not complete is stopped."""
@@ -109,12 +111,34 @@ class Session:
         ]
 
     def clear(self) -> None:
-        """Begins anew."""
+        """Begins anew; the opened file stays open."""
+        self._leave()
+        self.key = None
         self.conversations = [[] for _ in self.conversations]
+
+    def open(self, opened: dict[str, list[Conversation]]) -> None:
+        """Takes the conversations of a file, and shows the first one."""
+        self.opened, self.key = opened, None
+        self.show(next(iter(opened)))
 
     def show(self, key: str) -> None:
         """Puts a conversation of the opened file in place of the present one."""
-        self.conversations = list(self.opened[key])
+        self._leave()
+        self.key = key
+        # Copies: an answer that is still being generated for the same conversation ends.
+        self.conversations = [list(conversation) for conversation in self.opened[key]]
+
+    def step(self, by: int) -> str:
+        """Shows the next conversation of the opened file, or another one; returns its key."""
+        keys = list(self.opened)
+        at = keys.index(self.key) + by if self.key is not None else 0
+        self.show(keys[at % len(keys)])
+        return keys[at % len(keys)]
+
+    def _leave(self) -> None:
+        """Keeps what was said in a conversation of the opened file."""
+        if self.key is not None:
+            self.opened[self.key] = self.conversations
 
     def fail(self, model: int, error: AdapterError) -> None:
         """Ends the open exchanges of a model's conversation with an error."""
