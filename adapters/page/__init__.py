@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConfigurationError
@@ -36,10 +38,9 @@ def launch(
     """
     app = start(adapter, second=second, host=host, port=port, meaning=meaning)
     on_ready(app.local_url)
-    try:
-        app.block_thread()
-    finally:
-        app.close(verbose=False)
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
+    app.close(verbose=False)
 
 
 def start(

@@ -1,6 +1,7 @@
 """Models that answer what a test says, letter by letter, each letter a token."""
 
 import math
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -16,13 +17,13 @@ Step = Callable[[], object]
 class LettersEngine(FakeEngine):
     """Each letter is a token of probability 0.8, beside "?" of 0.1.
 
-    `step` is called before each chunk; `ended` counts the streams that have ended.
+    `step` is called before each chunk; `ended` is set when a stream ends.
     """
 
     def __init__(self, reply: Reply, step: Step = lambda: None) -> None:
         super().__init__(reply)
         self.step = step
-        self.ended = 0
+        self.ended = threading.Event()
 
     def stream(
         self, requests: Iterable[Request | None], follow: Follow | None = None, deltas: bool = True
@@ -32,7 +33,7 @@ class LettersEngine(FakeEngine):
                 self.step()
                 yield chunk
         finally:
-            self.ended += 1
+            self.ended.set()
 
     def _answer(self, request: Request) -> Answer:
         answer = super()._answer(request)
