@@ -68,7 +68,25 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--second", metavar="MODEL", help="another one, beside it")
     chat.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     chat.add_argument("--port", type=int, default=7860, help="(default: %(default)s)")
+    chat.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="an option, as for predict"
+    )
     chat.set_defaults(run=_chat)
+    serving = commands.add_parser("serve", help="serve a model by OpenAI's routes over HTTP")
+    serving.add_argument("--model", default="tiny_talk", help="a file of models/ (default: %(default)s)")
+    serving.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
+    serving.add_argument("--port", type=int, default=8000, help="port (default: %(default)s)")
+    serving.add_argument(
+        "--api-key", help="what clients have to send (default: SERVER_API_KEY, if it is set)"
+    )
+    serving.add_argument("--open-to-all", action="store_true", help="serve other machines without a key, too")
+    serving.add_argument(
+        "--max-requests", type=int, default=512, help="answers at a time (default: %(default)s)"
+    )
+    serving.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="an option, as for predict"
+    )
+    serving.set_defaults(run=_serve)
     listing = commands.add_parser("models", help="list the models")
     listing.set_defaults(run=_list_models)
     return parser
@@ -80,16 +98,28 @@ def _list_models(_: argparse.Namespace, output: Output) -> int:
 
 
 def _chat(options: argparse.Namespace, _: Output) -> int:
-    from adapters import page
+    from adapters.cli.chat_page import chat_page
 
-    names = [options.model] if options.second is None else [options.model, options.second]
-    loaded = [registry.load(name) for name in names]
-    page.launch(
-        loaded[0],
-        second=loaded[1] if options.second else None,
+    chat_page(
+        [options.model] if options.second is None else [options.model, options.second],
         host=options.host,
         port=options.port,
-        on_ready=lambda url: say(f"The page is at {url} (Ctrl-C ends it)"),
+        configuration=dict(map(_assignment, options.set)),
+    )
+    return 0
+
+
+def _serve(options: argparse.Namespace, _: Output) -> int:
+    from adapters.cli.serve import serve
+
+    serve(
+        options.model,
+        host=options.host,
+        port=options.port,
+        api_key=options.api_key,
+        open_to_all=options.open_to_all,
+        max_requests=options.max_requests,
+        configuration=dict(map(_assignment, options.set)),
     )
     return 0
 
