@@ -30,12 +30,14 @@ class HuggingAdapter(Calls):
         model_name: hub id or local folder. `model_name` in the configuration replaces it; weights among the
             model's artifacts are used instead of either.
         defaults: values of options that the configuration may replace.
+        examples: questions that the chat page offers to begin with.
         task: "embed" for an embedding model, which cannot answer.
         calibration: what was read from calibration.json, if there is one.
     """
 
     model_name: ClassVar[str | None] = None
     defaults: ClassVar[Mapping[str, Any]] = {}
+    examples: ClassVar[Sequence[str]] = ()
     task: ClassVar[Literal["generate", "embed"]] = "generate"
 
     def __init__(self, configuration: Mapping[str, Any] | None = None) -> None:

@@ -79,6 +79,16 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--methods", type=_names, default=(), help="methods of confidence, with commas")
     evaluate.add_argument("--max-error", type=_rates, default=(0.01, 0.05, 0.1), help="as 0.01,0.05,0.1")
     evaluate.set_defaults(run=_evaluate)
+    chat = commands.add_parser("chat", help="talk to a model in the browser")
+    chat.add_argument("--page", action="store_true", required=True, help="serve the chat page")
+    chat.add_argument("--model", default="tiny_talk", help="a file of models/ (default: %(default)s)")
+    chat.add_argument("--second", metavar="MODEL", help="another one, beside it")
+    chat.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
+    chat.add_argument("--port", type=int, default=7860, help="(default: %(default)s)")
+    chat.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="an option, as for predict"
+    )
+    chat.set_defaults(run=_chat)
     serving = commands.add_parser("serve", help="serve a model by OpenAI's routes over HTTP")
     serving.add_argument("--model", default="tiny_talk", help="a file of models/ (default: %(default)s)")
     serving.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
@@ -128,6 +138,18 @@ def _evaluate(options: argparse.Namespace, output: Output) -> int:
 
 def _list_models(_: argparse.Namespace, output: Output) -> int:
     output.write("\n".join(registry.names()) + "\n")
+    return 0
+
+
+def _chat(options: argparse.Namespace, _: Output) -> int:
+    from adapters.cli.chat_page import chat_page
+
+    chat_page(
+        [options.model] if options.second is None else [options.model, options.second],
+        host=options.host,
+        port=options.port,
+        configuration=dict(map(_assignment, options.set)),
+    )
     return 0
 
 
