@@ -14,7 +14,7 @@ class LoadError(AdapterError):
 
 
 class PromptError(AdapterError):
-    """A prompt cannot be answered: it is unreadable, empty or longer than the context window."""
+    """A prompt cannot be answered: it is unreadable, empty or longer than the context length."""
 
 
 class GenerationError(AdapterError):

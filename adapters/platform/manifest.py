@@ -21,7 +21,7 @@ SERVER_REQUIREMENTS = ("fastapi", "uvicorn", "prometheus-client")
 # What the Dockerfile starts from. The GPU pod takes it too: the GPU libraries come with torch.
 RUNNER_IMAGE = "hub.dataloop.ai/dtlpy-runner-images/cpu:python3.12_opencv"
 
-# What the functions take, by the platform's types.
+# Inputs of the functions with the platform's types.
 _ITEMS = {"items": "Item[]"}
 _DATASET = {"dataset": "Dataset", "filters": "Json"}
 
@@ -50,7 +50,7 @@ def build(
     return {
         "name": NAME,
         "displayName": "Hugging Face adapter",
-        "description": "Hugging Face language models: answers to prompt items, and vectors of texts.",
+        "description": "Hugging Face language models: answers to prompt items, and embeddings of texts.",
         "version": version,
         "scope": "project",
         "attributes": {
@@ -107,10 +107,19 @@ def _module(entry_point: str) -> dict[str, Any]:
                 "predict_dataset", "Answers prompt items of a dataset that a filter selects.", _DATASET
             ),
             _function(
-                "embed_items", "Stores vectors of items as features.", _ITEMS, _ITEMS | {"features": "Json"}
+                "evaluate_model",
+                "Answers items that people have answered, judges the answers and calibrates the confidence.",
+                {"model": "Model"} | _DATASET,
+                {"model": "Model", "dataset": "Dataset"},
             ),
             _function(
-                "embed_dataset", "Stores vectors of items of a dataset that a filter selects.", _DATASET
+                "embed_items",
+                "Stores embeddings of items.",
+                _ITEMS,
+                _ITEMS | {"features": "Json"},
+            ),
+            _function(
+                "embed_dataset", "Stores embeddings of items of a dataset that a filter selects.", _DATASET
             ),
         ],
     }
@@ -163,7 +172,7 @@ def _port(name: str, kind: str) -> dict[str, str]:
 
 
 def _stems(names: Iterable[str] | None) -> list[str]:
-    """The chosen model files' names, in the order given."""
+    """The names of the chosen model files, in the given order; of all by default."""
     chosen = registry.names() if names is None else [registry.stem(name.strip()) for name in names]
     if not chosen or len(set(chosen)) < len(chosen):
         raise ConfigurationError(
@@ -173,7 +182,7 @@ def _stems(names: Iterable[str] | None) -> list[str]:
 
 
 def _entry_name(stem: str) -> str:
-    """With hyphens, as the platform's own are; a file that is spelled with them already goes before."""
+    """A model's name on the platform: its file's with hyphens, unless another file has that name."""
     hyphened = stem.replace("_", "-")
     return stem if hyphened != stem and hyphened in registry.names() else hyphened
 
@@ -182,7 +191,7 @@ def _model(stem: str) -> dict[str, Any]:
     adapter = registry.find(stem)
     weights = getattr(adapter, "model_name", None)
     configuration: dict[str, Any] = {"module_name": f"models.{stem}"}
-    # A folder of this machine says nothing to another one: there the file itself knows its own.
+    # A local folder does not exist on other machines: there the model file's own model_name is used.
     if weights and not Path(weights).is_absolute() and not (ROOT / weights).exists():
         configuration["model_name"] = weights
     configuration |= getattr(adapter, "defaults", {})

@@ -149,7 +149,7 @@ class Batch:
                 return
             except AdapterError as raised:
                 error = raised
-            except Exception as raised:  # The model's code may raise anything.
+            except Exception as raised:  # Third-party code: any exception is possible.
                 logger.warning("the batch failed: %s", type(raised).__name__)
                 logger.debug("the batch failed", exc_info=True)
                 error = GenerationError(f"the model failed ({type(raised).__name__}): ask again")
