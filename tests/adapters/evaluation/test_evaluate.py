@@ -203,9 +203,7 @@ def test_a_confidence_that_is_no_number_is_left_out(adding, monkeypatch):
     items = sums(100)
     monkeypatch.setattr(random_less := type(adding.engine), "_answer", nan_first(random_less._answer))
     report = models.evaluate(items, truth_of(items), adding)
-    assert any(
-        "1 of 100 answers have no confidence by min_token" in one for one in report.figures["notes"]
-    )
+    assert any("1 of 100 answers have no confidence by min_token" in one for one in report.figures["notes"])
     assert report.figures["methods"]["min_token"]["n"] == 99
 
 
