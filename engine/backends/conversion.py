@@ -1,12 +1,12 @@
 """Requests → token ids; generated tokens → answers."""
 
 from dataclasses import replace
-from typing import Any, cast
 
 from engine.confidence import measured
 from engine.errors import PromptError
 from engine.generation.sequence import Generated, SequenceState, TokenizedRequest
 from engine.loading import Loaded
+from engine.model_properties import vocabulary_size
 from engine.prompting.prompter import Prompter
 from engine.text import (
     Deltas,
@@ -26,7 +26,7 @@ class Conversion:
 
     def __init__(self, loaded: Loaded, prompter: Prompter, eos: frozenset[int]) -> None:
         self._tokenizer = loaded.tokenizer
-        self._vocabulary = len(cast(Any, loaded.model.get_input_embeddings()).weight)
+        self._vocabulary = vocabulary_size(loaded.model)
         self._prompter = prompter
         self._eos = eos
 
@@ -102,7 +102,7 @@ class Conversion:
         if generated.stopped and spoken[-1] in self._stop_tokens(tokenized):
             spoken = spoken[:-1]  # It may have a text, unlike a special token.
         text = decode_after(self._tokenizer, before, spoken)
-        text = without_incomplete_end(before_stop(text, tokenized.options.stop))
+        text = before_stop(without_incomplete_end(text), tokenized.options.stop)
         return Answer(
             text=text.strip() if tokenized.is_chat else text,
             token_ids=tuple(generated.token_ids),

@@ -7,30 +7,15 @@ import torch
 from transformers import PreTrainedModel
 
 from engine.confidence import TOP_K, Evidence
-from engine.errors import GenerationError, Unsupported
+from engine.errors import GenerationError
 from engine.generation.sampling import SampledToken, Sampler, TopTokens, sample
+from engine.model_properties import decoder_start
 from engine.options import GenerationOptions
 
 _NOT_FINITE = (
     "the model gave logits that are no numbers: where dtype is float16, set it to bfloat16 or float32, else "
     "check the model's weights"
 )
-
-# The most sequences that run at the same time: the batch size.
-MAX_SEQUENCES = 32
-
-
-def decoder_start(model: PreTrainedModel) -> int:
-    """The token that an encoder-decoder model's answers begin with, as transformers' `generate` finds it.
-
-    Raises:
-        Unsupported: the checkpoint names none.
-    """
-    settings = model.generation_config
-    for token in (settings.decoder_start_token_id, settings.bos_token_id):
-        if token is not None:
-            return int(token)
-    raise Unsupported("the model names no decoder_start_token_id: set it in its generation configuration")
 
 
 @dataclass(frozen=True, slots=True)

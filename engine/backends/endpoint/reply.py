@@ -32,7 +32,8 @@ class Reply:
 
     Attributes:
         text: the text so far, without reasoning.
-        streamed: the whole text, with reasoning that the chat template opened: it was recognized at the end.
+        streamed: the text that was given as deltas. It has the reasoning, too, if the chat template wrote the
+            opening <think>: the end of the answer shows that.
         finish: the server's finish reason; None until it ends.
     """
 
