@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--second", metavar="MODEL", help="another one, beside it")
     chat.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     chat.add_argument("--port", type=int, default=7860, help="(default: %(default)s)")
+    chat.add_argument("--open-to-all", action="store_true", help="serve other machines, too")
     chat.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="an option, as for predict"
     )
@@ -148,6 +149,7 @@ def _chat(options: argparse.Namespace, _: Output) -> int:
         [options.model] if options.second is None else [options.model, options.second],
         host=options.host,
         port=options.port,
+        open_to_all=options.open_to_all,
         configuration=dict(map(_assignment, options.set)),
     )
     return 0
