@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # Callback: a request's index and its answer → the next request of the same conversation, or None.
 Follow = Callable[[int, Answer], Request | None]
 Reduction = Literal["mean", "sum"]
+# A continuation to score: a text, or token ids, which are scored as they are.
+Candidate = str | Sequence[int]
 # The optional methods of an engine.
 Capability = Literal[
     "score", "next_logits", "embed", "token_ids", "hidden_states", "prompt_text", "prompt_tokens", "save"
@@ -87,7 +89,9 @@ class Engine(ABC):
         """The number of tokens of a text, without special tokens; without a tokenizer, an estimate."""
         return -(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN)
 
-    def score(self, prompts: Sequence[Request | str], candidates: Sequence[Sequence[str]]) -> list[Scores]:
+    def score(
+        self, prompts: Sequence[Request | str], candidates: Sequence[Sequence[Candidate]]
+    ) -> list[Scores]:
         """The log-probability of each candidate as the continuation of its prompt.
 
         Args:

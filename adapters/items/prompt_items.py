@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adapters.items import traces
-from adapters.items.stored import at, is_by, prompt_of, text_at
+from adapters.items.stored import answer_of, is_by, prompt_of, text_at
 from engine.errors import PromptError
 from engine.types import ROLES, Dialogue, Image, Message, Part, Role, Turn
 
@@ -73,8 +73,8 @@ def earlier_answers(annotations: Sequence[Any], model_name: str) -> dict[str, st
     """A model's answers among an item's annotations, the newest by prompt key."""
     dated: list[tuple[str, str, str]] = []
     for annotation in annotations:
-        key, text = prompt_of(annotation), text_at(annotation, "coordinates")
-        if at(annotation, "type") != "text" or not is_by(annotation, model_name):
+        key, text = prompt_of(annotation), answer_of(annotation)
+        if not is_by(annotation, model_name):
             continue
         if key is not None and text and text.strip():
             dated.append((text_at(annotation, "createdAt") or "", key, text))

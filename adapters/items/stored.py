@@ -46,6 +46,12 @@ def prompt_of(annotation: Any) -> str | None:
     return text_at(annotation, "metadata", "system", "promptId")
 
 
+def answer_of(annotation: Any) -> str | None:
+    """The answer that an annotation is: a text, or the label of a classification; None if it is neither."""
+    field = {"text": "coordinates", "class": "label"}.get(text_at(annotation, "type") or "")
+    return text_at(annotation, field) if field else None
+
+
 def upload_tag(annotation: Any) -> Mapping[str, Any]:
     """An answer's upload tag ("id", "order", "number", "of"); empty if it has none or an invalid one."""
     tag = at(annotation, "metadata", "user", "upload")

@@ -14,6 +14,10 @@ NAME = "huggingface-adapter"
 VERSION = "0.1.0"
 ENTRY_POINT = "adapters/dataloop.py"
 MODULE = "model-adapter"
+SERVER_ENTRY_POINT = "adapters/dataloop_server.py"
+SERVER = "model-server"
+# What a server needs besides requirements.txt.
+SERVER_REQUIREMENTS = ("fastapi", "uvicorn", "prometheus-client")
 # What the Dockerfile starts from. The GPU pod takes it too: the GPU libraries come with torch.
 RUNNER_IMAGE = "hub.dataloop.ai/dtlpy-runner-images/cpu:python3.12_opencv"
 
@@ -23,7 +27,10 @@ _DATASET = {"dataset": "Dataset", "filters": "Json"}
 
 
 def build(
-    names: Iterable[str] | None = None, entry_point: str = ENTRY_POINT, version: str = VERSION
+    names: Iterable[str] | None = None,
+    entry_point: str = ENTRY_POINT,
+    version: str = VERSION,
+    server: str | None = None,
 ) -> dict[str, Any]:
     """The manifest as JSON.
 
@@ -31,6 +38,7 @@ def build(
         names: the model files to register; all of them by default.
         entry_point: the file with the class `ModelAdapter`, relative to the repository.
         version: three numbers with dots.
+        server: a model file that a service of the app serves over HTTP as long as the app is installed.
 
     Raises:
         ConfigurationError: no such model or entry point, a model named twice, or a model file that cannot
@@ -55,9 +63,10 @@ def build(
         },
         "components": {
             "computeConfigs": [_compute("cpu", "regular-m"), _compute("gpu", "gpu-t4")],
-            "modules": [_module(path.relative_to(ROOT).as_posix())],
+            "modules": [_module(path.relative_to(ROOT).as_posix()), _server_module()],
             "models": [_model(stem) for stem in _stems(names)],
-        },
+        }
+        | ({} if server is None else _service(registry.stem(server))),
     }
 
 
@@ -98,6 +107,12 @@ def _module(entry_point: str) -> dict[str, Any]:
                 "predict_dataset", "Answers prompt items of a dataset that a filter selects.", _DATASET
             ),
             _function(
+                "evaluate_model",
+                "Answers items that people have answered, judges the answers and calibrates the confidence.",
+                {"model": "Model"} | _DATASET,
+                {"model": "Model", "dataset": "Dataset"},
+            ),
+            _function(
                 "embed_items",
                 "Stores embeddings of items.",
                 _ITEMS,
@@ -107,6 +122,36 @@ def _module(entry_point: str) -> dict[str, Any]:
                 "embed_dataset", "Stores embeddings of items of a dataset that a filter selects.", _DATASET
             ),
         ],
+    }
+
+
+def _server_module() -> dict[str, Any]:
+    return {
+        "name": SERVER,
+        "entryPoint": SERVER_ENTRY_POINT,
+        "className": "ModelServer",
+        "computeConfig": "cpu",
+        "config": {"isCustomServer": True},
+        "initInputs": [_port("configuration", "Json")],
+        "integrations": ["dl-huggingface-api-key"],
+        "functions": [_function("status", "Says that the server runs.", {}, {"status": "String"})],
+    }
+
+
+def _service(stem: str) -> dict[str, Any]:
+    """A panel, which gives the app its route, and the service behind it: one pod that always runs."""
+    autoscaler = {"type": "rabbitmq", "minReplicas": 1, "maxReplicas": 1, "queueLength": 1}
+    runtime = _compute("cpu", "regular-m")["runtime"] | {"autoscaler": autoscaler}
+    service = {
+        "name": SERVER,
+        "moduleName": SERVER,
+        "panelNames": [SERVER],
+        "initParams": {"configuration": _model(stem)["configuration"]},
+        "runtime": runtime,
+    }
+    return {
+        "panels": [{"name": SERVER, "supportedSlots": [], "conditions": {}}],
+        "services": [service],
     }
 
 

@@ -52,7 +52,7 @@ def answers_of(dataset_id: str, item_ids: Sequence[str], model_name: str) -> dic
         RemoteError: the answers could not be listed.
     """
     condition = {
-        "$and": [{"type": {"$in": ["text"]}}, {"itemId": {"$in": list(item_ids)}}],
+        "$and": [{"type": {"$in": ["text", "class"]}}, {"itemId": {"$in": list(item_ids)}}],
         "$or": [{f"metadata.{part}.model.name": model_name} for part in ("user", "system")],
     }
     found: dict[str, list[Record]] = defaultdict(list)

@@ -1,12 +1,12 @@
 """Requests → token ids; generated tokens → answers."""
 
 from dataclasses import replace
-from typing import Any, cast
 
-from engine import confidence
+from engine.confidence import measured
 from engine.errors import PromptError
 from engine.generation.sequence import Generated, SequenceState, TokenizedRequest
 from engine.loading import Loaded
+from engine.model_properties import vocabulary_size
 from engine.prompting.prompter import Prompter
 from engine.text import (
     Deltas,
@@ -26,7 +26,7 @@ class Conversion:
 
     def __init__(self, loaded: Loaded, prompter: Prompter, eos: frozenset[int]) -> None:
         self._tokenizer = loaded.tokenizer
-        self._vocabulary = len(cast(Any, loaded.model.get_input_embeddings()).weight)
+        self._vocabulary = vocabulary_size(loaded.model)
         self._prompter = prompter
         self._eos = eos
 
@@ -95,22 +95,23 @@ class Conversion:
     def decode(self, sequence: SequenceState) -> Answer:
         """The answer of a sequence that has ended."""
         tokenized, generated = sequence.request, sequence.generated
+        options = tokenized.options
         if generated.error:
             return Answer.failed(generated.error)
         spoken, before = generated.token_ids, self._before(tokenized)
         if generated.stopped and spoken[-1] in self._stop_tokens(tokenized):
             spoken = spoken[:-1]  # It may have a text, unlike a special token.
         text = decode_after(self._tokenizer, before, spoken)
-        text = without_incomplete_end(before_stop(text, tokenized.options.stop))
+        text = before_stop(without_incomplete_end(text), tokenized.options.stop)
         return Answer(
             text=text.strip() if tokenized.is_chat else text,
             token_ids=tuple(generated.token_ids),
             logprobs=tuple(generated.logprobs),
-            confidence=confidence.measure(tokenized.options.confidence, generated.evidence),
             finish_reason="stop" if generated.stopped else "length",
             usage=Usage(len(tokenized.prompt), len(generated.token_ids), sequence.cached_tokens),
             top_logprobs=tuple(generated.top_logprobs),
-            tokens=self._as_text(generated, before, len(text)) if tokenized.options.logprobs else None,
+            tokens=self._as_text(generated, before, len(text)) if options.logprobs else None,
+            **measured(options.confidence, options.confidence_methods, generated.evidence),
         )
 
     def _as_text(self, generated: Generated, before: list[int], length: int) -> tuple[Token, ...]:

@@ -41,11 +41,11 @@ class Worker(Protocol):
         ...
 
     def drop(self, index: int) -> None:
-        """Ends a request that has no answer yet, without one."""
+        """Cancels a request that has no answer yet; `step` gives no more chunks of it."""
         ...
 
     def step(self, block: bool) -> Iterable[Chunk]:
-        """Runs for a moment, and gives the chunks that are new.
+        """Runs one step, and gives the chunks that are new.
 
         Args:
             block: whether it may wait until there are any; if not, other requests may come meanwhile.

@@ -13,7 +13,6 @@ sequence are in the KV cache, and a step computes the next ones.
   tokens they have generated, whose keys and values are recomputed when they run again.
 """
 
-import bisect
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -23,11 +22,12 @@ import torch
 from transformers import PreTrainedModel
 
 from engine.attention.packed import logits
+from engine.batching import MAX_SEQUENCES, common_prefix
 from engine.errors import GenerationError
 from engine.generation.forward_batch import ForwardBatch, QueryChunk
-from engine.generation.kv_cache import BLOCK, KVCache
-from engine.generation.sequence import MAX_SEQUENCES, SequenceState, TokenizedRequest, extend
-from engine.memory import free_memory, is_out_of_memory
+from engine.generation.kv_cache import KVCache
+from engine.generation.sequence import SequenceState, TokenizedRequest, extend
+from engine.memory import free_memory, is_out_of_memory, usable_memory
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,6 @@ logger = logging.getLogger(__name__)
 PREFILL_BUDGET = 512
 # A sequence is deferred if waiting for a running one's prefill spares it this number of tokens.
 DEFER_TOKENS = 32
-# The share of the free memory that the KV cache may take.
-MEMORY_SHARE = 0.8
 
 
 class ContinuousBatching:
@@ -66,7 +64,7 @@ class ContinuousBatching:
         # limit, and each sequence that ends doubles it up to the ceiling, which only out of memory lowers.
         self._limit = self._ceiling = MAX_SEQUENCES
         self._kv_token_bytes = kv_token_bytes
-        self._memory = int(MEMORY_SHARE * free_memory(model.device))
+        self._memory = usable_memory(model.device)
 
     @property
     def num_running(self) -> int:
@@ -197,13 +195,15 @@ class ContinuousBatching:
 
     def _affordable_slots(self, tokens: int) -> int:
         """How many slots of at least `tokens` fit into the memory; not less than are in use."""
-        size = max(self.kv_cache.capacity, -(-tokens // BLOCK) * BLOCK) * self._kv_token_bytes
-        return max(self._memory // size, len(self.running))
+        return max(self._memory // self._slot_bytes(tokens), len(self.running))
 
     def _fits(self, sequence: SequenceState) -> bool:
         """Whether the memory has room for one more slot, with all slots long enough for this sequence."""
-        size = max(self.kv_cache.capacity, sequence.max_length) * self._kv_token_bytes
-        return (self.num_running + 1) * size <= self._memory
+        return (self.num_running + 1) * self._slot_bytes(sequence.max_length) <= self._memory
+
+    def _slot_bytes(self, tokens: int) -> int:
+        """Bytes of a slot with room for `tokens`, and for all that the present slots have room for."""
+        return self.kv_cache.capacity_for(tokens) * self._kv_token_bytes
 
     def _release(self, slot: int) -> None:
         """Frees the slot of a sequence that has ended, and raises the limit towards the ceiling.
@@ -254,11 +254,3 @@ class ContinuousBatching:
             f"and {free_memory(self.model.device) / 2**30:.2f} GiB are free. Lower max_new_tokens, shorten "
             f"the conversation, or take a smaller model ({reason})"
         )
-
-
-def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    """Length of the longest common prefix of two token sequences."""
-    shorter = min(len(one), len(other))
-    if one[:shorter] == other[:shorter]:
-        return shorter
-    return bisect.bisect_left(range(shorter), True, key=lambda end: one[: end + 1] != other[: end + 1])

@@ -1,4 +1,4 @@
-"""transformers' `generate`, with the choice of each token taken over by a `BatchSampler`."""
+"""transformers' `generate`, with each token sampled by a `BatchSampler`."""
 
 import copy
 import functools
@@ -14,7 +14,6 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from engine import trial
 from engine.module_state import model_lock, reset_state
 
 
@@ -86,13 +85,6 @@ def generate(
         )
 
 
-def forced_logits(model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
-    """The logits of a batch that generates two given tokens: (sequences, 2, vocabulary), float32."""
-    sampler = _ForcedTokens(trial.token_ids(model, 2, step=29))
-    generate(model, prompts, sampler, max_new_tokens=2, eos=frozenset(), pad=pad)
-    return torch.stack(sampler.steps, dim=1)
-
-
 def has_token_rules(model: PreTrainedModel, eos: frozenset[int]) -> bool:
     """Whether the checkpoint's generation configuration forces or suppresses tokens, whatever the options."""
     view: Any = _without_sampling(model, 1, eos, 0)
@@ -137,21 +129,3 @@ def _without_sampling(
     )
     view.generation_config = config
     return view
-
-
-class _ForcedTokens(BatchSampler):
-    """The same given tokens for each sequence.
-
-    Attributes:
-        steps: the model's logits at each step.
-    """
-
-    def __init__(self, tokens: Sequence[int]) -> None:
-        self.tokens = tokens
-        self.steps: list[torch.Tensor] = []
-
-    def sample(self, scores: torch.Tensor) -> torch.Tensor:
-        """Returns the next given token for each sequence, (sequences,)."""
-        token = self.tokens[len(self.steps)]
-        self.steps.append(self.logits)
-        return torch.full((len(scores),), token, device=scores.device)

@@ -110,9 +110,7 @@ class Prompter:
     def _fit_window(self, messages: Sequence[Message], options: GenerationOptions) -> tuple[str, list[int]]:
         template, _ = self._template(options.chat_template)
         chat = to_chat(messages, lambda text: self.escaper.mark(text, template.text))
-        if options.system_prompt and all(message["role"] != "system" for message in chat):
-            chat.insert(0, {"role": "system", "content": options.system_prompt})
-        chat = merge_same_role(chat)
+        chat = merge_same_role(with_system_prompt(chat, options.system_prompt))
         if self.context_length is None:
             return self._render(chat, options)
         starts = _turn_starts(chat)
@@ -239,6 +237,13 @@ def to_chat(messages: Sequence[Message], mark: Callable[[str], str]) -> Chat:
     if not messages or messages[-1].role == "system" or not messages[-1].text.strip():
         raise PromptError("the last message has no text, and this model reads text only: add a question")
     return [{"role": str(message.role), "content": mark(message.text)} for message in messages]
+
+
+def with_system_prompt(chat: Chat, system_prompt: str | None) -> Chat:
+    """The messages after the system prompt, if there is one and they have no system message themselves."""
+    if not system_prompt or any(message["role"] == "system" for message in chat):
+        return chat
+    return [{"role": "system", "content": system_prompt}, *chat]
 
 
 def _turn_starts(chat: Chat) -> list[int]:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from engine.contract import Candidate
 from engine.errors import PromptError
 from engine.prompting.prompter import Prompter
 from engine.text import encodable
@@ -34,7 +35,7 @@ class PairTokenizer:
         self.prompter = prompter
         self.tokenizer = prompter.tokenizer
 
-    def split(self, prompt: Request | str, candidates: Sequence[str | Sequence[int]]) -> list[Pair]:
+    def split(self, prompt: Request | str, candidates: Sequence[Candidate]) -> list[Pair]:
         """One pair per candidate, in order; each fits the context length.
 
         Args:
@@ -72,9 +73,7 @@ class PairTokenizer:
         ids = encode(text) if text else []
         return self._truncate(ids or [self.prompter.require_begin_token()])
 
-    def _render(
-        self, prompt: Request | str, candidates: Sequence[str | Sequence[int]] = ()
-    ) -> tuple[str, Encode]:
+    def _render(self, prompt: Request | str, candidates: Sequence[Candidate] = ()) -> tuple[str, Encode]:
         """The prompt as text, and the function that encodes texts that begin with it."""
         if isinstance(prompt, str):
             return encodable(prompt), self.prompter.tokenize_plain

@@ -44,7 +44,7 @@ def test_what_is_safe_and_exact_is_the_default():
     assert load.use_safetensors
     assert not load.trust_remote_code
     assert not generation.sampled
-    assert generation.confidence == "mean_logprob"
+    assert generation.confidence == "min_token"
 
 
 def test_a_later_configuration_wins_whatever_name_it_uses():
@@ -135,7 +135,7 @@ def test_every_bad_value_is_named_at_once():
 
 def test_an_unknown_confidence_is_refused_with_those_that_are():
     with pytest.raises(
-        ConfigurationError, match="'confidence': no such method; there are mean_logprob, top_k_mass"
+        ConfigurationError, match="'confidence': no such method; there are mean_logprob, sequence, "
     ):
         split({**MODEL, "confidence": "vibes"})
 

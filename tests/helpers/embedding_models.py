@@ -91,7 +91,7 @@ BATCHINGS = {
         "roberta",
     ),
     "padded": ("bart", "bloom", "deberta", "mpnet", "t5"),
-    "level": ("convbert", "fnet"),
+    "equal_length": ("convbert", "fnet"),
 }
 DECODERS = ("bloom", "gpt2", "gpt_oss", "llama", "longrope", "mistral", "phi3", "qwen3")
 

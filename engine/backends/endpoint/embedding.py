@@ -48,7 +48,7 @@ def joined(vectors: list[np.ndarray], options: EmbeddingOptions) -> np.ndarray:
 
 
 async def openai(client: Client, texts: list[str], options: EmbeddingOptions) -> np.ndarray:
-    """OpenAI's route."""
+    """OpenAI's route /v1/embeddings."""
     body = {"model": client.server.options.model_name or "dummy", "input": texts, "encoding_format": "float"}
     answer = json.loads(await client.post("embeddings", body))
     rows = sorted(answer["data"], key=lambda row: row["index"])
@@ -56,7 +56,7 @@ async def openai(client: Client, texts: list[str], options: EmbeddingOptions) ->
 
 
 async def tgi(client: Client, texts: list[str], options: EmbeddingOptions) -> np.ndarray:
-    """The route of TGI's sister for embeddings, and the hub's providers'."""
+    """The route /embed of TEI (Text Embeddings Inference), or that of the hub's providers."""
     root = client.address.root
     own: dict[str, Any] = {"normalize": options.normalize, "truncate": True} if root else {}
     vectors = await client.feature_extraction(texts, model=f"{root}/embed" if root else None, **own)

@@ -7,10 +7,10 @@ from typing import Any, cast
 from jinja2.exceptions import TemplateSyntaxError
 
 from engine.backends.endpoint.wire import Client
-from engine.confidence import FIRST_TOP
+from engine.confidence import TOP_K
 from engine.errors import AdapterError, ConfigurationError, PromptError, Unsupported
 from engine.options import GenerationOptions
-from engine.prompting.prompter import to_chat
+from engine.prompting.prompter import to_chat, with_system_prompt
 from engine.prompting.renderer import merge_same_role
 from engine.prompting.sandbox import render
 from engine.prompting.templates import find_template, invalid_template
@@ -136,11 +136,9 @@ def rendered(request: Request) -> Request:
 
 
 def _said(request: Request) -> list[dict[str, str]]:
-    chat = to_chat(request.messages, encodable)
     system = request.options.system_prompt
-    if system and all(message["role"] != "system" for message in chat):
-        chat.insert(0, {"role": "system", "content": encodable(system)})
-    return merge_same_role(chat)
+    chat = to_chat(request.messages, encodable)
+    return merge_same_role(with_system_prompt(chat, system and encodable(system)))
 
 
 async def _each(client: Client, answered: Any, stream: bool) -> AsyncIterator[Any]:
@@ -172,7 +170,8 @@ def _openai(options: GenerationOptions, rejected: frozenset[str]) -> dict[str, A
 
 
 def _top(options: GenerationOptions) -> int:
-    return max(options.top_logprobs, FIRST_TOP.get(options.confidence, 0))
+    needed = {"first_top": TOP_K, "margins": 2}
+    return max(options.top_logprobs, *(needed.get(field, 0) for field in options.evidence))
 
 
 def _usage(stream: bool, rejected: frozenset[str]) -> dict[str, bool]:

@@ -192,7 +192,7 @@ def test_an_echo_has_the_prompt_and_its_log_probabilities(model):
     ] == (logprobs.tokens)
     assert len(logprobs.token_logprobs) == len(logprobs.tokens)
     assert sum(logprobs.token_logprobs[:-3]) == pytest.approx(
-        model.engine.score("", [text]).candidates[0].total
+        model.engine.score([""], [[text]])[0].candidates[0].total
     )
     assert len(logprobs.top_logprobs[-1]) == 2
 
@@ -246,7 +246,7 @@ def test_a_completion_streams(model):
         ([], "no list of token ids"),
         ([["a"]], "no list of token ids"),
         ({"a": 1}, "one of these|no list"),
-        ([[10**6]], "token ids that this model does not"),
+        ([[10**6]], "token ids outside the vocabulary"),
         ("word " * 3000, "context length is"),
     ],
 )
@@ -275,7 +275,7 @@ def test_texts_and_their_token_ids_have_the_same_vectors(model):
 
 
 def test_token_ids_that_the_model_does_not_have_are_refused(model):
-    with pytest.raises(ConfigurationError, match="token ids that this model does not have"):
+    with pytest.raises(ConfigurationError, match="token ids outside the vocabulary have"):
         model.embeddings(input=[10**6])
 
 

@@ -6,10 +6,10 @@ import logging
 import pytest
 import torch
 
-from engine.attention.packed import longrope_threshold
 from engine.errors import GenerationError
 from engine.generation.batched import MAX_SEQUENCES, StaticBatching
 from engine.generation.hf_generate import has_token_rules
+from engine.model_properties import longrope_threshold
 from tests import tiny
 from tests.engine.generation.test_generator import LONGROPE
 from tests.helpers.sequences import (

@@ -43,7 +43,7 @@ def test_weights_take_what_the_plan_says(architecture: str, dtype: torch.dtype):
 @pytest.mark.parametrize("architecture", tiny.IN_FLIGHT)
 def test_keys_and_values_take_what_the_plan_says(architecture: str):
     engine = tiny.engine(architecture)
-    assert kv_token_bytes(engine.loaded.model.config, torch.float32) == engine.kv_token_bytes
+    assert kv_token_bytes(engine.loaded.model.config, torch.float32) == engine.batching.kv_token_bytes
 
 
 @pytest.mark.parametrize("architecture", tiny.BATCHED)

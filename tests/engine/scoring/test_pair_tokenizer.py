@@ -87,7 +87,7 @@ def test_special_tokens_are_the_tokenizers_and_never_doubled(llama: Loaded):
             ["a", "b" * 600],
             "prompt 1: candidate 1 is 600 tokens long and the model's context length is 512",
         ),
-        (ask(""), ["a"], "prompt 1: the turn asks nothing"),
+        (ask(""), ["a"], "prompt 1: the last message has no text"),
         (ask("b" * 600), ["a"], "prompt 1: this turn alone is 6.. tokens long"),
         (ask("b" * 300), ["a", "b" * 300], "prompt 1: the conversation and candidate 1 are .* shorten"),
     ],

@@ -249,5 +249,5 @@ def test_next_logits_read_an_empty_prompt_as_the_token_that_begins_a_text(llama:
 
 
 def test_next_logits_name_the_prompt_that_cannot_be_read(llama: Loaded):
-    with pytest.raises(PromptError, match="prompt 1: the turn asks nothing"):
+    with pytest.raises(PromptError, match="prompt 1: the last message has no text"):
         next_logits(llama, prompter_of(llama), ["fine", ask("")])

@@ -10,9 +10,11 @@ from tests.gateway.routes import (
     executions,
     features,
     items,
+    metrics,
     models,
     packages,
     projects,
+    servers,
     services,
 )
 
@@ -26,8 +28,10 @@ _FAMILIES = (
     apps,
     models,
     services,
+    servers,
     executions,
     features,
+    metrics,
 )
 
 ROUTES: list[web.RouteDef] = [route for family in _FAMILIES for route in family.routes]
