@@ -32,6 +32,10 @@ GOALS = {
     "scoring.vs_pairs": ("one forward pass per pair of prompt and candidate", "≥ 9"),
     "scoring.vs_hflm": ("lm-evaluation-harness' HFLM `loglikelihood`", "≥ 3"),
     "embedding.vs_sentence_transformers": ("sentence-transformers' `encode`", "≥ 1.6"),
+    "confidence.mean_entropy.over_generation": ("generation with the default confidence", "≤ 1.02"),
+    "confidence.margin.over_generation": ("generation with the default confidence", "≤ 1.02"),
+    "confidence.top_k_mass.over_generation": ("generation with the default confidence", "≤ 1.02"),
+    "confidence.self_consistency.over_one_answer": ("one answer without samples; eight samples", "≤ 4.5"),
     "adapter.overhead": ("the ModelAdapter's own time over the engine's, 64 items", "≤ 0.03"),
     "platform.vs_sdk": ("the SDK's own `predict_items` at 100 ms a request", "≥ 3"),
     "platform.over_engine": (

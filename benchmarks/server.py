@@ -54,7 +54,7 @@ class Size:
 
 
 FULL = EMULATED = Size()
-QUICK = Size(rounds=1, clients=(1, 8, MANY), requests=1, shorten=3)
+QUICK = Size(rounds=1, clients=(1, 8, MANY), requests=1, shorten=4, changes={"num_hidden_layers": 8})
 
 # What each client asks.
 Clients = list[list[Turn]]

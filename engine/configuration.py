@@ -31,7 +31,6 @@ PLATFORM_KEYS = frozenset(
         "include_background",
         "include_model_annotations",
         "label_to_id_map",
-        "labels",
         "module_name",
         "output_path",
         "overwrite_annotations",

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import ipaddress
 import resource
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from adapters.hugging import HuggingAdapter
 
 
@@ -36,6 +39,25 @@ def serve(
         ConfigurationError: an address that other machines reach, without a key; or a missing package.
     """
     check_exposure(host, api_key, open_to_all)
+    _server(adapter, host, port, api_key=api_key, max_requests=max_requests).run()
+
+
+def serve_in_background(adapter: HuggingAdapter, *, host: str, port: int) -> None:
+    """Serves a loaded model in a thread, to anyone who reaches the address, until the process ends.
+
+    Raises:
+        ConfigurationError: a missing package, or an address that is in use.
+    """
+    server = _server(adapter, host, port)
+    thread = threading.Thread(target=server.run, name="server", daemon=True)
+    thread.start()
+    while not server.started:
+        thread.join(0.05)
+        if not thread.is_alive():
+            raise ConfigurationError(f"the server does not start at {host}:{port}: is the port in use?")
+
+
+def _server(adapter: HuggingAdapter, host: str, port: int, **options: Any) -> uvicorn.Server:
     try:
         import uvicorn
 
@@ -46,8 +68,7 @@ def serve(
             f"the server needs the package {error.name}: pip install fastapi uvicorn prometheus-client"
         ) from None
     _allow_many_connections()
-    app = create(adapter, api_key=api_key, max_requests=max_requests)
-    uvicorn.Server(configured(app, host, port)).run()
+    return uvicorn.Server(configured(create(adapter, **options), host, port))
 
 
 def check_exposure(host: str, api_key: str | None, open_to_all: bool) -> None:

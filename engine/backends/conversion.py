@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from engine import confidence
+from engine.confidence import measured
 from engine.errors import PromptError
 from engine.generation.sequence import Generated, SequenceState, TokenizedRequest
 from engine.loading import Loaded
@@ -95,6 +95,7 @@ class Conversion:
     def decode(self, sequence: SequenceState) -> Answer:
         """The answer of a sequence that has ended."""
         tokenized, generated = sequence.request, sequence.generated
+        options = tokenized.options
         if generated.error:
             return Answer.failed(generated.error)
         spoken, before = generated.token_ids, self._before(tokenized)
@@ -106,11 +107,11 @@ class Conversion:
             text=text.strip() if tokenized.is_chat else text,
             token_ids=tuple(generated.token_ids),
             logprobs=tuple(generated.logprobs),
-            confidence=confidence.measure(tokenized.options.confidence, generated.evidence),
             finish_reason="stop" if generated.stopped else "length",
             usage=Usage(len(tokenized.prompt), len(generated.token_ids), sequence.cached_tokens),
             top_logprobs=tuple(generated.top_logprobs),
-            tokens=self._as_text(generated, before, len(text)) if tokenized.options.logprobs else None,
+            tokens=self._as_text(generated, before, len(text)) if options.logprobs else None,
+            **measured(options.confidence, options.confidence_methods, generated.evidence),
         )
 
     def _as_text(self, generated: Generated, before: list[int], length: int) -> tuple[Token, ...]:

@@ -11,6 +11,7 @@ from engine import scoring
 from engine.backends.conversion import Conversion
 from engine.backends.dispatch import dispatch
 from engine.backends.local_worker import LocalWorker
+from engine.backends.workers import workers
 from engine.contract import Candidate, Engine, Follow, Reduction
 from engine.embedding import DEFAULTS, Embedder
 from engine.errors import Unsupported
@@ -57,7 +58,8 @@ class LocalEngine(Engine):
         """
         self._check_process()
         generator = self.new_generator()
-        yield from dispatch(requests, follow, LocalWorker(self.conversion, generator, deltas))
+        worker = LocalWorker(self.conversion, generator, deltas)
+        yield from dispatch(requests, follow, workers(worker, self))
 
     @property
     def context_length(self) -> int | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import PreTrainedModel
 
-from engine.confidence import FIRST_TOP, Evidence
+from engine.confidence import TOP_K, Evidence
 from engine.errors import GenerationError
 from engine.generation.sampling import SampledToken, Sampler, TopTokens, sample
 from engine.model_properties import decoder_start
@@ -48,6 +48,8 @@ class Generated:
         logprobs: natural log-probability of each, by the model's own logits.
         top_logprobs: the most likely tokens at each position, where the options ask for them.
         first_top: log-probabilities of the most likely first tokens, where the confidence needs them.
+        margins: the gap between the two most likely tokens at each position, where the confidence needs it.
+        entropies: the entropy at each position in nats, where the confidence needs it.
         stopped: whether a token or stop string ended the sequence, not its length.
         error: why there is no answer; None where there is one.
     """
@@ -56,13 +58,15 @@ class Generated:
     logprobs: list[float] = field(default_factory=list)
     top_logprobs: list[TopTokens] = field(default_factory=list)
     first_top: list[float] = field(default_factory=list)
+    margins: list[float] = field(default_factory=list)
+    entropies: list[float] = field(default_factory=list)
     stopped: bool = False
     error: GenerationError | None = None
 
     @property
     def evidence(self) -> Evidence:
         """What the confidence is computed from."""
-        return Evidence(self.logprobs, self.first_top)
+        return Evidence(self.logprobs, self.first_top, self.margins, self.entropies)
 
 
 class SequenceState:
@@ -103,9 +107,12 @@ class SequenceState:
     def append(self, sampled: SampledToken) -> None:
         """Appends a token, and ends the sequence if it is the last one."""
         generated, options = self.generated, self.request.options
-        if not generated.token_ids:
-            first = FIRST_TOP.get(options.confidence, 0)
-            generated.first_top = [logprob for _, logprob in sampled.top[:first]]
+        if not generated.token_ids and "first_top" in self.sampler.evidence:
+            generated.first_top = [logprob for _, logprob in sampled.top[:TOP_K]]
+        if sampled.margin is not None:
+            generated.margins.append(sampled.margin)
+        if sampled.entropy is not None:
+            generated.entropies.append(sampled.entropy)
         if options.top_logprobs:
             generated.top_logprobs.append(sampled.top[: options.top_logprobs])
         generated.token_ids.append(sampled.token)

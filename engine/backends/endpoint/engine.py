@@ -17,15 +17,24 @@ from engine.backends.endpoint.rejections import Dropped, Rejected
 from engine.backends.endpoint.reply import Reply
 from engine.backends.endpoint.wire import Client, Server
 from engine.backends.endpoint.worker import EndpointWorker
+from engine.backends.workers import workers
+from engine.confidence import Evidence
 from engine.contract import Engine, Follow
 from engine.errors import AdapterError, GenerationError, Unsupported
-from engine.options import EmbeddingOptions, EndpointOptions
+from engine.options import EmbeddingOptions, EndpointOptions, GenerationOptions
 from engine.text import Deltas, before_stop, encodable
 from engine.types import Answer, Chunk, Request
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 Route = TypeVar("Route")
+# The fields of `Evidence` that come from a server's reply, and what it has to give for them.
+MISSING = {
+    "logprobs": "log-probabilities",
+    "first_top": "five most likely first tokens",
+    "margins": "second most likely tokens",
+    "entropies": "probabilities of the whole vocabulary",
+}
 
 
 class EndpointEngine(Engine):
@@ -43,6 +52,7 @@ class EndpointEngine(Engine):
         self.options = options
         self._server = Server(options)
         self._rejected: frozenset[str] = frozenset()  # Optional parameters that the server does not know.
+        self._missing: set[str] = set()  # Kinds of evidence; those that are logged already.
         # Whether plain prompts and texts go to TGI's own routes; None until the server has shown it.
         self._has_tgi = {"tgi": True, "openai": False, "auto": None}[options.api]
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -70,7 +80,7 @@ class EndpointEngine(Engine):
 
         worker = EndpointWorker(send, self.options.max_concurrent)
         try:
-            yield from dispatch(requests, follow, worker)
+            yield from dispatch(requests, follow, workers(worker, self))
         finally:
             worker.cancel()
 
@@ -129,6 +139,7 @@ class EndpointEngine(Engine):
             give = (lambda text: put(Chunk(index, text))) if stream else None
             reply, deltas = await self._replied(request, is_chat, give)
             answer = reply.answer(options)
+            self._name_missing(answer, options)
             text = answer.text
             if deltas.given:  # They may contain reasoning, which the answer does not.
                 text = before_stop(reply.streamed, options.stop)
@@ -140,6 +151,16 @@ class EndpointEngine(Engine):
             logger.debug("an invalid response: %s", self._server.redacted(repr(error)))
             reason = GenerationError(f"{self._server.name} sent an invalid response ({type(error).__name__})")
             put(Chunk(index, "", Answer.failed(reason)))
+
+    def _name_missing(self, answer: Answer, options: GenerationOptions) -> None:
+        """Logs, once for each kind, what a confidence needs and the server does not give."""
+        evidence = answer.evidence or Evidence()
+        asked = options.evidence & MISSING.keys()
+        kinds = asked if evidence.logprobs else asked and {"logprobs"}
+        for kind in sorted(kinds - self._missing):
+            if not getattr(evidence, kind):
+                self._missing.add(kind)
+                logger.warning("%s gives no %s: confidence is unknown", self._server.name, MISSING[kind])
 
     async def _replied(
         self, request: Request, chat: bool, give: Callable[[str], None] | None
@@ -210,8 +231,6 @@ class EndpointEngine(Engine):
                     raise
                 rejected = rejected | named
             else:
-                if "logprobs" in rejected - self._rejected:
-                    logger.warning("%s gives no log-probabilities: confidence is unknown", self._server.name)
                 self._rejected |= rejected
                 return result
 

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from itertools import islice, zip_longest
 from typing import Any
 
-from engine import confidence
 from engine.backends.endpoint.reasoning import ReasoningSplitter, first_answer_token, split_unopened
 from engine.backends.endpoint.wire import Server
-from engine.confidence import FIRST_TOP, Evidence
+from engine.confidence import TOP_K, Evidence, measured
 from engine.errors import GenerationError
 from engine.options import GenerationOptions
 from engine.text import before_stop
@@ -116,7 +115,6 @@ class Reply:
             text=text.strip() if self._chat else text,
             token_ids=tuple(self._ids[first:]),
             logprobs=logprobs if known else None,
-            confidence=_confidence(options, tokens) if known else None,
             finish_reason="length" if self.finish in _CUT and not cut else "stop",
             usage=self._usage or Usage(0, len(self._tokens)),
             top_logprobs=tuple(likeliest[:top] for likeliest in self._top_ids[first:]) if top else (),
@@ -124,6 +122,9 @@ class Reply:
             if known and options.logprobs
             else None,
             reasoning=reasoning or None,
+            **measured(
+                options.confidence, options.confidence_methods, _evidence(tokens) if known else Evidence()
+            ),
         )
 
     @property
@@ -201,12 +202,15 @@ class Reply:
         self._tokens.append(Token(text, math.nan if unknown else float(value or 0), top))
 
 
-def _confidence(options: GenerationOptions, tokens: Sequence[Token]) -> float | None:
-    wanted = FIRST_TOP.get(options.confidence, 0)
-    first = [logprob for _, logprob in tokens[0].top[:wanted]]
-    if len(first) < wanted:  # The server gave fewer: their sum would be another number.
-        return None
-    return confidence.measure(options.confidence, Evidence([token.logprob for token in tokens], first))
+def _evidence(tokens: Sequence[Token]) -> Evidence:
+    """What a server says of its tokens; a field that it gives too little for is empty."""
+    first = [logprob for _, logprob in tokens[0].top[:TOP_K]]
+    two = [[math.exp(logprob) for _, logprob in token.top[:2]] for token in tokens]
+    return Evidence(
+        [token.logprob for token in tokens],
+        first_top=first if len(first) == TOP_K else (),
+        margins=[pair[0] - pair[1] for pair in two] if all(len(pair) == 2 for pair in two) else (),
+    )
 
 
 def _paired(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any, cast
 from jinja2.exceptions import TemplateSyntaxError
 
 from engine.backends.endpoint.wire import Client
-from engine.confidence import FIRST_TOP
+from engine.confidence import TOP_K
 from engine.errors import AdapterError, ConfigurationError, PromptError, Unsupported
 from engine.options import GenerationOptions
 from engine.prompting.prompter import to_chat, with_system_prompt
@@ -170,7 +170,8 @@ def _openai(options: GenerationOptions, rejected: frozenset[str]) -> dict[str, A
 
 
 def _top(options: GenerationOptions) -> int:
-    return max(options.top_logprobs, FIRST_TOP.get(options.confidence, 0))
+    needed = {"first_top": TOP_K, "margins": 2}
+    return max(options.top_logprobs, *(needed.get(field, 0) for field in options.evidence))
 
 
 def _usage(stream: bool, rejected: frozenset[str]) -> dict[str, bool]:

@@ -184,5 +184,5 @@ def test_errors_are_of_the_clients_own_kinds(client: openai.OpenAI):
 def test_an_error_of_a_stream_has_its_status_too(client: openai.OpenAI):
     long = [{"role": "user", "content": "word " * 3000}]
     for stream in (False, True):
-        with pytest.raises(openai.BadRequestError, match="window is"):
+        with pytest.raises(openai.BadRequestError, match="context length is"):
             client.chat.completions.create(model=MODEL, messages=long, stream=stream)

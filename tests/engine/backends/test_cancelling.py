@@ -8,7 +8,7 @@ from engine.backends.local import LocalEngine
 from engine.errors import Cancelled
 from engine.types import Request
 from tests import tiny
-from tests.helpers.remote import Engines, engines, environment, server
+from tests.helpers.endpoint_engines import Engines, engines, environment, server
 from tests.helpers.servers.misbehaving import Server, held
 from tests.helpers.talk import ask
 
