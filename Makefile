@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --constraint constraints.txt
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo serve test check lint docs bench soak
+.PHONY: setup demo page serve test check lint docs bench soak
 setup: $(READY)
 
 $(READY): constraints.txt requirements.txt requirements-dev.txt
@@ -24,6 +24,10 @@ $(READY): constraints.txt requirements.txt requirements-dev.txt
 
 demo: $(READY)
 	@$(BIN)/python -m examples.demo
+
+# The chat page with the model of this repository.
+page: $(READY)
+	@$(BIN)/python -m adapters chat --page
 
 # TinyTalk over HTTP, for OpenAI's clients; Ctrl-C ends it.
 serve: $(READY)

@@ -62,6 +62,33 @@ def _parser() -> argparse.ArgumentParser:
         "--jsonl", action="store_true", help="print a line of JSON for each question, as the answers come"
     )
     predict.set_defaults(run=_predict)
+    evaluate = commands.add_parser(
+        "evaluate", help="judge answers, calibrate the confidence, find thresholds"
+    )
+    evaluate.add_argument("items", nargs="+", metavar="ITEMS", help="prompt items as JSON files, or folders")
+    evaluate.add_argument(
+        "--truth", help="CSV or JSON lines with item, prompt, answer (default: people's annotations)"
+    )
+    evaluate.add_argument("--model", default="tiny_talk", help="a file of models/ (default: %(default)s)")
+    evaluate.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for predict")
+    evaluate.add_argument("--out", required=True, help="the folder for the report and calibration.json")
+    evaluate.add_argument(
+        "--measure", default="exact_match", help="what makes an answer right, or FILE.py:FUNCTION"
+    )
+    evaluate.add_argument("--right-from", type=float, default=0.5, help="the least score of a right answer")
+    evaluate.add_argument("--methods", type=_names, default=(), help="methods of confidence, with commas")
+    evaluate.add_argument("--max-error", type=_rates, default=(0.01, 0.05, 0.1), help="as 0.01,0.05,0.1")
+    evaluate.set_defaults(run=_evaluate)
+    chat = commands.add_parser("chat", help="talk to a model in the browser")
+    chat.add_argument("--page", action="store_true", required=True, help="serve the chat page")
+    chat.add_argument("--model", default="tiny_talk", help="a file of models/ (default: %(default)s)")
+    chat.add_argument("--second", metavar="MODEL", help="another one, beside it")
+    chat.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
+    chat.add_argument("--port", type=int, default=7860, help="(default: %(default)s)")
+    chat.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="an option, as for predict"
+    )
+    chat.set_defaults(run=_chat)
     serving = commands.add_parser("serve", help="serve a model by OpenAI's routes over HTTP")
     serving.add_argument("--model", default="tiny_talk", help="a file of models/ (default: %(default)s)")
     serving.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
@@ -82,8 +109,47 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    return tuple(map(float, _names(text)))
+
+
+def _evaluate(options: argparse.Namespace, output: Output) -> int:
+    from adapters.cli.evaluate import evaluate
+
+    output.write(
+        evaluate(
+            options.items,
+            options.truth,
+            options.model,
+            dict(map(_assignment, options.set)),
+            options.out,
+            options.measure,
+            options.right_from,
+            options.methods,
+            options.max_error,
+        )
+    )
+    return 0
+
+
 def _list_models(_: argparse.Namespace, output: Output) -> int:
     output.write("\n".join(registry.names()) + "\n")
+    return 0
+
+
+def _chat(options: argparse.Namespace, _: Output) -> int:
+    from adapters.cli.chat_page import chat_page
+
+    chat_page(
+        [options.model] if options.second is None else [options.model, options.second],
+        host=options.host,
+        port=options.port,
+        configuration=dict(map(_assignment, options.set)),
+    )
     return 0
 
 

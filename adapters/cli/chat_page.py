@@ -1,0 +1,25 @@
+"""The chat page: one model in the browser, or two side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from adapters import page, registry
+from adapters.cli.output import say
+
+
+def chat_page(models: Sequence[str], *, host: str, port: int, configuration: Mapping[str, Any]) -> None:
+    """Loads one model or two by their names, and serves the page until it is interrupted.
+
+    Raises:
+        AdapterError: a model that cannot be loaded, or a page that cannot be served.
+    """
+    first, *others = [registry.load(name, configuration) for name in models]
+    page.launch(
+        first,
+        second=others[0] if others else None,
+        host=host,
+        port=port,
+        on_ready=lambda url: say(f"The page is at {url} (Ctrl-C ends it)"),
+    )
