@@ -14,6 +14,7 @@ from adapters import calibrated
 from adapters.calls import Calls
 from adapters.items.context import reader
 from adapters.items.item import Item
+from adapters.openai_api.responses import Certainty, raw_certainty
 from adapters.prediction.answering import OnDelta, OnDone, answer
 from adapters.prediction.failures import Failure, collect_or_log
 from engine.confidence.calibration import CALIBRATED, Calibration
@@ -184,6 +185,13 @@ class HuggingAdapter(Calls):
     def generation_options(self, options: Mapping[str, Any]) -> GenerationOptions:
         """The generation options of a call; the confidence is the raw one."""
         return self._calibrated(options)[0]
+
+    def certainty(self, options: Mapping[str, Any]) -> Certainty:
+        """Gives the confidence of an answer, calibrated where there is a calibration, and "accept"."""
+        generation, calibration = self._calibrated(options)
+        if calibration is None:
+            return raw_certainty
+        return lambda answer: calibrated.stated(answer.confidence, calibration, generation.max_error)
 
     def _calibrated(self, options: Mapping[str, Any]) -> tuple[GenerationOptions, Calibration | None]:
         generation = override(self.configuration.generation, options)
