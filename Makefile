@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --constraint constraints.txt
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test check lint docs bench soak
+.PHONY: help setup demo test check lint docs bench soak
 setup: $(READY)
 
 $(READY): constraints.txt requirements.txt requirements-dev.txt

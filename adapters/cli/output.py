@@ -1,12 +1,13 @@
 """Standard output whatever it is, and a run that ends whole when it is interrupted."""
 
 import contextlib
+import io
 import json
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
 from engine.errors import ConfigurationError
@@ -65,6 +66,33 @@ class Output:
             text = json.dumps(value, indent=indent, default=str)
         return text.translate(LINE_ENDS)
 
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person reads it, rather than a file or another program."""
+        return bool(getattr(self._stream, "isatty", lambda: False)())
+
+    def table(self, headers: Sequence[str], table: Iterable[Sequence[str]]) -> None:
+        """Writes a table: drawn on a terminal, else a line for each row, its cells separated by tabs.
+
+        Raises:
+            Stop: as `write` does.
+        """
+        cleaned = [[" ".join(self.escaped(cell).split()) for cell in row] for row in table]
+        if not self.is_terminal:
+            self.write("".join("\t".join(row) + "\n" for row in cleaned))
+            return
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+
+        drawn = Table(*headers, box=box.SIMPLE_HEAD, header_style="bold")
+        for row in cleaned:
+            drawn.add_row(*map(_plain, row))
+        # A buffer of its own, so that the text is written whole; rich reads NO_COLOR and the width itself.
+        console = Console(file=_Buffer(self._encoding), force_terminal=True)
+        console.print(drawn)
+        self.write(console.file.getvalue())  # type: ignore[attr-defined]
+
     def write(self, text: str) -> None:
         """Writes a text at once.
 
@@ -76,15 +104,34 @@ class Output:
                 self._stream.write(text[start : start + PIECE])
                 getattr(self._stream, "flush", lambda: None)()
         except BrokenPipeError:
-            raise self._lost(UNREAD, "") from None
+            raise self.lost() from None
         except (OSError, ValueError) as error:
-            raise self._lost(1, f"the output cannot be written ({error})") from None
+            raise self.lost(1, f"the output cannot be written ({error})") from None
 
-    def _lost(self, code: int, reason: str) -> Stop:
+    def lost(self, code: int = UNREAD, reason: str = "") -> Stop:
+        """What to raise where nothing can be written any more; nothing is from then on."""
         # What is still in the buffer would be written again, with a traceback, when Python ends.
         with contextlib.suppress(OSError, ValueError, AttributeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
         return Stop(code, reason, writable=False)
+
+
+class _Buffer(io.StringIO):
+    """A text in memory that passes for a stream of an encoding."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__()
+        self._encoding = encoding
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._encoding
+
+
+def _plain(text: str) -> Any:
+    from rich.text import Text
+
+    return Text("".join(c if c.isprintable() else "\ufffd" for c in text))  # Never markup, never a command.
 
 
 class Signals:
@@ -130,6 +177,18 @@ class Signals:
         self._came = 128 + number
         if not self._held:
             raise Stop(self._came)
+
+
+@contextlib.contextmanager
+def printing() -> Iterator[Output]:
+    """Standard output for a command's results alone: what else is printed goes to standard error.
+
+    Raises:
+        ConfigurationError: there is no standard output, or it is closed.
+    """
+    output = Output(sys.stdout)
+    with aside():
+        yield output
 
 
 @contextlib.contextmanager

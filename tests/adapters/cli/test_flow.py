@@ -66,8 +66,8 @@ def stopping_at(word: str, number: int) -> Reply:
 
 
 def texts(document: str) -> list[str | None]:
-    """The answers of a JSON document, null where a file has none."""
-    return [found and found[0]["coordinates"] for found in json.loads(document)]
+    """The answers of a JSON document, null where an item has none."""
+    return [item["answers"][0]["answer"] for item in json.loads(document)]
 
 
 def test_each_answer_is_written_before_the_next_is_waited_for(model, ask, capsys):
@@ -139,7 +139,7 @@ def test_a_document_that_is_interrupted_at_once_is_an_empty_list(model, ask, cap
     assert json.loads(capsys.readouterr().out) == []
 
 
-def test_in_an_interrupted_document_each_answer_keeps_its_files_place(model, ask, capsys):
+def test_in_an_interrupted_document_each_answer_names_its_file(model, ask, capsys):
     engine = model(question)
     forwards = engine.stream
 
@@ -150,8 +150,11 @@ def test_in_an_interrupted_document_each_answer_keeps_its_files_place(model, ask
             yield chunk
 
     engine.stream = backwards
-    assert main([*ask("a", "b", "c", "d"), "--json"]) == 130
-    assert texts(capsys.readouterr().out) == [None, None, "c", "d"]
+    arguments = ask("a", "b", "c", "d")
+    assert main([*arguments, "--json"]) == 130
+    document = capsys.readouterr().out
+    assert texts(document) == ["c", "d"]
+    assert [item["item"] for item in json.loads(document)] == arguments[3:]
 
 
 def test_an_interrupted_table_has_what_was_answered(model, ask, capsys):
