@@ -1,10 +1,11 @@
 """The registry: each file in models/ is a model, its name the file's."""
 
+import contextlib
 import difflib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -62,16 +63,33 @@ def load(name: str, configuration: Mapping[str, Any] | None = None) -> Any:
         ConfigurationError: no such model, or an option that cannot be.
         LoadError: weights that cannot be loaded.
     """
-    made = find(name)
-    try:
-        adapter = made(dict(configuration or {}))
-        if hasattr(adapter, "load"):
+    adapter = make(name, configuration)
+    if hasattr(adapter, "load"):
+        with _told(name, "cannot be loaded"):
             adapter.load(None)
+    return adapter
+
+
+def make(name: str, configuration: Mapping[str, Any] | None = None) -> Any:
+    """A model that is not loaded yet, from its file's name and a configuration.
+
+    Raises:
+        ConfigurationError: no such model, or an option that cannot be.
+    """
+    adapter = find(name)
+    with _told(name, "cannot be made"):
+        return adapter(dict(configuration or {}))
+
+
+@contextlib.contextmanager
+def _told(name: str, what: str) -> Iterator[None]:
+    """Tells the place in a user's own code where anything was raised."""
+    try:
+        yield
     except AdapterError:
         raise
-    except Exception as error:  # A user's own code: anything can happen.
-        raise ConfigurationError(f"models/{stem(name)}.py cannot be loaded: {described(error)}") from error
-    return adapter
+    except Exception as error:
+        raise ConfigurationError(f"models/{stem(name)}.py {what}: {described(error)}") from error
 
 
 def described(error: BaseException) -> str:

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Self
 
 from engine.errors import ConfigurationError
@@ -21,6 +22,8 @@ PIECE = 1000
 
 # The exit code of what nobody reads any more, as a shell has it: 128 and the number of SIGPIPE.
 UNREAD = 141
+# That of SIGINT.
+INTERRUPTED = 130
 
 
 class Stop(KeyboardInterrupt):
@@ -59,6 +62,12 @@ class Output:
         """The text for people, characters that it cannot hold as escapes."""
         return text.encode(self._encoding, "backslashreplace").decode(self._encoding)
 
+    def shown(self, text: str) -> str:
+        """A text of anybody's for a terminal: its control characters do nothing there."""
+        return self.escaped(
+            "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+        )
+
     def json(self, value: Any, indent: int | None = None) -> str:
         """The value as JSON that arrives as it was: readable where the encoding allows it, else escaped."""
         text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
@@ -82,16 +91,34 @@ class Output:
             self.write("".join("\t".join(row) + "\n" for row in cleaned))
             return
         from rich import box
-        from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         drawn = Table(*headers, box=box.SIMPLE_HEAD, header_style="bold")
         for row in cleaned:
-            drawn.add_row(*map(_plain, row))
+            drawn.add_row(*(Text(self.shown(cell)) for cell in row))  # Never markup.
         # A buffer of its own, so that the text is written whole; rich reads NO_COLOR and the width itself.
-        console = Console(file=_Buffer(self._encoding), force_terminal=True)
-        console.print(drawn)
-        self.write(console.file.getvalue())  # type: ignore[attr-defined]
+        self._print(drawn)
+
+    def styled(self, text: str, style: str) -> None:
+        """Writes a text, in a style of rich's on a terminal.
+
+        Raises:
+            Stop: as `write` does.
+        """
+        if not self.is_terminal:
+            self.write(text)
+            return
+        from rich.text import Text
+
+        self._print(Text(text, style, end=""))
+
+    def _print(self, drawn: Any) -> None:
+        from rich.console import Console
+
+        buffer = _Buffer(self._encoding)
+        Console(file=buffer, force_terminal=True).print(drawn, end="")
+        self.write(buffer.getvalue())
 
     def write(self, text: str) -> None:
         """Writes a text at once.
@@ -126,12 +153,6 @@ class _Buffer(io.StringIO):
     @property
     def encoding(self) -> str:  # type: ignore[override]
         return self._encoding
-
-
-def _plain(text: str) -> Any:
-    from rich.text import Text
-
-    return Text("".join(c if c.isprintable() else "\ufffd" for c in text))  # Never markup, never a command.
 
 
 class Signals:
@@ -201,6 +222,24 @@ def aside() -> Iterator[None]:
             stack.enter_context(contextlib.redirect_stderr(error))
         stack.enter_context(contextlib.redirect_stdout(error))
         yield
+
+
+class _Unobserved:
+    """A stream that passes for no terminal."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def isatty(self) -> bool:
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def unobserved() -> AbstractContextManager[Any]:
+    """No progress bars: what is written meanwhile would share the terminal with them."""
+    return contextlib.redirect_stderr(_Unobserved(sys.stderr))
 
 
 def say(text: str) -> None:

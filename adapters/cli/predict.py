@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,26 +35,28 @@ def predict(
     """Answer prompt items and plain questions.
 
     FILE is a prompt item (.json), lines of prompt items or JSON texts (.jsonl), lines of questions (.txt), a
-    folder with prompt items, a pattern, or - for standard input. What cannot be answered is named with the reason
-    on standard error, and the exit code is 1.
+    folder with prompt items, a pattern, or - for standard input. What cannot be answered is named with the
+    reason on standard error, and the exit code is 1.
     """
     exclusive({"--json": json, "--jsonl": jsonl})
-    with printing() as output, _written(out, output) as target:
+    with printing() as output:
+        stem, configuration = named(model, settings)  # A misspelt name is told before imports take time.
         from adapters.cli.forms import Document, Lines, Table
+        from adapters.cli.inputs import expand
 
+        paths, total = expand(files)
         kind: Callable[[Output], Form] = Lines if jsonl else Document if json else _by_suffix(out) or Table
-        return _answer(files, model, settings, kind(target))
+        with _written(out, paths, output) as target:
+            return _answer(paths, total, stem, lambda: registry.load(stem, configuration), kind(target))
 
 
-def _answer(names: list[str], model: str, settings: list[str] | None, form: Form) -> int:
-    stem, configuration = named(model, settings)  # What is misspelt is told before the next lines take time.
+def _answer(paths: list[str], total: int | None, stem: str, load: Callable[[], Any], form: Form) -> int:
     from tqdm import tqdm
 
     from adapters.cli.files import answer_files
     from adapters.cli.forms import Asked
-    from adapters.cli.inputs import expand, inputs
+    from adapters.cli.inputs import inputs
 
-    paths, total = expand(names)
     ended = 0
     reasons: list[str] = []
 
@@ -75,7 +77,7 @@ def _answer(names: list[str], model: str, settings: list[str] | None, form: Form
     code = 0
     with Signals() as signals, tqdm(total=total, unit="item", disable=None) as progress:
         try:
-            answer_files(inputs(paths, stem), lambda: registry.load(stem, configuration), stem, told)
+            answer_files(inputs(paths, stem), load, stem, told)
         except Stop as stop:
             if not stop.writable:
                 raise
@@ -96,10 +98,12 @@ def _answer(names: list[str], model: str, settings: list[str] | None, form: Form
 
 
 @contextlib.contextmanager
-def _written(out: Path | None, output: Output) -> Iterator[Output]:
+def _written(out: Path | None, paths: list[str], output: Output) -> Iterator[Output]:
     if out is None:
         yield output
         return
+    if any(out.exists() and Path(path).exists() and out.samefile(path) for path in paths):
+        raise ConfigurationError(f"--out {str(out)!r} is one of the inputs: choose another file")
     try:
         file = out.open("w", encoding="utf-8")
     except OSError as error:
