@@ -17,7 +17,12 @@ RINGS = {
     "models": {"adapters.hugging", "adapters.registry", "engine"},
 }
 COMMAND = "python -m adapters predict examples/items/capitals.json"
-DTLPY = {"adapters/dataloop.py", "adapters/items/annotations.py", "adapters/platform/remote.py"}
+DTLPY = {
+    "adapters/dataloop.py",
+    "adapters/items/annotations.py",
+    "adapters/platform/login.py",
+    "adapters/platform/remote.py",
+}
 
 
 def imported(path: Path) -> set[str]:

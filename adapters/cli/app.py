@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from adapters.cli import completion
 from adapters.cli.output import say
 
 PROGRAM = "python -m adapters"
@@ -37,7 +38,10 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         The exit code; 2 for wrong usage, which is told in a sentence on standard error.
     """
-    command = typer.main.get_command(_app())
+    app = _app(completion.is_asked())
+    if completion.is_asked():
+        return completion.answer(app)
+    command = typer.main.get_command(app)
     try:
         with command.make_context(PROGRAM, list(arguments)) as context:
             return int(command.invoke(context) or 0)
@@ -48,10 +52,10 @@ def run(arguments: Sequence[str]) -> int:
         return 2
 
 
-def _app() -> typer.Typer:
+def _app(add_completion: bool) -> typer.Typer:
     # Plain help: rich's takes three times as long.
     app = typer.Typer(
-        add_completion=False,
+        add_completion=add_completion,  # Its options are for programs that are installed.
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},

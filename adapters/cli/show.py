@@ -11,11 +11,11 @@ from adapters import model_file, registry
 from adapters.cli.cache import folder_of, size_in
 from adapters.cli.options import Settings, named
 from adapters.cli.output import Output, printing
-from engine.errors import AdapterError, ConfigurationError
+from engine.errors import AdapterError
 
 if TYPE_CHECKING:
     from adapters.hugging import HuggingAdapter
-    from engine.options import LoadOptions
+    from engine.options import LoadOptions, Options
 
 HEADERS = ("option", "value", "from")
 
@@ -25,22 +25,22 @@ def show(
     settings: Settings = None,
     all_options: Annotated[bool, typer.Option("--all", help="Options that have their default, too.")] = False,
 ) -> int:
-    """Show a model: its options, where each value comes from, the memory it takes, and whether that fits here.
+    """Show a model: its options, where each value comes from, and whether its memory fits here.
 
     No weights are read, and nothing is downloaded.
     """
     with printing() as output:
         stem, configuration = named(model, settings)
         adapter = registry.make(stem, configuration)
-        summary = model_file.read(registry.FOLDER / f"{stem}.py").summary
-        output.write(f"{stem}: {output.shown(summary)}\n\n")
+        file = model_file.read(registry.FOLDER / f"{stem}.py")
+        output.write(f"{stem}: {output.shown(file.summary)}\n\n")
         from adapters.hugging import HuggingAdapter
 
         if not isinstance(adapter, HuggingAdapter):
             output.write("Its file has a class of its own, which reads its configuration by itself.\n")
             return 0
         output.table(HEADERS, _options(adapter, stem, configuration, all_options))
-        output.write("\n" + _memory(adapter, output))
+        output.write("\n" + _memory(adapter, file.size, output))
     return 0
 
 
@@ -54,13 +54,15 @@ def _options(
     origins = (
         named_by_file
         | dict.fromkeys(_own(adapter.defaults), file)
-        | dict.fromkeys(canonical(configuration), "--set")
+        | dict.fromkeys(canonical(configuration), "command line")
     )
     if "model_name" not in origins:
-        origins["model_name"] = "the environment"
-    if "/" in str(configuration.get("model_name", "")):
-        origins["model_name"] = "the command"
-    parts = [adapter.configuration.adapter, adapter.configuration.endpoint, adapter.configuration.load]
+        origins["model_name"] = "environment"
+    parts: list[Options | None] = [
+        adapter.configuration.adapter,
+        adapter.configuration.endpoint,
+        adapter.configuration.load,
+    ]
     parts += [adapter.configuration.generation, adapter.configuration.embedding]
     told = set()
     for kind, part in zip(KINDS, parts, strict=True):
@@ -80,16 +82,13 @@ def _own(defaults: Mapping[str, Any]) -> dict[str, Any]:
     return canonical({key: value for key, value in defaults.items() if key not in PLATFORM_KEYS})
 
 
-def _memory(adapter: HuggingAdapter, output: Output) -> str:
+def _memory(adapter: HuggingAdapter, size: str | None, output: Output) -> str:
     options = adapter.configuration.load
     if options is None:
         return "memory: none here, a server answers.\n"
     folder = folder_of(options.local_path or options.model_name)
     if folder is None:
-        return (
-            f"memory: unknown, {options.model_name} is not on this machine. The first load downloads it, and "
-            "refuses it before its weights where they do not fit.\n"
-        )
+        return _by_size(options.model_name, size)
     from engine.loading import memory_footprint
 
     here = options.model_copy(update={"local_path": str(folder)})
@@ -100,6 +99,26 @@ def _memory(adapter: HuggingAdapter, output: Output) -> str:
     if footprint is None:
         return "memory: unknown, its checkpoint is quantized already.\n"
     return f"{footprint}\n{_verdict(footprint, options)}\n{_weights(options)}"
+
+
+def _by_size(model_name: str, size: str | None) -> str:
+    """An estimate for a model that is not here, by the number of parameters that its file tells."""
+    absent = f"{model_name} is not on this machine: the first load downloads it"
+    if size is None:
+        return f"memory: unknown, {absent}, and checks its memory before the weights.\n"
+    import torch
+
+    from engine.loading.footprint import format_bytes
+    from engine.memory import free_memory
+
+    value, unit = size.split()
+    half = round(float(value) * {"M": 1e6, "B": 1e9}[unit]) * 2
+    free = free_memory(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    fits = "It fits here" if half <= free else "It does not fit here unless load_in_4bit is set, if then"
+    return (
+        f"weights: about {format_bytes(half)} in half precision, twice as much in float32; "
+        f"{format_bytes(free)} free. {fits}. {absent}.\n"
+    )
 
 
 def _verdict(footprint: Any, options: LoadOptions) -> str:

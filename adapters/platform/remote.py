@@ -69,7 +69,7 @@ def ask(
         RemoteError: all tries failed, or the token ended and cannot be renewed.
     """
     base = dl.client_api.base_gate_url
-    pool = _pool(base, dl.client_api.verify)
+    pool = pool_for(base, dl.client_api.verify)
     data = None if body is None else json.dumps(body).encode()
     failure = RemoteError("")
     renewed = False
@@ -268,7 +268,7 @@ _JSON = {"Content-Type": "application/json"}
 
 
 @cache
-def _pool(base: str, verify: bool) -> PoolManager:
+def pool_for(base: str, verify: bool) -> PoolManager:
     """Connections that are kept, by the way to the platform that the environment names."""
     target = urlsplit(base)
     proxy = None if proxy_bypass(target.netloc) else getproxies().get(target.scheme)

@@ -11,28 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from adapters import registry
 from adapters.cli import main
-from adapters.hugging import HuggingAdapter
 from engine.types import Request
-from tests.fakes import FakeEngine
 
 ROOT = Path(__file__).parents[3]
 STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 Reply = Callable[[Request], str]
-
-
-@pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch) -> Callable[[Reply], FakeEngine]:
-    """Lets every model be one whose answers a function makes."""
-
-    def make(reply: Reply) -> FakeEngine:
-        adapter = HuggingAdapter({"model_name": "quick"})
-        adapter._engine = FakeEngine(reply)
-        monkeypatch.setattr(registry, "load", lambda *_: adapter)
-        return adapter._engine
-
-    return make
 
 
 @pytest.fixture
