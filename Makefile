@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --constraint constraints.txt
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test check lint docs bench soak
+.PHONY: help setup demo serve test check lint docs bench soak
 setup: $(READY)
 
 $(READY): constraints.txt requirements.txt requirements-dev.txt
@@ -24,6 +24,10 @@ $(READY): constraints.txt requirements.txt requirements-dev.txt
 
 demo: $(READY)
 	@$(BIN)/python -m examples.demo
+
+# TinyTalk over HTTP, for OpenAI's clients; Ctrl-C ends it.
+serve: $(READY)
+	@$(BIN)/python -m adapters serve
 
 test: $(READY)
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(TESTS)

@@ -33,6 +33,7 @@ def package_creation(
     project: "dl.Project",
     entry_point_path: str = manifest.ENTRY_POINT,
     models: Iterable[str] | None = None,
+    server: str | None = None,
 ) -> "dl.Dpk":
     """Publish the app's next version and install it in the project, or update it where it is installed.
 
@@ -40,6 +41,7 @@ def package_creation(
         project: where to.
         entry_point_path: the file with the class `ModelAdapter`, relative to the repository.
         models: the model files to register; all of them by default.
+        server: the model file that a service of the app serves over HTTP.
 
     Returns:
         The published package.
@@ -50,7 +52,7 @@ def package_creation(
     """
     import dtlpy as dl
 
-    app = manifest.build(models, entry_point_path)
+    app = manifest.build(models, entry_point_path, server=server)
     with _refusals("the versions already published could not be read, and nothing was sent"):
         app["version"] = _next_version()
     title = f"{app['name']} {app['version']}"
@@ -117,13 +119,13 @@ def _run(options: argparse.Namespace) -> None:
     if options.dry_run:
         print(manifest.dumps(_what_would_be_sent(options)), end="")
         return
-    manifest.build(options.models)  # What is wrong here needs no platform to be found.
+    manifest.build(options.models, server=options.server)  # What is wrong here needs no platform to be found.
     project = _project(options)
     if options.legacy_package:
         package = push_package(project, models=options.models)
         print(f"package {package.name} {package.version} is pushed to {project.name}")
     else:
-        dpk = package_creation(project, models=options.models)
+        dpk = package_creation(project, models=options.models, server=options.server)
         print(
             f"{dpk.display_name} {dpk.version} is published and installed in {project.name}, with the models:"
         )
@@ -141,6 +143,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--env", help="the platform's environment, such as prod; the SDK keeps to it")
     parser.add_argument(
         "--models", type=lambda text: text.split(","), help="a,b: only these models; default: all"
+    )
+    parser.add_argument(
+        "--server", metavar="MODEL", help="also serve this model by OpenAI's routes, on a pod"
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would be sent, as JSON, and send nothing"
@@ -227,14 +232,14 @@ def _legacy_push(app: dict[str, Any]) -> dict[str, Any]:
     return {
         "package_name": app["name"],
         "package_type": "ml",
-        "modules": app["components"]["modules"],
+        "modules": app["components"]["modules"][:1],
         "metadata": {"system": {"ml": ml}},
         "service_config": {key: compute[key] for key in ("runtime", "executionTimeout")},
     }
 
 
 def _what_would_be_sent(options: argparse.Namespace) -> dict[str, Any]:
-    app = manifest.build(options.models)
+    app = manifest.build(options.models, server=options.server)
     with _staged(app) as code:
         files = sorted(path.relative_to(code).as_posix() for path in code.rglob("*") if path.is_file())
     sent = {"package": _legacy_push(app)} if options.legacy_package else {"dpk": app}
@@ -272,6 +277,9 @@ def _staged(app: dict[str, Any]) -> Iterator[Path]:
                 shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy2(source, target)
+        if "services" in app["components"]:
+            with (code / "requirements.txt").open("a", encoding="utf-8") as requirements:
+                requirements.write("\n".join(["", *manifest.SERVER_REQUIREMENTS, ""]))
         (code / "dataloop.json").write_text(manifest.dumps(app), encoding="utf-8")
         # With the same times the same code is the same archive, and the SDK sends it once.
         shutil.copystat(manifest.ROOT / "dataloop.json", code / "dataloop.json")

@@ -1,1 +1,1 @@
-"""Every way in and out: translation only. Imports nothing, so that each door pays for itself alone."""
+"""Every way in and out of a model: translation only. Imports nothing by itself."""

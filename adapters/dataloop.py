@@ -1,4 +1,4 @@
-"""The platform's side: the adapter class that Dataloop's runner loads and calls."""
+"""The entry point on the platform: the adapter class that Dataloop's runner loads and calls."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -14,14 +14,14 @@ from adapters.items.item import Snapshot
 from adapters.items.prompt_items import has_messages
 from adapters.items.stored import Record
 from adapters.platform import artifacts, reading, remote
-from adapters.platform.embedding import Embedding
-from adapters.platform.flow import Answers, whole
-from adapters.platform.progress import Report
+from adapters.platform.embedding import EmbeddingAdapter
+from adapters.platform.flow import ItemAnswers, complete_answers
+from adapters.platform.progress import RunProgress
 from adapters.platform.run import Run
 from adapters.platform.storing import answers_of
 from adapters.prediction import batches
 from adapters.prediction.batches import predict_each
-from adapters.prediction.failures import Failure, Unfinished, report
+from adapters.prediction.failures import Failure, Unfinished, collect_or_log
 from engine.configuration import override
 from engine.errors import AdapterError, ConfigurationError, Unsupported
 from engine.options import AdapterOptions
@@ -34,19 +34,19 @@ FLOW_OPTIONS = ("resume", "stream", "stream_interval")
 
 
 class PredictionError(Unfinished):
-    """A run in which some prompts have no answer. All others are answered, and their answers stored."""
+    """Some prompts of a run have no answer. All others are answered, and their answers are stored."""
 
     missing = "answer"
 
 
-class ModelAdapter(Embedding, dl.BaseModelAdapter):
+class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
     """Loads the model file that `module_name` in the model's configuration names, and lets it answer."""
 
     def load_from_model(self, model_entity: dl.Model | None = None, *args: Any, **kwargs: Any) -> None:
-        """As the SDK's, but no artifact is written outside the model's folder, or comes from another host.
+        """Downloads the artifacts and loads the model, as the SDK does, after `artifacts.check`.
 
         Raises:
-            LoadError: there is such an artifact, or weights cannot be loaded.
+            LoadError: an artifact is a link or leads out of the folder, or weights cannot be loaded.
             ConfigurationError: as `load`.
         """
         model = model_entity or self.model_entity
@@ -61,13 +61,13 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
             raise error.with_traceback(None) from None
 
     def load(self, local_path: str, **kwargs: Any) -> None:
-        """Builds the model from one snapshot of the configuration; weights in `local_path` win over the hub.
+        """Builds the model from a copy of the configuration; prefers weights in `local_path` to the hub.
 
         Raises:
             ConfigurationError: no such model file, or an option that cannot be.
             LoadError: weights that cannot be loaded.
         """
-        configuration = self._snapshot()
+        configuration = self._configuration_copy()
         name = configuration.get("module_name")
         if not name:
             raise ConfigurationError(
@@ -80,10 +80,10 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
         self.adapter = adapter
 
     def save(self, local_path: str, **kwargs: Any) -> None:
-        """Writes the model into `local_path`, from where the SDK uploads it as the model's artifacts.
+        """Saves the model to `local_path`; the SDK uploads that folder as the model's artifacts.
 
         Raises:
-            Unsupported: a user's own model file without `save`.
+            Unsupported: a custom model file without `save`.
         """
         if not hasattr(self.adapter, "save"):
             raise Unsupported(
@@ -94,7 +94,7 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
     def prepare_item_func(self, item: dl.Item) -> dict[str, Any] | Failure:
         """The item's JSON with its id, file name and (for messages) this model's answers.
 
-        What cannot be read is returned, not raised: it costs no other item its answer.
+        An item that cannot be read is returned as a `Failure`: it does not affect other items.
         """
         snapshot, name = Snapshot.of_entity(item), self.model_entity.name
         try:
@@ -107,16 +107,16 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
                 snapshot.answers = found.get(snapshot.id, [])
             return reading.parsed(snapshot, content, name).for_batch()
         except Exception as error:
-            return Failure(item.id, None, f"it could not be read ({remote.why(error)})")
+            return Failure(item.id, None, f"it could not be read ({remote.describe_error(error)})")
 
     def predict(
         self, batch: list[dict[str, Any] | Failure], failures: list[Failure] | None = None, **kwargs: Any
     ) -> list[dl.AnnotationCollection]:
-        """The annotations of each prepared item, in order; none to a prompt of which a turn failed.
+        """The annotations of each prepared item, in order; none for a prompt with a failed turn.
 
         Args:
             batch: what `prepare_item_func` returned.
-            failures: receives what has no answer; it is logged where there is no such list.
+            failures: gets the prompts and items without an answer; without it they are logged.
             kwargs: generation options for this call.
 
         Raises:
@@ -125,12 +125,12 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
         failed = [item for item in batch if isinstance(item, Failure)]
         readable = [item for item in batch if not isinstance(item, Failure)]
         answers, unanswered = predict_each(self.adapter, readable, self.model_entity.name, **kwargs)
-        kept: dict[str, Answers] = {}
+        kept: dict[str, ItemAnswers] = {}
         for i, (item, found) in enumerate(zip(readable, answers, strict=True)):
             mine = [replace(failure, item=item["id"]) for failure in unanswered if failure.position == i]
-            kept[item["id"]] = whole(found, mine)
+            kept[item["id"]] = complete_answers(found, mine)
             failed += mine
-        report(failed, failures)
+        collect_or_log(failed, failures)
         return [
             collection([] if isinstance(item, Failure) else kept[item["id"]], self.model_entity)
             for item in batch
@@ -146,13 +146,13 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
     ) -> tuple[list[dl.Item], list[dl.Annotation]]:
         """Answers items and stores the answers on them; returns the items and the stored annotations.
 
-        The next items are read, and answers stored, while others are answered. New answers are stored first,
-        and then those of this model to the same prompts are removed.
+        The next items are read, and answers are stored, while others are answered. New answers are stored
+        first; then this model's earlier answers to the same prompts are removed.
 
         Args:
-            batch_size: items of a batch of a model file that has its own `predict`.
-            progress: told how far it is.
-            resume: whether prompts that this model has answered are left alone; as configured by default.
+            batch_size: items per batch for a model file with its own `predict`.
+            progress: gets the percentage of items that are done, at most every two seconds.
+            resume: whether prompts that this model has answered are skipped; by default as configured.
             kwargs: generation options for this call.
 
         Raises:
@@ -162,7 +162,7 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
         stored: dict[str, list[dl.Annotation]] = {}
 
         def keep(identity: str, records: list[Record]) -> None:
-            # Here, while others are answered: the SDK copies each record in depth.
+            # Here and not at the end: the SDK's slow deep copy of each record overlaps with answering.
             made = dl.AnnotationCollection.from_json(_json=records, item=chosen[identity])
             stored[identity] = made.annotations
 
@@ -178,7 +178,7 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
         resume: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        """As `predict_items`, the items of a dataset that a filter selects, listed as they are needed."""
+        """As `predict_items`, for the items of a dataset that a filter selects, listed page by page."""
         if not isinstance(filters, dl.Filters):
             filters = dl.Filters(custom_filter=filters) if filters else dl.Filters()
         query = filters.prepare()
@@ -201,10 +201,10 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
         resume: bool | None,
         options: dict[str, Any],
     ) -> None:
-        """Answers items as they come; `keep` takes the id of each that has ended, and what was stored."""
+        """Answers items; `keep` is called with the id of each item that is done and its stored answers."""
         given = {key: options.pop(key) for key in FLOW_OPTIONS if key in options}
         chosen = override(self._options(), {**given, "resume": resume})
-        size = batches.batch_size(batch_size, self._snapshot(), BATCH_SIZE)
+        size = batches.batch_size(batch_size, self._configuration_copy(), BATCH_SIZE)
         run = Run(
             self.adapter,
             self.model_entity.name,
@@ -212,7 +212,7 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
             size,
             self._record,
             keep,
-            Report(total, progress),
+            RunProgress(total, progress),
         )
         failures = run.over(items, options)
         if failures:
@@ -224,9 +224,9 @@ class ModelAdapter(Embedding, dl.BaseModelAdapter):
     def _options(self) -> AdapterOptions:
         if isinstance(self.adapter, HuggingAdapter):
             return self.adapter.configuration.adapter
-        configuration = self._snapshot()  # The other keys are the user's own.
+        configuration = self._configuration_copy()  # The other keys are the user's own.
         return override(AdapterOptions(), {key: configuration.get(key) for key in FLOW_OPTIONS})
 
-    def _snapshot(self) -> dict[str, Any]:
+    def _configuration_copy(self) -> dict[str, Any]:
         # Not `self.configuration.get`: that writes the key back to the platform.
         return dict(self.model_entity.configuration or {})

@@ -1,4 +1,4 @@
-"""The base of every model file: a configuration in, answers to batches of prompt items out.
+"""The base class of the model files: loads a model by its configuration and answers prompt items.
 
 Importing this imports no torch: the engine is imported when a model loads.
 """
@@ -14,7 +14,7 @@ from adapters.calls import Calls
 from adapters.items.context import reader
 from adapters.items.item import Item
 from adapters.prediction.answering import OnDelta, OnDone, answer
-from adapters.prediction.failures import Failure, report
+from adapters.prediction.failures import Failure, collect_or_log
 from engine.configuration import override, split
 from engine.contract import Engine
 from engine.errors import ConfigurationError
@@ -24,9 +24,10 @@ class HuggingAdapter(Calls):
     """A Hugging Face model that answers prompt items. A model file subclasses it and names the model.
 
     Attributes:
-        model_name: hub id or local folder; the configuration's wins, then the weights among the artifacts.
-        defaults: options that the configuration may change.
-        task: "embed" for a model that makes vectors of texts and cannot answer.
+        model_name: hub id or local folder. `model_name` in the configuration replaces it; weights among the
+            model's artifacts are used instead of either.
+        defaults: values of options that the configuration may replace.
+        task: "embed" for an embedding model, which cannot answer.
     """
 
     model_name: ClassVar[str | None] = None
@@ -37,53 +38,58 @@ class HuggingAdapter(Calls):
         """Checks the configuration; loads nothing yet.
 
         Raises:
-            ConfigurationError: an option that is unknown or cannot be; its key is named.
+            ConfigurationError: an unknown option or an invalid value; its key is named.
         """
         self.configuration = split({"model_name": self.model_name}, self.defaults, dict(configuration or {}))
         self._engine: Engine | None = None
 
     @property
     def name(self) -> str:
-        """What the model is called where nobody names it: its file in models/."""
+        """The model's default name: that of its file in models/, without the ending."""
         return type(self).__module__.rpartition(".")[2]
 
     @property
     def engine(self) -> Engine:
-        """What answers.
+        """The loaded engine, which generates, scores and embeds.
 
         Raises:
-            ConfigurationError: nothing is loaded yet.
+            ConfigurationError: the model is not loaded.
         """
         if self._engine is None:
             raise ConfigurationError(f"{self.name} is not loaded: call load() before predict()")
         return self._engine
 
     def load(self, local_path: str | Path | None = None) -> HuggingAdapter:
-        """Loads the model: from `local_path` where that holds weights, else from `model_name`.
+        """Loads the model: from `local_path` if that has weights, else from `model_name`.
 
         Raises:
-            LoadError: gated, missing, offline, unsafe or too large; the text says what to do.
-            Unsupported: a model that transformers itself cannot generate with.
+            LoadError: the model is gated, missing, offline, unsafe or too large; the text says what to do.
+            Unsupported: transformers itself cannot generate with this model.
         """
-        options = self.configuration.load
-        if options is None:
-            from engine.backends.endpoint import EndpointEngine
+        match self.configuration.adapter.backend:
+            case "local":
+                self._engine = self._local_engine(local_path)
+            case "endpoint":
+                from engine.backends.endpoint import EndpointEngine
 
-            self._engine = EndpointEngine(self.configuration.endpoint)
-            return self
+                self._engine = EndpointEngine(self.configuration.endpoint)
+        return self
+
+    def _local_engine(self, local_path: str | Path | None) -> Engine:
         from engine.backends.local import LocalEngine
         from engine.loading import load
 
+        options = self.configuration.load
+        assert options is not None
         if local_path is not None and _has_weights(Path(local_path)):
             options = options.model_copy(update={"local_path": str(local_path)})
         engine = LocalEngine(load(options, self.task))
         if self.task == "generate":
-            engine.generator()  # A model that cannot be run is refused now, not at the first question.
-        self._engine = engine
-        return self
+            engine.check_can_generate()  # Refuses a model now rather than at the first question.
+        return engine
 
     def save(self, local_path: str | Path) -> None:
-        """Writes the loaded model and its tokenizer into a folder that `load` takes."""
+        """Saves the loaded model and its tokenizer to a folder, which `load` accepts."""
         self.engine.save(local_path)
 
     def predict(
@@ -93,28 +99,28 @@ class HuggingAdapter(Calls):
         failures: list[Failure] | None = None,
         **options: Any,
     ) -> list[list[dict[str, Any]]]:
-        """Answers every open turn of every item, all conversations of the batch together.
+        """Answers every open turn of every item; all conversations of the batch are generated together.
 
         Args:
-            batch: prompt items as their JSON; "filename" or "id" name an item in messages, "annotations"
-                are the answers it has.
-            model_name: what the answers are signed with; the model file's name by default.
-            failures: receives what has no answer; it is logged where there is no such list.
+            batch: the JSON of prompt items. An item may also have "filename" and "id", which name it in
+                messages to the user, and "annotations", its earlier answers.
+            model_name: the name in the metadata of the answers; by default the model file's.
+            failures: gets the prompts and items without an answer; without it they are logged.
             options: generation options for this call.
 
         Returns:
-            For each item its answers in the order of its prompts, as `annotations.as_dict` has them. What
-            fails is missing there and costs nothing else its answer.
+            For each item its answers in the order of its prompts, as `annotations.as_dict` makes them. A
+            failed prompt or item has none, and does not affect others.
 
         Raises:
-            ConfigurationError: an option that is unknown or cannot be, or a model that is not loaded.
+            ConfigurationError: an unknown option, an invalid value, or a model that is not loaded.
         """
         name = model_name or self.name
         items = [Item.of(given, name, f"item {i + 1}") for i, given in enumerate(batch)]
         done: dict[Item, tuple[list[dict[str, Any]], list[Failure]]] = {}
         self.answer(items, lambda item, *found: done.update({item: found}), name, **options)
         failed = [replace(failure, position=i) for i, item in enumerate(items) for failure in done[item][1]]
-        report(failed, failures)
+        collect_or_log(failed, failures)
         return [done[item][0] for item in items]
 
     def answer(
@@ -125,17 +131,17 @@ class HuggingAdapter(Calls):
         on_delta: OnDelta | None = None,
         **options: Any,
     ) -> None:
-        """Answers items that come one by one; each leaves as soon as all of it is answered.
+        """Answers a stream of items; calls `on_done` for each as soon as all of it is answered.
 
         Args:
-            items: taken as the engine has room for them; None says that the next one is not there yet.
-            on_done: takes an item, its answers, and what of it has none.
-            model_name: what the answers are signed with; the model file's name by default.
-            on_delta: takes what each answer grows by while it is written.
+            items: consumed when the engine has room; None means that the next item is not available yet.
+            on_done: called with an item, its answers, and its failures.
+            model_name: the name in the metadata of the answers; by default the model file's.
+            on_delta: called with each new piece of an answer while it is generated.
             options: generation options for this call.
 
         Raises:
-            ConfigurationError: an option that is unknown or cannot be, or a model that is not loaded.
+            ConfigurationError: an unknown option, an invalid value, or a model that is not loaded.
         """
         chosen = self.configuration.adapter
         opened = reader(

@@ -1,4 +1,4 @@
-"""The registry: each file in models/ is a model, its name the file's."""
+"""The registry of models: each file in models/ is one, named after its file."""
 
 import contextlib
 import difflib
@@ -22,9 +22,9 @@ def names() -> list[str]:
 
 
 def stem(name: str) -> str:
-    """A model's own name, its file's, from any spelling of it, or from one of its public names.
+    """The name of a model's file, without ".py", from any spelling of it or one of its `model_deploys`.
 
-    "tiny_talk", "models.tiny_talk" and "tiny-talk" are one name. Nothing outside models/ can be named.
+    "tiny_talk", "models.tiny_talk" and "tiny-talk" are the same name. A file outside models/ has no name.
 
     Raises:
         ConfigurationError: no such model.
@@ -47,7 +47,8 @@ def find(name: str) -> type:
     """The `HuggingAdapter` class of a model file, by any spelling of its name.
 
     Raises:
-        ConfigurationError: no such model, or its file cannot be imported or has no class `HuggingAdapter`.
+        ConfigurationError: there is no such model, or its file cannot be imported or has no class
+            `HuggingAdapter`.
     """
     found = stem(name)
     adapter = getattr(_module(found), "HuggingAdapter", None)
@@ -57,11 +58,14 @@ def find(name: str) -> type:
 
 
 def load(name: str, configuration: Mapping[str, Any] | None = None) -> Any:
-    """A model that is ready to predict, from its file's name and a configuration.
+    """Loads the model of a name (see `stem`) with a configuration.
+
+    Returns:
+        An instance of the model file's class `HuggingAdapter`.
 
     Raises:
-        ConfigurationError: no such model, or an option that cannot be.
-        LoadError: weights that cannot be loaded.
+        ConfigurationError: there is no such model, or an option is invalid.
+        LoadError: the weights cannot be loaded.
     """
     adapter = make(name, configuration)
     if hasattr(adapter, "load"):
@@ -101,7 +105,7 @@ def described(error: BaseException) -> str:
 
 
 def _deployed(name: str) -> str | None:
-    """The file of the model that has a public name, in capitals or not; None where there is none."""
+    """The file of the model with this name in `model_deploys`, case-insensitive; None if there is none."""
     for stem in names():
         if name.casefold() in map(str.casefold, _deploys(stem)):
             return stem

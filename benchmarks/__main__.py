@@ -1,4 +1,4 @@
-"""`python -m benchmarks [generation|scoring|embedding|adapter|platform|growth] [--quick] [--json]`."""
+"""`python -m benchmarks [NAME] [--quick] [--json]`; the names are in `NAMES`."""
 
 import argparse
 import importlib
@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 
-NAMES = ("generation", "scoring", "embedding", "adapter", "platform", "growth")
+NAMES = ("generation", "scoring", "embedding", "confidence", "adapter", "platform", "growth", "server")
 
 
 def main(words: list[str] | None = None) -> None:

@@ -92,9 +92,9 @@ def cases() -> dict[str, Case]:
     loaded = loading.load(tiny_talk.HuggingAdapter().configuration.load)
     turns, tokens, ids = (50, 100, 200), (1000, 2000, 4000, 8000), (10_000, 20_000, 40_000, 80_000)
 
-    def conversation(window: int | None) -> Case:
+    def conversation(context_length: int | None) -> Case:
         model = tiny_talk.HuggingAdapter({"max_new_tokens": 8})
-        model._engine = LocalEngine(replace(loaded, window=window))
+        model._engine = LocalEngine(replace(loaded, context_length=context_length))
         return Case(turns, lambda count: lambda: _answered(model, count))
 
     def choosing(**options: Any) -> Case:
@@ -102,7 +102,7 @@ def cases() -> dict[str, Case]:
 
     return {
         "conversation": conversation(None),
-        "conversation_with_window": conversation(loaded.window),
+        "conversation_with_window": conversation(loaded.context_length),
         "greedy": choosing(),
         "sampled": choosing(temperature=1.0, top_p=0.9, seed=0),
         "frequency_penalty": choosing(frequency_penalty=0.5),
@@ -137,7 +137,7 @@ def _chosen(loaded: Loaded, tokens: int, options: GenerationOptions) -> None:
     request = TokenizedRequest([3, 4, 5], tokens, options)
     sequence = SequenceState(request, loaded.model, frozenset())
     logits = torch.randn(1, loaded.model.config.vocab_size, generator=torch.Generator().manual_seed(0))
-    while sequence.live:
+    while sequence.running:
         extend([sequence], logits)
 
 

@@ -54,7 +54,7 @@ def load(name: str, dtype: torch.dtype, changes: Mapping[str, int] = MappingProx
 
 def twin(loaded: Loaded) -> Loaded:
     """The same weights in a model object of its own, for what changes the object it is given."""
-    return Loaded(copy.deepcopy(loaded.model), loaded.tokenizer, loaded.window)
+    return Loaded(copy.deepcopy(loaded.model), loaded.tokenizer, loaded.context_length)
 
 
 def weights(model: PreTrainedModel) -> int:

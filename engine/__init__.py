@@ -1,1 +1,4 @@
-"""How an answer is made: torch and transformers, no Dataloop, no HTTP, no printing."""
+"""How an answer is made: torch and transformers. Prints nothing.
+
+Only `backends/endpoint/` uses HTTP, and logs in to a Dataloop app.
+"""

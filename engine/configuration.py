@@ -31,7 +31,6 @@ PLATFORM_KEYS = frozenset(
         "include_background",
         "include_model_annotations",
         "label_to_id_map",
-        "labels",
         "module_name",
         "output_path",
         "overwrite_annotations",
@@ -55,7 +54,7 @@ ALIASES = {
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """A configuration, split by kind of options; `load` is None with the endpoint backend."""
+    """A configuration, split by kind of options; `load` is None unless the backend is `local`."""
 
     adapter: AdapterOptions
     endpoint: EndpointOptions
@@ -93,7 +92,7 @@ def split(*configurations: Mapping[str, Any]) -> Configuration:
     return Configuration(
         adapter,
         _part(EndpointOptions, merged),
-        None if adapter.backend == "endpoint" else _part(LoadOptions, merged),
+        _part(LoadOptions, merged) if adapter.backend == "local" else None,
         _part(GenerationOptions, merged),
         _part(EmbeddingOptions, merged),
     )

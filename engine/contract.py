@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 # Callback: a request's index and its answer → the next request of the same conversation, or None.
 Follow = Callable[[int, Answer], Request | None]
 Reduction = Literal["mean", "sum"]
+# A continuation to score: a text, or token ids, which are scored as they are.
+Candidate = str | Sequence[int]
 # The optional methods of an engine.
 Capability = Literal[
-    "score", "next_logits", "embed", "tokens", "hidden_states", "prompt_text", "prompt_tokens", "save"
+    "score", "next_logits", "embed", "token_ids", "hidden_states", "prompt_text", "prompt_tokens", "save"
 ]
 # Bytes of UTF-8 that are taken for one token where there is no tokenizer.
 BYTES_PER_TOKEN = 3
@@ -87,7 +89,9 @@ class Engine(ABC):
         """The number of tokens of a text, without special tokens; without a tokenizer, an estimate."""
         return -(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN)
 
-    def score(self, prompts: Sequence[Request | str], candidates: Sequence[Sequence[str]]) -> list[Scores]:
+    def score(
+        self, prompts: Sequence[Request | str], candidates: Sequence[Sequence[Candidate]]
+    ) -> list[Scores]:
         """The log-probability of each candidate as the continuation of its prompt.
 
         Args:
@@ -138,7 +142,7 @@ class Engine(ABC):
         """
         raise self.unsupported("embed")
 
-    def tokens(
+    def token_ids(
         self, texts: Sequence[str], options: EmbeddingOptions | None = None, kind: str | None = None
     ) -> list[list[int]]:
         """The token ids that `embed` reads of each text.
@@ -147,7 +151,7 @@ class Engine(ABC):
             ConfigurationError: an unknown `kind`.
             Unsupported: the backend has no tokenizer.
         """
-        raise self.unsupported("tokens")
+        raise self.unsupported("token_ids")
 
     def hidden_states(
         self, texts: Sequence[str], layer: int = -1, reduction: Reduction | None = "mean"

@@ -99,4 +99,4 @@ def converse(
 
 
 def _not_asked(key: str) -> Answer:
-    return Answer.failed(PromptError(f"not asked, for the turn before it has no answer (prompt {key!r})"))
+    return Answer.failed(PromptError(f"skipped: an earlier turn failed (prompt {key!r})"))

@@ -14,11 +14,15 @@ class LoadError(AdapterError):
 
 
 class PromptError(AdapterError):
-    """A prompt cannot be answered: it is unreadable, empty or longer than the context window."""
+    """A prompt cannot be answered: it is unreadable, empty or longer than the context length."""
 
 
 class GenerationError(AdapterError):
     """A model failed while answering."""
+
+
+class Cancelled(AdapterError):
+    """A request that was dropped because nobody waits for its answer any more."""
 
 
 class Unsupported(AdapterError):

@@ -8,6 +8,8 @@ import psutil
 import torch
 
 ROOT = Path("/")
+# The share of the free memory that one plan may take.
+SHARE = 0.8
 # By cgroup version: the mount, the files with limit and usage, and the prefix of cache counters.
 _GROUPS = {
     1: ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
@@ -21,6 +23,11 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return min([psutil.virtual_memory().available, *_left_in_groups()])
+
+
+def usable_memory(device: torch.device) -> int:
+    """Bytes that may be planned for: a share of the free memory, which leaves room for activations."""
+    return int(SHARE * free_memory(device))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

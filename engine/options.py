@@ -42,7 +42,7 @@ class AdapterOptions(Options):
     max_context_tokens: int = Field(
         1024,
         ge=0,
-        description="The most tokens of retrieved context; never more than a quarter of the context window.",
+        description="The most tokens of retrieved context; never more than a quarter of the context length.",
     )
     allowed_hosts: tuple[str, ...] = Field(
         (), description="Hosts from which link items with retrieved context may be fetched, over https."
@@ -166,13 +166,13 @@ class GenerationOptions(Options):
     )
     overflow: Literal["drop_oldest", "error"] = Field(
         "drop_oldest",
-        description="What to do with a conversation longer than the context window: drop its oldest "
+        description="What to do with a conversation longer than the context length: drop its oldest "
         "turns, or fail.",
     )
     max_new_tokens: int = Field(
         256,
         ge=1,
-        description="The most tokens of an answer; never more than the context window leaves.",
+        description="The most tokens of an answer; never more than the context length leaves.",
     )
     do_sample: bool | None = Field(
         None,
@@ -221,8 +221,34 @@ class GenerationOptions(Options):
     )
     confidence: str = Field(
         "mean_logprob",
-        description="How the confidence is computed: mean_logprob, or another method of "
-        "engine/confidence.py.",
+        description="How the confidence is computed: mean_logprob, or another method of docs/confidence.md.",
+    )
+    confidence_methods: tuple[str, ...] = Field(
+        (), description="More methods to compute; their values are in an annotation's metadata."
+    )
+    confidence_samples: int = Field(
+        8, ge=2, le=64, description="How many answers to sample for a method that compares samples."
+    )
+    confidence_model: str | None = Field(
+        None,
+        description="Hub id or folder of the model that compares samples for semantic_entropy: an NLI model "
+        "(by entailment both ways) or an embedding model (by cosine similarity).",
+    )
+    confidence_similarity: float = Field(
+        0.9,
+        ge=-1,
+        le=1,
+        description="Cosine similarity from which on an embedding model's texts mean the same.",
+    )
+    labels: tuple[str, ...] = Field(
+        (), description="Answer with one of these labels, chosen by scoring, as a classification."
+    )
+    label_prior: bool = Field(
+        False,
+        description="Divide each label's probability by the one that it has without the question.",
+    )
+    token_confidence: bool = Field(
+        False, description="Write the probability of each token of an answer into its annotation's metadata."
     )
 
     @field_validator("stop", mode="before")
@@ -237,14 +263,37 @@ class GenerationOptions(Options):
             raise ValueError("an empty stop string would end every answer at once")
         return value
 
-    @field_validator("confidence")
+    @field_validator("confidence_methods", mode="before")
     @classmethod
-    def _known_method(cls, value: str) -> str:
+    def _one_method_is_a_list(cls, value: Any) -> Any:
+        return value if isinstance(value, list | tuple) else (value,)
+
+    @field_validator("confidence", "confidence_methods")
+    @classmethod
+    def _known_methods(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         from engine.confidence import METHODS
 
-        if value not in METHODS:
-            raise ValueError(f"no such method; there are {', '.join(METHODS)}")
+        for method in (value,) if isinstance(value, str) else value:
+            if method not in METHODS:
+                raise ValueError(f"no such method; there are {', '.join(METHODS)}")
         return value
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(label.strip() for label in value):
+            raise ValueError("a label is empty: give it a text")
+        if len(set(value)) < len(value) or len(value) == 1:
+            raise ValueError("give at least two labels, each once")
+        return value
+
+    @model_validator(mode="after")
+    def _clusters_need_a_model(self) -> Self:
+        if "semantic_entropy" in (self.confidence, *self.confidence_methods) and not self.confidence_model:
+            raise ValueError(
+                "semantic_entropy needs confidence_model: name an NLI model or an embedding model"
+            )
+        return self
 
     @model_validator(mode="after")
     def _sampling_needs_a_temperature(self) -> Self:
@@ -255,6 +304,13 @@ class GenerationOptions(Options):
         if self.temperature and self.temperature < 1e-3:
             raise ValueError("temperature is 0 (greedy) or at least 0.001: below, logits overflow")
         return self
+
+    @property
+    def evidence(self) -> frozenset[str]:
+        """The fields of `engine.confidence.Evidence` that the chosen methods read."""
+        from engine.confidence import needs
+
+        return needs((self.confidence, *self.confidence_methods))
 
     @property
     def sampled(self) -> bool:
@@ -284,7 +340,7 @@ class EmbeddingOptions(Options):
     max_length: int | None = Field(
         default=None,
         ge=1,
-        description="The most tokens of a text that are read; never more than the context window.",
+        description="The most tokens of a text that are read; never more than the context length.",
     )
     query_prefix: str | None = Field(
         default=None, description="Text put before a query; by default what the model's folder says."

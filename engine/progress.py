@@ -36,16 +36,16 @@ class Progress:
     ) -> None:
         self._bar.close()
 
-    def answered(self, tokens: int, live: int) -> None:
+    def answered(self, tokens: int, num_running: int) -> None:
         """Counts one answer.
 
         Args:
             tokens: the length of the answer.
-            live: how many sequences are still running.
+            num_running: how many sequences are still running.
         """
         self._tokens += tokens
         if not self._bar.disable:
             speed = self._tokens / (time.monotonic() - self._started)
-            self._bar.set_postfix_str(f"{speed:.0f} tokens/s, {live} rows", refresh=False)
-            self._bar.total = max(self._bar.total, self._bar.n + 1 + live)
+            self._bar.set_postfix_str(f"{speed:.0f} tokens/s, {num_running} sequences", refresh=False)
+            self._bar.total = max(self._bar.total, self._bar.n + 1 + num_running)
             self._bar.update()

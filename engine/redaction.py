@@ -1,7 +1,6 @@
-"""Reasons for refusals of other programs, without their own sentences.
+"""Redacts what servers answer to a failed request: only their error codes are shown.
 
-Servers quote what they were sent: prompts, answers and access tokens. So only their error codes are passed
-on; their text is logged at DEBUG, without secrets.
+Their messages may quote prompts, answers and access tokens. They are logged at DEBUG, without secrets.
 """
 
 import json

@@ -18,9 +18,10 @@ def encodable(text: str) -> str:
 
 
 def decoding_context(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> list[int]:
-    """The last few tokens: those that follow decode behind them as they decode behind all tokens.
+    """The last few tokens: enough context to decode the next tokens as after the whole sequence.
 
-    They begin with a whole character, because some decoders reject a sequence that begins within one.
+    At most 64. They begin with a whole character, because some decoders reject a sequence that begins within
+    one.
     """
     for count in (4, 16, 64):
         last = list(tokens[-count:])

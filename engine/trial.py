@@ -8,12 +8,13 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from engine.attention.packed import longrope_threshold
+from engine.generation.hf_generate import BatchSampler, generate
+from engine.model_properties import max_batch_length, vocabulary_size
 from engine.module_state import model_lock
 
 # Length of the long sequence of a trial, and of the short one beside it, in tokens.
@@ -36,25 +37,24 @@ def token_ids(model: PreTrainedModel, length: int, step: int = 13) -> list[int]:
     return [(7 + step * i) % size for i in range(length)]
 
 
-def vocabulary_size(model: PreTrainedModel) -> int:
-    """Number of token ids that the model's embedding has."""
-    try:
-        return len(cast(Any, model.get_input_embeddings()).weight)
-    except (AttributeError, NotImplementedError):  # Not every class says where its embeddings are.
-        return model.config.get_text_config(decoder=True).vocab_size
-
-
 def prompts(model: PreTrainedModel) -> list[list[int]]:
     """Token sequences of three lengths, the longest first; each leaves room for a short answer."""
     positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    bounds = filter(None, (positions, longrope_threshold(model)))
-    longest = min(LONG, max(SHORT + 1, min(bounds, default=LONG + _ROOM) - _ROOM))
+    bound = max_batch_length(model, positions) or LONG + _ROOM
+    longest = min(LONG, max(SHORT + 1, bound - _ROOM))
     middle = (longest + SHORT) // 2
     return [
         token_ids(model, longest),
         token_ids(model, middle, step=17),
         token_ids(model, SHORT, step=11),
     ]
+
+
+def forced_logits(model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
+    """The logits of a batch that generates two given tokens: (sequences, 2, vocabulary), float32."""
+    sampler = _ForcedTokens(token_ids(model, 2, step=29))
+    generate(model, prompts, sampler, max_new_tokens=2, eos=frozenset(), pad=pad)
+    return torch.stack(sampler.steps, dim=1)
 
 
 def forbids_padding(model: PreTrainedModel) -> bool:
@@ -148,3 +148,21 @@ def _fields(model: PreTrainedModel) -> Iterator[dict[str, Any]]:
             text = config.get_text_config(decoder=True)
             configs[id(text)] = text
     yield from map(vars, configs.values())
+
+
+class _ForcedTokens(BatchSampler):
+    """The same given tokens for each sequence.
+
+    Attributes:
+        steps: the model's logits at each step.
+    """
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        self.tokens = tokens
+        self.steps: list[torch.Tensor] = []
+
+    def sample(self, scores: torch.Tensor) -> torch.Tensor:
+        """Returns the next given token for each sequence, (sequences,)."""
+        token = self.tokens[len(self.steps)]
+        self.steps.append(self.logits)
+        return torch.full((len(scores),), token, device=scores.device)

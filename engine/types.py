@@ -1,8 +1,10 @@
 """The types that flow: Dialogue → Request → token ids → Answer."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from engine.confidence.evidence import Evidence
 from engine.errors import AdapterError
 from engine.options import GenerationOptions
 
@@ -66,19 +68,27 @@ class Request:
 
     Attributes:
         prompt: a text or token ids to continue as they are, instead of messages.
+        cancelled: callback that tells whether nobody waits for the answer any more; asked at each step. The
+            request then ends with an error and leaves the batch. None: it always runs to its end.
     """
 
     messages: tuple[Message, ...]
     options: GenerationOptions
     prompt: str | tuple[int, ...] | None = None
+    cancelled: Callable[[], bool] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts; turns that were dropped are not in `prompt_tokens`."""
+    """Token counts; turns that were dropped are not in `prompt_tokens`.
+
+    Attributes:
+        cached_tokens: those of `prompt_tokens` whose keys and values were in the KV cache already.
+    """
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +124,11 @@ class Answer:
         tokens: the tokens as text, if `GenerationOptions.logprobs` is set and they are known; else None.
         reasoning: the reasoning of a server's model; it is not in `text`, and its tokens are in `usage` only.
             None if there is none.
+        confidences: by each of `GenerationOptions.confidence_methods`, in [0, 1]; None if unknown.
+        labels: the probability of each of `GenerationOptions.labels`; `text` is the most likely one. Empty
+            if there were no labels to choose from.
+        evidence: what the confidences were computed from; None if nothing was recorded. Comparisons of
+            answers ignore it.
     """
 
     text: str
@@ -126,6 +141,9 @@ class Answer:
     top_logprobs: tuple[tuple[tuple[int, float], ...], ...] = ()
     tokens: tuple[Token, ...] | None = None
     reasoning: str | None = None
+    confidences: Mapping[str, float | None] = field(default_factory=dict)
+    labels: Mapping[str, float] = field(default_factory=dict)
+    evidence: Evidence | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def failed(cls, error: AdapterError) -> "Answer":

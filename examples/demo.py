@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from adapters.cli.table import drawn, rows
+from adapters.items.item import Item
 from tests.gateway import Gateway
 
 ITEMS = Path(__file__).parent / "items"
@@ -56,7 +57,7 @@ def _play(gateway: Gateway) -> None:
     for item in items:
         content = json.loads(item.download(save_locally=False).getvalue())
         annotations = [annotation.to_json() for annotation in item.annotations.list()]
-        table += rows(item.name, content, annotations, model.name)
+        table += rows(item.name, Item.parse(content, model.name, item.name), annotations)
     print(drawn(table))
 
 

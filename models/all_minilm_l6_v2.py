@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2 (23 M): vectors of English sentences and paragraphs, up to 256 tokens; fast on a CPU."""
+"""all-MiniLM-L6-v2 (23 M): embeddings of English sentences, up to 256 tokens; fast on a CPU."""
 
 from adapters.hugging import HuggingAdapter as Base
 

@@ -1,4 +1,4 @@
-"""BGE small (33 M): vectors of English texts, up to 512 tokens, for search: queries find passages."""
+"""BGE small (33 M): embeddings of English texts, up to 512 tokens, for search: queries find passages."""
 
 from adapters.hugging import HuggingAdapter as Base
 

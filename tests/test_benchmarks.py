@@ -14,6 +14,7 @@ import torch
 from benchmarks import __main__ as command
 from benchmarks import (
     adapter,
+    confidence,
     embedding,
     generation,
     growth,
@@ -22,6 +23,7 @@ from benchmarks import (
     platform,
     report,
     scoring,
+    server,
     workload,
 )
 
@@ -43,9 +45,11 @@ SIZES = {
     ),
     scoring: scoring.Size(rounds=1, prompts=4, candidates=3, changes=SMALL, sample=2),
     embedding: embedding.Size(rounds=1, texts=8, changes=SMALL),
+    confidence: confidence.Size(rounds=1, questions=3, alone=1, tokens=3, changes={"n_layer": 1}),
     adapter: adapter.Size(rounds=1, items=4, answer_tokens=4, changes=SMALL),
     platform: platform.Size(rounds=1, items=4, latency=0.0),
     growth: growth.Size(rounds=1, divide=25),
+    server: server.Size(rounds=1, clients=(server.MANY,), requests=1, shorten=10, changes=SMALL),
 }
 
 

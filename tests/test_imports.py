@@ -19,6 +19,7 @@ RINGS = {
 COMMAND = "python -m adapters predict examples/items/capitals.json"
 DTLPY = {
     "adapters/dataloop.py",
+    "adapters/dataloop_server.py",
     "adapters/items/annotations.py",
     "adapters/platform/login.py",
     "adapters/platform/remote.py",

@@ -144,8 +144,12 @@ def spelling_model(text: str) -> transformers.LlamaForCausalLM:
 
 def loaded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None = None) -> Loaded:
     """A model and a byte tokenizer as `engine.loading.load` returns them."""
-    window = getattr(model.config, "max_position_embeddings", None)  # XLNet says -1: it has no bound.
-    return Loaded(model, tokenizer or byte_tokenizer(), window if window and window > 0 else None)
+    context_length = getattr(model.config, "max_position_embeddings", None)  # XLNet says -1: it has no bound.
+    return Loaded(
+        model,
+        tokenizer or byte_tokenizer(),
+        context_length if context_length and context_length > 0 else None,
+    )
 
 
 def engine(architecture: str = "llama", **changes) -> LocalEngine:

@@ -1,4 +1,4 @@
-"""Prompt items, answered as they come."""
+"""Answers prompt items, each as soon as all of it is answered."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator

@@ -1,4 +1,4 @@
-"""The forms in which the command line writes answers: a table, one JSON document, a line of JSON each."""
+"""Output formats of `predict`: a table, one JSON document, or JSON lines."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace

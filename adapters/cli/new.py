@@ -70,7 +70,7 @@ def _task(hub_id: str, config: dict[str, Any]) -> str:
     """
     from transformers.models.auto import modeling_auto
 
-    kind, heads = config.get("model_type"), set(config.get("architectures") or ())
+    kind, heads = str(config.get("model_type")), set(config.get("architectures") or ())
     writers = [
         mapping.get(kind)
         for mapping in (

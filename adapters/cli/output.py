@@ -1,4 +1,4 @@
-"""Standard output whatever it is, and a run that ends whole when it is interrupted."""
+"""Standard output of any encoding, and interruptions that leave the output whole."""
 
 import contextlib
 import io

@@ -1,10 +1,11 @@
-"""Answers beside their questions: a row each, for people and for other programs."""
+"""Questions with their answers as rows, and those rows as a table."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from adapters.items.item import Item
+from adapters.items.stored import answer_of
 from adapters.prediction.failures import Failure
 
 WIDTHS = [20, 10, 34, 34, None]
@@ -89,7 +90,7 @@ def _questions(item: Item | None) -> list[tuple[str, str]]:
 
 def _answered(name: str, key: str, question: str | None, answer: Mapping[str, Any]) -> Row:
     confidence = answer["metadata"]["user"]["model"].get("confidence")
-    return Row(name, key, question, answer["coordinates"], confidence)
+    return Row(name, key, question, answer_of(answer), confidence)
 
 
 def _shown(row: Row) -> tuple[str | float | None, ...]:

@@ -1,7 +1,8 @@
-"""Answer → annotation: the dict that `predict` returns, and the platform's own entity."""
+"""Answer → annotation: the dict that `predict` returns, and the platform's own record."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,20 +12,45 @@ if TYPE_CHECKING:
     import dtlpy as dl
 
 
-def as_dict(key: str, answer: Answer, model_name: str) -> dict[str, Any]:
-    """An answer to prompt `key` in the form that `HuggingAdapter.predict` returns; confidence may be None."""
+# The most tokens of an answer whose probabilities are stored with it.
+MAX_TOKENS = 256
+# Probabilities in metadata are rounded to so many digits.
+DIGITS = 4
+
+
+def as_dict(key: str, answer: Answer, model_name: str, tokens: bool = False) -> dict[str, Any]:
+    """An answer to prompt `key` in the form that `HuggingAdapter.predict` returns; confidence may be None.
+
+    Args:
+        tokens: whether the probabilities of the answer's tokens go into its metadata, where they are known.
+    """
+    extra: dict[str, Any] = {}
+    if answer.confidences:
+        extra["confidences"] = dict(answer.confidences)
+    if answer.labels:
+        extra["labels"] = {label: round(found, DIGITS) for label, found in answer.labels.items()}
+    if tokens and answer.tokens is not None:
+        extra["tokens"] = [
+            [token.text, round(math.exp(token.logprob), DIGITS)] for token in answer.tokens[:MAX_TOKENS]
+        ]
     return {
-        "type": "text",
-        "label": "q",
-        "coordinates": answer.text,
+        **_body(answer),
         "metadata": {
             "system": {"promptId": key},
             "user": {
                 "annotation_type": "prediction",
                 "model": {"name": model_name, "confidence": answer.confidence},
+                **extra,
             },
         },
     }
+
+
+def _body(answer: Answer) -> dict[str, Any]:
+    """A text, or a classification by one of the labels that were given."""
+    if answer.labels:
+        return {"type": "class", "label": answer.text, "coordinates": []}
+    return {"type": "text", "label": "q", "coordinates": answer.text}
 
 
 def as_record(answer: Mapping[str, Any], model: dl.Model) -> dict[str, Any]:
@@ -32,14 +58,14 @@ def as_record(answer: Mapping[str, Any], model: dl.Model) -> dict[str, Any]:
     signature = _signature(answer, model)
     key = answer["metadata"]["system"]["promptId"]
     return {
-        "type": "text",
+        "type": answer["type"],
         "label": answer["label"],
         "coordinates": answer["coordinates"],
         "attributes": None,
         "source": "sdk",
         "metadata": {
             "system": {"promptId": key, "model": dict(signature), "automated": True, "attributes": {}},
-            "user": {"annotation_type": "prediction", "model": signature},
+            "user": {**answer["metadata"]["user"], "annotation_type": "prediction", "model": signature},
         },
     }
 
@@ -54,14 +80,22 @@ def collection(answers: Iterable[Mapping[str, Any]], model: dl.Model) -> dl.Anno
     annotations = dl.AnnotationCollection()
     for answer in answers:
         signature = _signature(answer, model)
+        label = answer["label"]
         annotations.add(
-            dl.FreeText(text=answer["coordinates"], label=answer["label"]),
+            dl.Classification(label=label)
+            if answer["type"] == "class"
+            else dl.FreeText(text=answer["coordinates"], label=label),
             prompt_id=answer["metadata"]["system"]["promptId"],
             # Here the SDK insists on a number.
             model_info={"confidence": 0.0, **signature},
         )
         metadata = annotations[-1].metadata
-        metadata["user"] = {**metadata["user"], "annotation_type": "prediction", "model": signature}
+        metadata["user"] = {
+            **metadata["user"],
+            **answer["metadata"]["user"],
+            "annotation_type": "prediction",
+            "model": signature,
+        }
         metadata["system"] = {**metadata["system"], "model": dict(signature)}
     return annotations
 

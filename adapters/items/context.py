@@ -1,6 +1,6 @@
-"""Retrieved context: the texts of the items that a search has found go along with the question, in a budget.
+"""Retrieved context (RAG): adds the texts that a search has found to the question, within a token budget.
 
-They are another person's words: they become part of a message like any other text.
+Anyone may have written these texts, so they become part of a user message, never of a system message.
 """
 
 import contextlib
@@ -12,13 +12,14 @@ from typing import Any
 from adapters.items import fetching
 from adapters.items.item import Item
 from adapters.items.references import Reference, Source
-from adapters.items.stored import at, links, size_of
+from adapters.items.stored import at, is_link, size_of
 from engine.contract import Engine
 from engine.errors import PromptError
 from engine.types import Dialogue, Message, Turn
 
 logger = logging.getLogger(__name__)
 
+# Bytes of one text at most.
 MAX_BYTES = 2**20
 
 
@@ -26,7 +27,7 @@ def wanted(item: Item, fields: Sequence[str] = ()) -> list[str]:
     """Ids of the items to fetch for an item's open questions, each once.
 
     Args:
-        fields: metadata fields that go along.
+        fields: metadata fields to add to each text; with any, items whose text is known are fetched, too.
     """
     open_keys = [turn.key for dialogue in item.dialogues for turn in dialogue.turns]
     named = [one for key in open_keys for one in item.references.get(key, ())]
@@ -39,18 +40,18 @@ def fetch(
     content: Callable[[str, int], bytes],
     hosts: Sequence[str] = (),
 ) -> dict[str, Source]:
-    """The texts of items; one that has none or cannot be fetched is logged by its id.
+    """Fetches items' texts and metadata, by item id; an item that cannot be fetched is logged and left out.
 
     Args:
-        record: an item's JSON by its id, from the platform.
-        content: an item's bytes by its id and how many they are said to be, from the platform.
-        hosts: other hosts that a link item may lead to.
+        record: returns an item's JSON by its id.
+        content: downloads an item's content by its id and its expected length in bytes.
+        hosts: hosts that a link item may point to.
     """
     sources: dict[str, Source] = {}
     for item_id in ids:
         try:
             sources[item_id] = _source(item_id, record, content, hosts)
-        except Exception as error:  # One text less; the question is asked all the same.
+        except Exception as error:  # The question is asked without this text.
             logger.warning("item %s is left out of the context (%s)", item_id, type(error).__name__)
             logger.debug("it could not be fetched", exc_info=True)
     return sources
@@ -59,10 +60,10 @@ def fetch(
 def reader(
     engine: Engine, budget: int, into_question: bool = False, fields: Sequence[str] = ()
 ) -> Callable[[Item], Sequence[Dialogue]]:
-    """What gives an item's dialogues to a model, with their context.
+    """A function that returns an item's dialogues with their context (`with_context`) for this engine.
 
     Args:
-        engine: counts the tokens; a quarter of its context length bounds the budget.
+        engine: counts tokens, and limits `budget` to a quarter of its context length.
         budget, into_question, fields: see `with_context`.
     """
     length = engine.context_length
@@ -77,14 +78,14 @@ def with_context(
     into_question: bool = False,
     fields: Sequence[str] = (),
 ) -> Sequence[Dialogue]:
-    """An item's dialogues, each open question with its context.
+    """An item's dialogues with the retrieved context added to each open question.
 
     Args:
-        count: the number of tokens of a text.
-        budget: the most tokens of one question's context; a text that does not fit is left out whole, and
+        count: counts the tokens of a text.
+        budget: tokens of one question's context at most; a text that does not fit is left out whole, and
             logged by its item's id.
-        into_question: append the context to the question; else it is a message before it.
-        fields: metadata fields of each source that precede its text, as paths with dots.
+        into_question: append the context to the question; otherwise it is a user message before it.
+        fields: metadata fields to write before each text, as dotted paths.
     """
 
     def completed(turn: Turn) -> Turn:
@@ -96,7 +97,7 @@ def with_context(
         if into_question:
             behind = replace(question, parts=(*question.parts, f"\nContext:\n{context}"))
             return replace(turn, messages=(*before, behind))
-        # Not the system's words: what a search finds has no such authority, and goes with its turn.
+        # Not a system message, which the model would obey; and its turn alone needs it.
         ahead = Message("user", (f"Answer with the help of this context:\n{context}\n",))
         return replace(turn, messages=(*before, ahead, question))
 
@@ -159,7 +160,7 @@ def _source(
     if size > MAX_BYTES:
         raise PromptError("it is too large for a context")
     address = str(at(known, "metadata", "system", "shebang", "linkInfo", "ref"))
-    found = fetching.fetch(address, hosts, MAX_BYTES) if links(known) else content(item_id, size)
+    found = fetching.fetch(address, hosts, MAX_BYTES) if is_link(known) else content(item_id, size)
     if len(found) > MAX_BYTES:
         raise PromptError("it is too large for a context")
     metadata = at(known, "metadata")

@@ -1,7 +1,7 @@
-"""The only way to other hosts: an allow-list, https, public addresses, and limits on size and time.
+"""Downloads from other hosts: an allow-list, https, public addresses, and limits on size and time.
 
-The address that was looked at is the one that is connected to, so that a name that changes its address in
-between leads nowhere. A redirect is a new address, and goes through the same.
+No other code requests other hosts for an item. The connection goes to the address that was checked, so that
+DNS rebinding has no effect. Each redirect goes through the same checks.
 """
 
 import contextlib
@@ -21,15 +21,16 @@ SECONDS = 20.0
 
 
 def fetch(url: str, hosts: Collection[str], limit: int, seconds: float = SECONDS) -> bytes:
-    """What lies at an address.
+    """Downloads a URL, following up to `REDIRECTS` redirects.
 
     Args:
-        hosts: the names of the hosts that may be asked; no subdomains, no patterns.
-        limit: the most bytes.
-        seconds: the time that each host has, from the connection to the last byte.
+        hosts: names of the allowed hosts, exact: no subdomains, no patterns.
+        limit: bytes at most.
+        seconds: time limit per host, from the connection to the last byte.
 
     Raises:
-        PromptError: it may not be fetched, or could not be. The host is named, never the whole address.
+        PromptError: the URL is not allowed, or the download failed. The text has the host, never the URL,
+            which may be signed.
     """
     for _ in range(REDIRECTS + 1):
         host, path = _allowed(url, hosts)
@@ -44,11 +45,11 @@ def _joined(url: str, to: str) -> str:
     try:
         return urljoin(url, to)
     except ValueError:
-        return ""  # No web address: it goes through the checks like any other.
+        return ""  # An invalid URL: `_allowed` rejects it.
 
 
 def _allowed(url: str, hosts: Collection[str]) -> tuple[str, str]:
-    """Host and path of an address that may be asked."""
+    """Host and path of an allowed URL. Raises a PromptError for any other."""
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").rstrip("."), parts.port
@@ -65,7 +66,7 @@ def _allowed(url: str, hosts: Collection[str]) -> tuple[str, str]:
 
 
 def _address(host: str) -> str:
-    """An address of the host; all that it has are public ones."""
+    """An IP address of a host. Raises a PromptError unless all its addresses are public."""
     try:
         found = socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -79,11 +80,11 @@ def _address(host: str) -> str:
 def _public(address: str) -> bool:
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        # An IPv4 address in another notation, or behind a gateway.
+        # An embedded IPv4 address: mapped, 6to4 or Teredo.
         within = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
         if within:
             return _public(str(within))
-        if ip not in _UNICAST:  # What is not is translated on the way, or of this network alone.
+        if ip not in _UNICAST:  # Outside it are translated and local addresses.
             return False
     return ip.is_global and not ip.is_multicast
 
@@ -92,7 +93,7 @@ _UNICAST = ipaddress.ip_network("2000::/3")
 
 
 class _Connection(http.client.HTTPSConnection):
-    """To one address of a host, through no proxy, for so many seconds in all."""
+    """A connection to one address of a host, without a proxy, with a time limit for the whole download."""
 
     def __init__(self, host: str, address: str, seconds: float) -> None:
         self._tls = ssl.create_default_context()
@@ -100,12 +101,12 @@ class _Connection(http.client.HTTPSConnection):
         self._address = address
         self._wire: ssl.SSLSocket | None = None
         self.late = False
-        # A socket's own timeout begins anew with each byte.
+        # A socket's own timeout restarts with each byte.
         self._end = threading.Timer(seconds, self._cut)
         self._end.daemon = True
 
     def connect(self) -> None:
-        """Connects to the address; the certificate has to be the host's."""
+        """Connects to the address and checks the certificate against the host's name."""
         self._end.start()
         raw = socket.create_connection((self._address, 443), self.timeout)
         self.sock = self._wire = self._tls.wrap_socket(
@@ -114,7 +115,7 @@ class _Connection(http.client.HTTPSConnection):
         self._wire.do_handshake()
 
     def end(self) -> None:
-        """Closes it; `close` is also called where the response alone is still to be read."""
+        """Closes connection and timer. Not `close`: http.client calls that before the body is read."""
         self._end.cancel()
         self.close()
 
@@ -126,7 +127,7 @@ class _Connection(http.client.HTTPSConnection):
 
 
 def _get(host: str, path: str, limit: int, seconds: float) -> bytes | str:
-    """The bytes at a path, or where it redirects to."""
+    """The content at a path as bytes, or the redirect's location as str."""
     connection = _Connection(host, _address(host), seconds)
     try:
         connection.request("GET", path, headers={"Accept-Encoding": "identity"})
@@ -143,7 +144,7 @@ def _get(host: str, path: str, limit: int, seconds: float) -> bytes | str:
             raise PromptError(f"{host} broke off, or took more than {seconds:g} seconds")
         return content
     except (OSError, http.client.HTTPException) as error:
-        # Each wait has the same limit as the whole: which of the two ends first is chance.
+        # The socket's timeout equals the time limit, so either may expire first.
         late = connection.late or isinstance(error, TimeoutError)
         reason = f": it took more than {seconds:g} seconds" if late else ""
         raise PromptError(f"{host} cannot be asked ({type(error).__name__}){reason}") from None

@@ -1,4 +1,4 @@
-"""The item that travels: a prompt item, parsed once, with all that is known of it on its way to answers."""
+"""`Item`: a parsed prompt item, with its earlier answers, references and state on the platform."""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -16,12 +16,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Snapshot:
-    """An item of the platform as it was when its turn came.
+    """The state of an item on the platform when it was read, to detect later changes.
 
     Attributes:
-        size: of its content in bytes; 0 where unknown.
-        answers: this model's annotations that it had.
-        digest: of its content, once that is downloaded.
+        size: the content's length in bytes; 0 if unknown.
+        updated_at: the platform's date of the last change.
+        answers: this model's answers on the item.
+        digest: the content's SHA-256; empty until it is downloaded.
     """
 
     id: str
@@ -34,34 +35,34 @@ class Snapshot:
 
     @classmethod
     def of(cls, item: Record, dataset_id: str) -> Self:
-        """Takes the record of an item of a dataset."""
+        """From an item's JSON."""
         filename, updated_at = text_at(item, "filename") or "", text_at(item, "updatedAt") or ""
         return cls(item["id"], dataset_id, filename, size_of(item), updated_at)
 
     @classmethod
     def of_entity(cls, item: Any) -> Self:
-        """Takes the SDK's entity of an item."""
+        """From the SDK's entity."""
         size = size_of({"metadata": item.metadata})
         return cls(item.id, item.dataset_id, item.filename, size, item.updated_at or "")
 
 
-# Compared and hashed by identity: one item may be asked twice in a run.
+# Compared and hashed by identity: the same item may be twice in a run.
 @dataclass(slots=True, eq=False)
 class Item:
-    """A prompt item on its way to answers.
+    """A parsed prompt item.
 
     Attributes:
-        name: what messages to the user call it.
+        name: its name in messages to the user.
         content: its JSON as the user wrote it; never changed.
-        id: on the platform, else None.
-        filename: its path, else None.
+        id: its id on the platform; None for a file.
+        filename: its path; None if unknown.
         answers: annotations with earlier answers.
         dialogues: its conversations, each with the turns to be answered.
-        unreadable: by prompt key, why a prompt cannot be asked.
-        error: why nothing of it can be asked.
-        references: by prompt key, the items that a search has found for it.
-        sources: of these, what was fetched, by item id.
-        snapshot: of the platform's item; None for a file.
+        unreadable: by prompt key, why a prompt cannot be read.
+        error: why the whole item cannot be read; None if it can.
+        references: by prompt key, the references to retrieved context.
+        sources: the retrieved context that was fetched, by item id.
+        snapshot: its state on the platform; None for a file.
     """
 
     name: str
@@ -80,13 +81,14 @@ class Item:
     def parse(
         cls, content: Any, model_name: str, name: str, *, answers: Sequence[Record] = (), **known: Any
     ) -> Self:
-        """Reads a prompt item's JSON. What cannot be read is noted in `error` and `unreadable`.
+        """Parses a prompt item's JSON. Never raises: errors are in `error` and `unreadable`.
 
         Args:
-            model_name: whose earlier answers belong to the conversation.
-            name: what messages to the user call the item.
+            content: the JSON, of any shape.
+            model_name: the model whose earlier answers belong to the conversation.
+            name: the item's name in messages to the user.
             answers: annotations of the item.
-            known: further attributes.
+            known: further attributes of the item.
         """
         item = cls(_in_one_line(name), content, answers=answers, **known)
         try:
@@ -94,17 +96,19 @@ class Item:
             item.references = references(content)
         except PromptError as error:
             item.error = error
-        except Exception as error:  # Nested too deep, say: whatever it holds, the other items are answered.
+        except Exception as error:  # For example nested too deep. It must not affect other items.
             logger.debug("an item could not be read", exc_info=True)
-            item.error = PromptError(f"it could not be read ({type(error).__name__}): look at its JSON")
+            item.error = PromptError(f"it could not be read ({type(error).__name__}): check its JSON")
         return item
 
     @classmethod
     def of(cls, given: Any, model_name: str, default_name: str = "the item") -> Self:
-        """Reads an item of a batch, see `for_batch`.
+        """Parses an item of a batch, in the form of `for_batch`.
 
         Args:
-            default_name: what messages call an item that has neither a file name nor an id.
+            given: the item, of any shape.
+            model_name: the model whose earlier answers belong to the conversation.
+            default_name: the name in messages of an item without a file name and an id.
         """
         answers, sources = at(given, "annotations"), at(given, "sources")
         fetched = sources.items() if isinstance(sources, Mapping) else ()
@@ -115,15 +119,15 @@ class Item:
             answers=answers if isinstance(answers, list) else (),
             id=text_at(given, "id"),
             filename=text_at(given, "filename"),
-            # What the JSON itself calls so is no source.
+            # A key "sources" of the user's JSON is ignored.
             sources={key: source for key, source in fetched if isinstance(source, Source)},
         )
 
     def for_batch(self) -> dict[str, Any]:
-        """The item as a model file's `predict` takes it.
+        """The item in the form that a model file's `predict` accepts.
 
-        Its JSON, and beside it "id" and "filename" where it has them, "annotations" where earlier answers
-        belong to the conversation, and "sources", each a `Source`, where context was fetched.
+        Its JSON with additional keys: "id" and "filename" if known, "annotations" if the item has messages,
+        and "sources" (a `Source` by item id) if retrieved context was fetched.
         """
         known: dict[str, Any] = {"id": self.id, "filename": self.filename}
         if has_messages(self.content):
@@ -133,9 +137,9 @@ class Item:
         return {**self.content, **{key: value for key, value in known.items() if value is not None}}
 
     def without(self, answered: Collection[str]) -> Self | None:
-        """The item with what is left to ask; None where nothing is.
+        """A copy of the item without answered prompts; None if all are answered.
 
-        A conversation in messages, or a trace, stays whole while one of its turns is open.
+        A conversation in messages, or a trace, is kept whole if one of its turns is open.
 
         Args:
             answered: keys of prompts that have an answer.
@@ -152,7 +156,7 @@ class Item:
 
 
 def item_name(content: Any, default: str) -> str:
-    """What messages to the user call an item in a batch: its file name, else its id, in one line."""
+    """An item's name in messages to the user, in one line: its file name, else its id, else `default`."""
     return _in_one_line(text_at(content, "filename") or text_at(content, "id") or default)
 
 
@@ -163,7 +167,7 @@ def _in_one_line(name: str) -> str:
 def _left(
     content: Mapping[str, Any], open_keys: Collection[str], answered: Collection[str]
 ) -> Mapping[str, Any]:
-    """An item's JSON with the prompts that are left, for a model file that reads it by itself."""
+    """An item's JSON without the answered prompts, for a model file that reads the JSON itself."""
     prompts = at(content, "prompts")
     if not isinstance(prompts, Mapping):  # A trace.
         return content

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adapters.items import traces
-from adapters.items.stored import at, is_by, prompt_of, text_at
+from adapters.items.stored import answer_of, is_by, prompt_of, text_at
 from engine.errors import PromptError
 from engine.types import ROLES, Dialogue, Image, Message, Part, Role, Turn
 
@@ -24,14 +24,14 @@ def read(
 
     Args:
         item: the item's JSON.
-        name: what warnings call it.
-        earlier: answers that its messages have already, by prompt key.
+        name: the item's name in warnings.
+        earlier: earlier answers to messages, by prompt key.
 
     Returns:
-        The dialogues and, by prompt key, why a prompt could not be read.
+        The dialogues and, by prompt key, the error of each prompt that cannot be read.
 
     Raises:
-        PromptError: the item is no prompt item, or there is nothing to ask in it.
+        PromptError: the item is no prompt item, or has no question.
     """
     if isinstance(item, Mapping) and traces.is_trace(item):
         found = _conversation(traces.conversation(item, name), {}, name)
@@ -73,8 +73,8 @@ def earlier_answers(annotations: Sequence[Any], model_name: str) -> dict[str, st
     """A model's answers among an item's annotations, the newest by prompt key."""
     dated: list[tuple[str, str, str]] = []
     for annotation in annotations:
-        key, text = prompt_of(annotation), text_at(annotation, "coordinates")
-        if at(annotation, "type") != "text" or not is_by(annotation, model_name):
+        key, text = prompt_of(annotation), answer_of(annotation)
+        if not is_by(annotation, model_name):
             continue
         if key is not None and text and text.strip():
             dated.append((text_at(annotation, "createdAt") or "", key, text))
@@ -178,10 +178,15 @@ def _mimetype(element: Any) -> str:
 def _conversation(
     messages: Sequence[tuple[str | None, Message]], answers: Mapping[str, str], name: str
 ) -> list[Dialogue]:
-    """The one dialogue of an item's messages, or none where no user speaks.
+    """The one dialogue of an item's messages, or none if there is no user message.
 
-    Open are the user messages without an answer, and the last one, whose old answer is replaced. What tools
-    were asked and have returned has no key: it answers no question, and goes along with the one before it.
+    Open turns are the user messages without an answer, and the last one, whose earlier answer is replaced.
+    Tool calls and results have no key: they are no answers, and belong to the turn before them.
+
+    Args:
+        messages: messages with their keys, in order.
+        answers: earlier answers by prompt key.
+        name: the item's name in warnings.
     """
     asked = [i for i, (key, message) in enumerate(messages) if key is not None and message.role == "user"]
     if not asked:
@@ -200,7 +205,7 @@ def _conversation(
         if position < asked[-1]:
             next_key, following = messages[position + 1]
             if next_key is None or following.role == "assistant":
-                continue  # The file itself has the answer, or a tool was asked for it.
+                continue  # The file itself has its answer, or a tool call that follows from it.
             if key in answers:
                 said.append(Message("assistant", (answers[key],)))
                 continue

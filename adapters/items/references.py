@@ -1,6 +1,6 @@
-"""Retrieved context as an item refers to it: the items that a search has found for its questions.
+"""References to retrieved context: the items that a search has found for the questions of an item.
 
-A prompt names them in its metadata (`nearestItems`), a message of a trace in its `context`. Pure.
+They are in a prompt's metadata (`nearestItems`), or in the `context` of a trace's message. Pure.
 """
 
 import logging
@@ -16,13 +16,13 @@ logger = logging.getLogger(__name__)
 
 # An id becomes part of a request's path.
 ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
-# References of one question that are followed at most.
+# References of one question at most; further ones are ignored.
 MAX_SOURCES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What was fetched of an item."""
+    """A fetched item: its text and its metadata."""
 
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """An item that a question names; a trace may bring the text along."""
+    """A reference to an item; in a trace it may have the text itself, and then no id."""
 
     id: str | None
     text: str | None = None
@@ -38,7 +38,7 @@ class Reference:
 
 
 def references(item: Mapping[str, Any]) -> dict[str, list[Reference]]:
-    """What each question of an item names, by prompt key, the nearest first."""
+    """The references of each question of an item, by prompt key, the nearest first."""
     if traces.is_trace(item):
         given = item.get("messages")
         messages = enumerate(given if isinstance(given, list) else ())
@@ -51,7 +51,7 @@ def references(item: Mapping[str, Any]) -> dict[str, list[Reference]]:
 
 
 def _nearest(named: Iterable[Reference | None], key: str) -> list[Reference]:
-    """The first `MAX_SOURCES` of the items that a question names, each once; None names none."""
+    """The first `MAX_SOURCES` distinct references; invalid entries (None) are counted in a warning."""
     found: dict[Reference, None] = {}
     wrong = 0
     for one in named:
@@ -62,12 +62,12 @@ def _nearest(named: Iterable[Reference | None], key: str) -> list[Reference]:
         if len(found) == MAX_SOURCES:
             break
     if wrong:
-        logger.warning("prompt %r: %d entries of its context that name no item are left out", key, wrong)
+        logger.warning("prompt %r: %d entries of its context name no item and are ignored", key, wrong)
     return list(found)
 
 
 def _of_prompt(prompt: Sequence[Any]) -> Iterator[Reference | None]:
-    """The items in a prompt's metadata elements."""
+    """The references in a prompt's metadata elements; None for an invalid entry."""
     for element in prompt:
         near = at(element, "value", "nearestItems")
         for one in near if isinstance(near, list) else ():
@@ -75,7 +75,7 @@ def _of_prompt(prompt: Sequence[Any]) -> Iterator[Reference | None]:
 
 
 def _of_message(message: Any) -> Iterator[Reference | None]:
-    """The texts and items in a trace message's context."""
+    """The references in a trace message's context; None for an invalid entry."""
     given = at(message, "context")
     for one in given if isinstance(given, list) else ():
         text, item_id, filename = (text_at(one, key) for key in ("text", "item_id", "filename"))

@@ -14,10 +14,10 @@ from engine.types import OPENAI_ROLES, Image, Message, Part
 
 logger = logging.getLogger(__name__)
 
-# Messages that hold what a tool has returned.
+# Roles of messages with a tool's result.
 TOOLS = ("tool", "function")
-# What stands for an answer in sound, say.
-WORDLESS = "[an answer that is no text]"
+# Replaces an answer without text, such as audio.
+NO_TEXT = "[an answer that is no text]"
 
 
 def is_trace(item: Mapping[str, Any]) -> bool:
@@ -27,13 +27,16 @@ def is_trace(item: Mapping[str, Any]) -> bool:
 
 
 def conversation(item: Mapping[str, Any], name: str) -> list[tuple[str | None, Message]]:
-    """A trace's messages by key, up to the user's last and what tools have returned for it.
+    """The messages of a trace with their keys, up to the last user message and the tool results after it.
 
-    What a tool was asked is told as the assistant's words, and what it has returned as the user's: nobody's
-    command to the model. Neither is a question, and has no key. What a text model cannot read is left out.
+    A tool call becomes text of the assistant, and a tool result becomes a user message, so that it has no
+    authority. Both have no key: they are no questions. Content other than text and images is left out.
+
+    Args:
+        name: the item's name in warnings.
 
     Raises:
-        PromptError: it has no list of messages, or one that is nested too deep.
+        PromptError: there is no list of messages, or a tool's arguments or result are nested too deep.
     """
     given = item.get("messages")
     if not isinstance(given, list):
@@ -50,7 +53,7 @@ def conversation(item: Mapping[str, Any], name: str) -> list[tuple[str | None, M
 
 
 def question(item: Mapping[str, Any], name: str) -> str:
-    """The words of the user's last message; none where there is no such message.
+    """The text of the last user message; empty if there is none.
 
     Raises:
         PromptError: as `conversation`.
@@ -62,17 +65,19 @@ def question(item: Mapping[str, Any], name: str) -> str:
 def _messages(
     given: Any, key: str, names: dict[str, str], place: str
 ) -> Iterator[tuple[str | None, Message]]:
-    """What one message of a trace says: what tools have returned, and words or calls of tools.
+    """Converts one message of a trace: tool results first, then text, images and tool calls.
 
     Args:
-        names: tools by the ids of their calls; those of this message are added.
+        key: the message's key.
+        names: names of tools by the id of their call; this message's calls are added.
+        place: the message's name in warnings.
     """
     role = (text_at(given, "role") or "").lower()
     if role in TOOLS:
         yield None, Message("user", (_returned(given, names),))
         return
     if role not in OPENAI_ROLES:
-        logger.warning("%s is by nobody of %s: left out", place, ", ".join([*OPENAI_ROLES, *TOOLS]))
+        logger.warning("%s is left out: its role is none of %s", place, ", ".join([*OPENAI_ROLES, *TOOLS]))
         return
     content = at(given, "content")
     elements = _elements(at(given, "refusal") if content is None else content)
@@ -80,9 +85,9 @@ def _messages(
     calls = [_called(one, names) for one in _calls(given, elements)] if role == "assistant" else []
     parts = [part for one in elements if (part := _part(one)) is not None]
     if len(parts) + sum(at(one, "type") in ("tool_use", "tool_result") for one in elements) < len(elements):
-        logger.warning("%s: what is no text and no image is left out", place)
+        logger.warning("%s: content other than text and images is left out", place)
     if role == "assistant" and not (parts or calls) and any(not isinstance(one, str) for one in elements):
-        parts = [WORDLESS]  # Left out, its question would be asked anew.
+        parts = [NO_TEXT]  # Without it, its question would count as open.
     if returned:
         yield None, Message("user", tuple(returned))
     if calls:
@@ -96,7 +101,7 @@ def _elements(content: Any) -> list[Any]:
 
 
 def _part(element: Any) -> Part | None:
-    """A content element as the chat-completion API has them."""
+    """The text or image of a content element of the chat-completion API; None if it is neither."""
     if isinstance(element, Mapping):
         if element.get("type") == "image_url":
             image = element.get("image_url")
@@ -107,7 +112,7 @@ def _part(element: Any) -> Part | None:
 
 
 def _calls(given: Any, elements: list[Any]) -> list[Any]:
-    """The calls of tools in an assistant's message, in any of the forms in use."""
+    """The tool calls in an assistant's message: `tool_calls`, `function_call` or `tool_use` elements."""
     listed = at(given, "tool_calls")
     single = at(given, "function_call")
     used = [one for one in elements if at(one, "type") == "tool_use"]
@@ -134,4 +139,4 @@ def _spelled(value: Any) -> str:
     try:
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     except (RecursionError, ValueError):
-        raise PromptError("what a tool was asked or has returned is nested too deep") from None
+        raise PromptError("the arguments or the result of a tool are nested too deep") from None

@@ -1,1 +1,1 @@
-"""OpenAI's calls and their responses."""
+"""OpenAI's API: its calls, and its response types."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pydantic import Field
@@ -18,6 +18,7 @@ from engine.options import GenerationOptions, Options
 from engine.types import OPENAI_ROLES, Answer, Chunk, Image, Message, Part, Request
 
 if TYPE_CHECKING:
+    import numpy as np
     from openai.types import Completion, CreateEmbeddingResponse
     from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
@@ -25,6 +26,49 @@ if TYPE_CHECKING:
 Chat = Sequence[Mapping[str, Any]]
 # A text, its token ids, or a list of either.
 Prompt = str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]]
+
+
+# Parameters of OpenAI's that change no answer here.
+IGNORED = frozenset(
+    {
+        "metadata",
+        "parallel_tool_calls",
+        "prompt_cache_key",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "user",
+    }
+)
+# Parameters of OpenAI's that nothing here can do, and why; values that ask for nothing are taken.
+REFUSED = {
+    "audio": "answers are text",
+    "functions": "no model here calls functions",
+    "logit_bias": "single tokens cannot be biased",
+    "tool_choice": "no model here calls tools",
+    "tools": "no model here calls tools",
+}
+
+
+class UnknownModel(ConfigurationError):
+    """A model that is asked for by a name that it does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call as requests to the engine.
+
+    Attributes:
+        head: what the response says besides the answers.
+        requests: `head.n` for each prompt, those of one prompt one after another.
+        stream: whether the response is a stream.
+        echo: whether the texts begin with their prompts.
+    """
+
+    head: Head
+    requests: list[Request]
+    stream: bool
+    echo: bool = False
 
 
 class _StreamOptions(Options):
@@ -76,16 +120,28 @@ class OpenAICalls(ABC):
         Raises:
             AdapterError: an invalid option or message, or no answer.
         """
-        name = self._named(model)
+        from openai.types.chat import ChatCompletion, ChatCompletionChunk
+
+        call = self.chat_call(messages, model, options)
+        if call.stream:
+            chunks = responses.streamed(responses.ChatStream(call.head), self._chunks(call.requests))
+            return (ChatCompletionChunk.model_validate(chunk) for chunk in chunks)
+        answers = self._answers(call.requests)
+        return ChatCompletion.model_validate(responses.chat_completion(call.head, answers))
+
+    def chat_call(self, messages: Chat, model: str | None, options: Mapping[str, Any]) -> Call:
+        """The requests of a call of `chat`.
+
+        Raises:
+            AdapterError: an invalid option or message.
+        """
+        name = self.named(model)
         call, values = _split(options, {"n", "stream", "stream_options", "response_format"})
         if values.get("top_logprobs") and not values.get("logprobs"):
             raise ConfigurationError("top_logprobs needs logprobs: true beside it")
         request = Request(messages_of(messages), override(self.configuration.generation, values))
-        requests = _repeated([request], call.n)
         head = Head(name, call.n, call.stream_options.include_usage)
-        if call.stream:
-            return responses.chat_chunks(head, self._chunks(requests))
-        return responses.chat_completion(head, self._answers(requests))
+        return Call(head, _repeated([request], call.n), call.stream)
 
     def text_completion(
         self, prompt: Prompt, model: str | None = None, **options: Any
@@ -103,7 +159,24 @@ class OpenAICalls(ABC):
             AdapterError: an invalid option or prompt, or no answer.
             Unsupported: an `echo` that the backend cannot give.
         """
-        name = self._named(model)
+        from openai.types import Completion
+
+        call = self.completion_call(prompt, model, options)
+        if call.stream:
+            stream = responses.CompletionStream(call.head)
+            return map(_completion_chunk, responses.streamed(stream, self._chunks(call.requests)))
+        # Before the answers are generated: the backend may refuse it.
+        echoes = self.echoes(call)
+        answers = self._answers(call.requests)
+        return Completion.model_validate(responses.completion(call.head, answers, echoes))
+
+    def completion_call(self, prompt: Prompt, model: str | None, options: Mapping[str, Any]) -> Call:
+        """The requests of a call of `text_completion`.
+
+        Raises:
+            AdapterError: an invalid option or prompt.
+        """
+        name = self.named(model)
         call, values = _split(options, {"n", "stream", "stream_options", "echo", "suffix"})
         if call.echo and call.stream:
             raise ConfigurationError("echo and stream: the prompt is known already; leave one of them out")
@@ -112,13 +185,17 @@ class OpenAICalls(ABC):
             values |= {"logprobs": True, "top_logprobs": likeliest}
         chosen = override(self.configuration.generation, values)
         prompts = [Request((), chosen, one) for one in _prompts(prompt)]
-        requests = _repeated(prompts, call.n)
         head = Head(name, call.n, call.stream_options.include_usage)
-        if call.stream:
-            return responses.completion_chunks(head, self._chunks(requests))
-        # Before the answers are generated: the backend may refuse it.
-        echoes = [self._echo(request) for request in prompts] if call.echo else []
-        return responses.completion(head, self._answers(requests), echoes)
+        return Call(head, _repeated(prompts, call.n), call.stream, call.echo)
+
+    def echoes(self, call: Call) -> list[Echo]:
+        """The prompts that the texts of a call begin with; none where it has no `echo`.
+
+        Raises:
+            AdapterError: a prompt that cannot be read.
+            Unsupported: an `echo` that the backend cannot give.
+        """
+        return [self._echo(request) for request in call.requests[:: call.head.n]] if call.echo else []
 
     def embeddings(
         self, input: Prompt, model: str | None = None, kind: str | None = None, **options: Any
@@ -134,15 +211,27 @@ class OpenAICalls(ABC):
         Raises:
             AdapterError: an invalid option or input, or no embeddings.
         """
-        name, engine = self._named(model), self.engine
+        from openai.types import CreateEmbeddingResponse
+
+        name = self.named(model)
+        vectors, tokens = self.embedded(input, kind, options)
+        return CreateEmbeddingResponse.model_validate(responses.embeddings(name, vectors.tolist(), tokens))
+
+    def embedded(self, input: Prompt, kind: str | None, options: Mapping[str, Any]) -> tuple[np.ndarray, int]:
+        """The embeddings of texts, float32 (texts, dim), and how many tokens were read; 0 if unknown.
+
+        Raises:
+            AdapterError: an invalid option or input, or no embeddings.
+        """
+        engine = self.engine
         chosen = override(self.configuration.embedding, options)
         texts: Sequence[str] | Sequence[Sequence[int]] = _prompts(input)
-        counted = "tokens" in engine.supports
+        counted = "token_ids" in engine.supports
         if counted and isinstance(texts[0], str):
-            texts, kind = engine.tokens(cast(Sequence[str], texts), chosen, kind), None
+            texts, kind = engine.token_ids(cast(Sequence[str], texts), chosen, kind), None
         vectors = engine.embed(texts, chosen, kind)
         # A server does not say how many tokens it has read.
-        return responses.embeddings(name, vectors, sum(map(len, texts)) if counted else 0)
+        return vectors, sum(map(len, texts)) if counted else 0
 
     def _answers(self, requests: Sequence[Request]) -> list[Answer]:
         """An answer for each request.
@@ -150,13 +239,13 @@ class OpenAICalls(ABC):
         Raises:
             AdapterError: the first error of an answer.
         """
-        return [_successful(answer) for answer in self.engine.generate(requests)]
+        return [successful(answer) for answer in self.engine.generate(requests)]
 
     def _chunks(self, requests: Sequence[Request]) -> Iterator[Chunk]:
         """The chunks of all answers; raises the first error of an answer."""
         for chunk in self.engine.stream(requests):
             if chunk.answer is not None:
-                _successful(chunk.answer)
+                successful(chunk.answer)
             yield chunk
 
     def _echo(self, request: Request) -> Echo:
@@ -164,14 +253,18 @@ class OpenAICalls(ABC):
             return self.engine.prompt_tokens(request)
         return self.engine.prompt_text(request)
 
-    def _named(self, model: str | None) -> str:
-        """A name that a caller gives the model; its own by default."""
+    def named(self, model: str | None) -> str:
+        """A name that a caller gives the model; its own by default.
+
+        Raises:
+            UnknownModel: the model has no such name.
+        """
         names = [self.name, *self.model_deploys, *self.configuration.adapter.model_deploys]
         if self.configuration.load is not None:
             names.append(self.configuration.load.model_name)
-        if model is None or model.casefold() in map(str.casefold, names):
+        if model is None or str(model).casefold() in map(str.casefold, names):
             return model or self.name
-        raise ConfigurationError(f"this model is not called {model!r}: its names are {', '.join(names)}")
+        raise UnknownModel(f"this model is not called {model!r}: its names are {', '.join(names)}")
 
 
 def messages_of(given: Chat) -> tuple[Message, ...]:
@@ -187,6 +280,10 @@ def messages_of(given: Chat) -> tuple[Message, ...]:
 
 def _split(options: Mapping[str, Any], taken: set[str]) -> tuple[_Parameters, dict[str, Any]]:
     """The parameters of a call, those in `taken`, and the generation options."""
+    for key, reason in REFUSED.items():
+        if options.get(key) not in (None, "none", [], {}):
+            raise Unsupported(f"{key}: {reason}; leave it out")
+    options = {key: value for key, value in options.items() if key not in IGNORED | REFUSED.keys()}
     known = taken | set(GenerationOptions.model_fields)
     known |= {other for other, name in ALIASES.items() if name in known}
     for key in options:
@@ -229,14 +326,15 @@ def _prompts(given: Prompt) -> Sequence[str] | Sequence[tuple[int, ...]]:
     return ids
 
 
-def _successful(answer: Answer) -> Answer:
+def successful(answer: Answer) -> Answer:
+    """The answer itself; raises its error, if it has one."""
     if answer.error is not None:
         raise answer.error
     return answer
 
 
 def _message(i: int, given: Mapping[str, Any]) -> Message:
-    role = OPENAI_ROLES.get(given.get("role", ""))
+    role = OPENAI_ROLES.get(str(given.get("role")))
     if role is None:
         raise PromptError(
             f"messages[{i}] has the role {given.get('role')!r}: take one of {', '.join(OPENAI_ROLES)}"
@@ -253,3 +351,11 @@ def _part(i: int, part: Any) -> Part:
         case {"type": "image_url", "image_url": {"url": str(url)}}:
             return Image(url)
     raise PromptError(f"messages[{i}] has content that is no text, and no part of type text or image_url")
+
+
+def _completion_chunk(chunk: dict[str, Any]) -> Completion:
+    from openai.types import Completion, CompletionChoice
+
+    # Not validated: the official type requires a finish reason in every chunk.
+    choices = [CompletionChoice.construct(**choice) for choice in chunk["choices"]]
+    return Completion.model_validate(chunk | {"choices": choices})

@@ -1,24 +1,21 @@
-"""Answers and embeddings in the types of the official `openai` package."""
+"""Answers and embeddings as the objects of OpenAI's API, as plain JSON values."""
 
 from __future__ import annotations
 
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 from engine.types import Answer, Chunk, Token
 
-if TYPE_CHECKING:
-    import numpy as np
-    from openai.types import Completion, CreateEmbeddingResponse
-    from openai.types.chat import ChatCompletion, ChatCompletionChunk
-
-
 # A prompt before its answer: its tokens with their log-probabilities, or its text.
 Echo = tuple[Token, ...] | str
+# JSON has no infinity: OpenAI's API writes the log-probability of what cannot be as this.
+IMPOSSIBLE = -9999.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,123 +41,172 @@ class Head:
             "object": kind,
         }
 
-    def usage(self, answers: Sequence[Answer]) -> dict[str, int]:
+    def usage(self, answers: Sequence[Answer]) -> dict[str, Any]:
         """Token counts; each prompt counts once."""
-        read = sum(answer.usage.prompt_tokens for answer in answers[:: self.n])
+        prompts = answers[:: self.n]
+        read = sum(answer.usage.prompt_tokens for answer in prompts)
+        cached = sum(answer.usage.cached_tokens for answer in prompts)
         written = sum(answer.usage.completion_tokens for answer in answers)
-        return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+        return {
+            "prompt_tokens": read,
+            "completion_tokens": written,
+            "total_tokens": read + written,
+            "prompt_tokens_details": {"cached_tokens": cached},
+        }
 
 
-def chat_completion(head: Head, answers: Sequence[Answer]) -> ChatCompletion:
-    """A response with all answers."""
-    from openai.types.chat import ChatCompletion
+class Stream(ABC):
+    """The events of a streamed response."""
 
+    @abstractmethod
+    def first(self) -> list[dict[str, Any]]:
+        """What comes before the first chunk."""
+
+    @abstractmethod
+    def events(self, chunk: Chunk) -> list[dict[str, Any]]:
+        """The events of a chunk; that of an answer without an error where it has one."""
+
+    @abstractmethod
+    def last(self) -> list[dict[str, Any]]:
+        """What comes after the last chunk of all answers."""
+
+
+def streamed(stream: Stream, chunks: Iterable[Chunk]) -> Iterator[dict[str, Any]]:
+    """The events of all chunks."""
+    yield from stream.first()
+    for chunk in chunks:
+        yield from stream.events(chunk)
+    yield from stream.last()
+
+
+class ChunkStream(Stream):
+    """A stream whose events are chunks of choices; the last of a choice has its finish reason."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, head: Head) -> None:
+        self._head = head
+        self._fields = head.fields(self.kind)
+        self._answers: dict[int, Answer] = {}
+
+    def first(self) -> list[dict[str, Any]]:
+        """Nothing."""
+        return []
+
+    def events(self, chunk: Chunk) -> list[dict[str, Any]]:
+        """A chunk with one choice."""
+        choice = self._delta(chunk) | {"index": chunk.index, "finish_reason": None, "logprobs": None}
+        if (answer := chunk.answer) is not None:
+            self._answers[chunk.index] = answer
+            choice |= _facts(answer) | {"logprobs": self._logprobs(answer)}
+        return [self._fields | {"choices": [choice]}]
+
+    def last(self) -> list[dict[str, Any]]:
+        """A chunk with the token counts, where they are asked for."""
+        if not self._head.include_usage:
+            return []
+        usage = self._head.usage([self._answers[index] for index in sorted(self._answers)])
+        return [self._fields | {"choices": [], "usage": usage}]
+
+    @abstractmethod
+    def _delta(self, chunk: Chunk) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def _logprobs(self, answer: Answer) -> dict[str, Any] | None: ...
+
+
+class ChatStream(ChunkStream):
+    """A stream of `n` answers. The last chunk of an answer has its log-probabilities, too."""
+
+    kind = "chat.completion.chunk"
+
+    def first(self) -> list[dict[str, Any]]:
+        """A chunk with the role for each answer."""
+        delta = {"role": "assistant", "content": ""}
+        choice = {"delta": delta, "finish_reason": None, "logprobs": None}
+        return [self._fields | {"choices": [{"index": i} | choice]} for i in range(self._head.n)]
+
+    def _delta(self, chunk: Chunk) -> dict[str, Any]:
+        return {"delta": {"content": chunk.text}}
+
+    def _logprobs(self, answer: Answer) -> dict[str, Any] | None:
+        return _chat_logprobs(answer)
+
+
+class CompletionStream(ChunkStream):
+    """A stream of texts. The last chunk of a text has its log-probabilities, too."""
+
+    kind = "text_completion"
+
+    def _delta(self, chunk: Chunk) -> dict[str, Any]:
+        return {"text": chunk.text}
+
+    def _logprobs(self, answer: Answer) -> dict[str, Any] | None:
+        return _completion_logprobs(answer.tokens or (), answer)
+
+
+def chat_completion(head: Head, answers: Sequence[Answer]) -> dict[str, Any]:
+    """A response with all answers: a `ChatCompletion`."""
     choices = [
         {
             "index": i,
-            "finish_reason": answer.finish_reason,
-            "message": {"role": "assistant", "content": answer.text},
+            "message": {"role": "assistant", "content": answer.text, "refusal": None},
             "logprobs": _chat_logprobs(answer),
         }
+        | _facts(answer)
         for i, answer in enumerate(answers)
     ]
-    return ChatCompletion.model_validate(
-        head.fields("chat.completion") | {"choices": choices, "usage": head.usage(answers)}
-    )
+    return head.fields("chat.completion") | {"choices": choices, "usage": head.usage(answers)}
 
 
-def chat_chunks(head: Head, chunks: Iterable[Chunk]) -> Iterator[ChatCompletionChunk]:
-    """A stream of `n` answers. The last chunk of an answer has its finish reason and log-probabilities."""
-    from openai.types.chat import ChatCompletionChunk
-
-    fields, answers = head.fields("chat.completion.chunk"), dict[int, Answer]()
-    for index in range(head.n):
-        choice: dict[str, Any] = {"index": index, "delta": {"role": "assistant", "content": ""}}
-        yield ChatCompletionChunk.model_validate(fields | {"choices": [choice]})
-    for chunk in chunks:
-        choice = {"index": chunk.index, "delta": {"content": chunk.text}}
-        if (answer := chunk.answer) is not None:
-            answers[chunk.index] = answer
-            choice |= {"finish_reason": answer.finish_reason, "logprobs": _chat_logprobs(answer)}
-        yield ChatCompletionChunk.model_validate(fields | {"choices": [choice]})
-    if head.include_usage:
-        usage = head.usage([answers[index] for index in sorted(answers)])
-        yield ChatCompletionChunk.model_validate(fields | {"choices": [], "usage": usage})
-
-
-def completion(head: Head, answers: Sequence[Answer], echoes: Sequence[Echo]) -> Completion:
-    """A response with all texts.
+def completion(head: Head, answers: Sequence[Answer], echoes: Sequence[Echo]) -> dict[str, Any]:
+    """A response with all texts: a `Completion`.
 
     Args:
         echoes: the prompts, to put before their texts; empty for none.
     """
-    from openai.types import Completion
-
     choices = []
     for i, answer in enumerate(answers):
         echo = echoes[i // head.n] if echoes else ""
         before = () if isinstance(echo, str) else echo
         text = echo if isinstance(echo, str) else "".join(token.text for token in echo)
-        choices.append(
-            {
-                "index": i,
-                "finish_reason": answer.finish_reason,
-                "text": text + answer.text,
-                "logprobs": _completion_logprobs([*before, *(answer.tokens or ())], answer),
-            }
-        )
-    return Completion.model_validate(
-        head.fields("text_completion") | {"choices": choices, "usage": head.usage(answers)}
-    )
+        logprobs = _completion_logprobs([*before, *(answer.tokens or ())], answer)
+        choices.append({"index": i, "text": text + answer.text, "logprobs": logprobs} | _facts(answer))
+    return head.fields("text_completion") | {"choices": choices, "usage": head.usage(answers)}
 
 
-def completion_chunks(head: Head, chunks: Iterable[Chunk]) -> Iterator[Completion]:
-    """A stream of texts. The last chunk of a text has its finish reason and log-probabilities."""
-    from openai.types import Completion, CompletionChoice
-
-    fields, answers = head.fields("text_completion"), dict[int, Answer]()
-    for chunk in chunks:
-        choice: dict[str, Any] = {"index": chunk.index, "text": chunk.text, "finish_reason": None}
-        if (answer := chunk.answer) is not None:
-            answers[chunk.index] = answer
-            logprobs = _completion_logprobs(answer.tokens or (), answer)
-            choice |= {"finish_reason": answer.finish_reason, "logprobs": logprobs}
-        # Not validated: the official type requires a finish reason in every chunk.
-        yield Completion.model_validate(fields | {"choices": [CompletionChoice.construct(**choice)]})
-    if head.include_usage:
-        usage = head.usage([answers[index] for index in sorted(answers)])
-        yield Completion.model_validate(fields | {"choices": [], "usage": usage})
-
-
-def embeddings(model: str, vectors: np.ndarray, tokens: int) -> CreateEmbeddingResponse:
-    """A response with the rows of `vectors`.
+def embeddings(model: str, vectors: Sequence[list[float] | str], tokens: int) -> dict[str, Any]:
+    """A response with vectors: a `CreateEmbeddingResponse`.
 
     Args:
+        vectors: as lists of numbers, or encoded as texts.
         tokens: how many were read; 0 if unknown.
     """
-    from openai.types import CreateEmbeddingResponse
-
-    data = [
-        {"object": "embedding", "index": i, "embedding": vector.tolist()} for i, vector in enumerate(vectors)
-    ]
+    data = [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(vectors)]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return CreateEmbeddingResponse.model_validate(
-        {"object": "list", "model": model, "data": data, "usage": usage}
-    )
+    return {"object": "list", "model": model, "data": data, "usage": usage}
+
+
+def chat_token(token: Token) -> dict[str, Any]:
+    """A token with its log-probability and its alternatives."""
+
+    def entry(text: str, logprob: float) -> dict[str, Any]:
+        likelihood = max(logprob, IMPOSSIBLE)
+        return {"token": text, "logprob": likelihood, "bytes": list(text.encode("utf-8", "replace"))}
+
+    return entry(token.text, token.logprob) | {"top_logprobs": [entry(*other) for other in token.top]}
+
+
+def _facts(answer: Answer) -> dict[str, Any]:
+    """The fields of a choice whose answer is whole; `confidence` is ours."""
+    known = {} if answer.confidence is None else {"confidence": answer.confidence}
+    return {"finish_reason": answer.finish_reason} | known
 
 
 def _chat_logprobs(answer: Answer) -> dict[str, Any] | None:
     if answer.tokens is None:
         return None
-    return {"content": [_chat_token(token) for token in answer.tokens], "refusal": None}
-
-
-def _chat_token(token: Token) -> dict[str, Any]:
-    def entry(text: str, logprob: float) -> dict[str, Any]:
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode("utf-8", "replace"))}
-
-    top = [entry(*other) for other in token.top]
-    return entry(token.text, token.logprob) | {"top_logprobs": top}
+    return {"content": [chat_token(token) for token in answer.tokens], "refusal": None}
 
 
 def _completion_logprobs(tokens: Sequence[Token], answer: Answer) -> dict[str, Any] | None:
@@ -169,7 +215,7 @@ def _completion_logprobs(tokens: Sequence[Token], answer: Answer) -> dict[str, A
     starts = accumulate((len(token.text) for token in tokens), initial=0)
     return {
         "tokens": [token.text for token in tokens],
-        "token_logprobs": [token.logprob for token in tokens],
-        "top_logprobs": [dict(token.top) for token in tokens],
+        "token_logprobs": [max(token.logprob, IMPOSSIBLE) for token in tokens],
+        "top_logprobs": [{text: max(logprob, IMPOSSIBLE) for text, logprob in token.top} for token in tokens],
         "text_offset": list(starts)[:-1],
     }

@@ -1,1 +1,1 @@
-"""The platform: its items, read and answered and stored, many at a time."""
+"""The platform: reads, answers and stores its items, many at a time."""

@@ -1,4 +1,4 @@
-"""What the platform has to answer; a proxy's page, or half of what was sent, is a ValueError."""
+"""Parses the platform's responses; a proxy's page or a truncated body is a ValueError."""
 
 from typing import Any
 

@@ -15,39 +15,40 @@ from adapters.platform import remote, settling, storing
 from adapters.platform.reading import AnswersOf, prepare
 from adapters.platform.remote import RemoteError
 from adapters.platform.storing import Submission
-from adapters.platform.uploads import judge
+from adapters.platform.uploads import classify
 from adapters.prediction.answering import OnDone
 from adapters.prediction.failures import Failure
 
-# Requests at a time, of those that read and of those that write.
-CONNECTIONS = 16
-# Items between the look at them and the storing of their answers.
+# Threads that read items, and as many that store answers.
+WORKERS = 16
+# Items at most that are being read, answered or stored.
 IN_PROGRESS = 256
-# Items that are looked at in one request, before they are read and after their answers were sent.
+# Items whose earlier answers are listed in one request, and that are reconciled together.
 TOGETHER = 100
-# Seconds after which a wait for room looks whether the run was given up.
+# Seconds between two checks whether the run was stopped, while waiting for room.
 PATIENCE = 0.2
 
-Answers = list[dict[str, Any]]
+# The answers of one item, as `annotations.as_dict` has them.
+ItemAnswers = list[dict[str, Any]]
 
 
 class Stages(Protocol):
-    """What a flow has its run do; called from several threads."""
+    """The callbacks of a flow; they are called from several threads."""
 
     def complete(self, item: Item) -> None:
-        """Fetches what an item's questions refer to."""
+        """Fetches the retrieved context that an item's questions refer to."""
         ...
 
-    def annotate(self, answers: Answers) -> list[Record]:
-        """Makes annotations of an item's answers."""
+    def to_records(self, answers: ItemAnswers) -> list[Record]:
+        """Converts an item's answers into annotation records."""
         ...
 
     def partial_of(self, item_id: str) -> list[str]:
-        """Ids of an item's partial annotations, once these grow no more."""
+        """Ends the updates of an item's partial annotations and returns their ids."""
         ...
 
     def ended(self, item_id: str, stored: list[Record]) -> None:
-        """Takes an item that has ended, and its new answers as they are stored."""
+        """Called once for each item at its end, with its stored new answers; empty if it has none."""
         ...
 
 
@@ -55,15 +56,16 @@ class Flow:
     """A pipeline over items: reading, answering and storing overlap, with a bounded number in progress.
 
     Attributes:
-        failures: what has no answer so far; `item` is the item's id.
+        failures: prompts and items without an answer so far; `item` is the item's id.
     """
 
     def __init__(self, stages: Stages, model_name: str, resume: bool = False, batch_size: int = 1) -> None:
         """Starts nothing yet.
 
         Args:
-            model_name: whose answers these are.
-            resume: whether prompts that have an answer are left alone.
+            stages: the callbacks.
+            model_name: the model whose answers are listed and replaced.
+            resume: whether prompts that have an answer are skipped.
             batch_size: items that are answered together.
         """
         self.failures: list[Failure] = []
@@ -71,7 +73,7 @@ class Flow:
         self._model_name = model_name
         self._resume = resume
         self._room = threading.Semaphore(max(IN_PROGRESS, 2 * batch_size))
-        # An item that was read; its failure, or None where nothing of it is left to ask.
+        # Items that were read, or their failure, or None if they have no open prompt; None at the end.
         self._ready = SimpleQueue[tuple[Snapshot, Item | Failure | None] | None]()
         self._answering = 0
         self._sent: list[Submission] = []
@@ -88,19 +90,19 @@ class Flow:
         """Answers all items.
 
         Args:
-            items: entities, or snapshots; taken as there is room for them.
-            answer: takes items as they are read, and gives each with its answers to a callback.
-            waiting: whether `answer` waits for the next item; if not, it gets None while there is none yet.
+            items: the SDK's entities or snapshots; consumed when there is room for them.
+            answer: consumes items as they are read, and calls the callback with each item and its answers.
+            waiting: whether `answer` blocks until the next item is read; else it gets None meanwhile.
 
         Raises:
-            Exception: what `answer` or the items raise; all that was answered by then is stored.
+            Exception: any error of `answer` or of the iterator `items`, after all answers so far are stored.
         """
         feeder = threading.Thread(target=self._feed, args=[iter(items)], daemon=True)
         try:
-            with ThreadPoolExecutor(CONNECTIONS) as self._writers:
+            with ThreadPoolExecutor(WORKERS) as self._writers:
                 feeder.start()
                 try:
-                    answer(self._coming(waiting), self._done)
+                    answer(self._read_items(waiting), self._done)
                 finally:
                     self._stopped.set()
                     feeder.join()
@@ -109,7 +111,7 @@ class Flow:
         if self._error is not None:
             raise self._error
 
-    def _coming(self, waiting: bool) -> Iterator[Item | None]:
+    def _read_items(self, waiting: bool) -> Iterator[Item | None]:
         while True:
             try:
                 ready = self._ready.get(block=waiting or not self._answering)
@@ -129,23 +131,23 @@ class Flow:
                 self._answering += 1
                 yield read
 
-    def _done(self, item: Item, answers: Answers, failures: Sequence[Failure]) -> None:
+    def _done(self, item: Item, answers: ItemAnswers, failures: Sequence[Failure]) -> None:
         self._answering -= 1
         snapshot = item.snapshot
         assert snapshot is not None
-        kept = whole(answers, failures)
+        kept = complete_answers(answers, failures)
         if self._resume:
-            answered = judge(snapshot.answers).answered
+            answered = classify(snapshot.answers).answered
             kept = [answer for answer in kept if prompt_of(answer) not in answered]
         self._fail(Failure(snapshot.id, failure.key, failure.reason) for failure in failures)
         self._writers.submit(self._store, snapshot, kept)
 
     def _feed(self, items: Iterator[Any]) -> None:
-        """Looks at items and has them read, as long as there is room for more."""
-        with ThreadPoolExecutor(CONNECTIONS) as readers:
+        """Submits items to the reading threads as long as there is room for more."""
+        with ThreadPoolExecutor(WORKERS) as readers:
             try:
                 for chunk in self._chunks(items):
-                    for snapshot, answers in self._looked_at(chunk, readers):
+                    for snapshot, answers in self._with_answers(chunk, readers):
                         while not self._room.acquire(timeout=PATIENCE):
                             if self._stopped.is_set():
                                 return
@@ -163,17 +165,17 @@ class Flow:
             chunk: list[Any] = []
             try:
                 chunk.extend(islice(items, TOGETHER))
-            except RemoteError as error:  # What came before it is in the chunk.
+            except RemoteError as error:  # The items before the error are in the chunk.
                 reason = f"the items after these could not be listed ({error}): run again with resume: true"
                 self._fail([Failure("the run", None, reason)])
             if not chunk:
                 return
             yield chunk
 
-    def _looked_at(
+    def _with_answers(
         self, chunk: Sequence[Any], readers: ThreadPoolExecutor
     ) -> Iterator[tuple[Snapshot, Future[AnswersOf]]]:
-        """The items of a chunk, with this model's answers on them, which are asked for together."""
+        """The items of a chunk with this model's answers on them, listed in one request per dataset."""
         datasets: dict[str, list[Any]] = defaultdict(list)
         for item in chunk:
             datasets[item.dataset_id].append(item)
@@ -188,26 +190,26 @@ class Flow:
         try:
             read = prepare(snapshot, answers, self._model_name)
             if self._resume and isinstance(read, Item):
-                read = read.without(judge(snapshot.answers).answered)
+                read = read.without(classify(snapshot.answers).answered)
             if isinstance(read, Item):
                 self._stages.complete(read)
-        except Exception as error:  # Nothing that an item has in it may cost the others their answers.
-            read = Failure(snapshot.id, None, f"it could not be read ({remote.why(error)})")
+        except Exception as error:  # An item of any content must not affect other items.
+            read = Failure(snapshot.id, None, f"it could not be read ({remote.describe_error(error)})")
         self._ready.put((snapshot, read))
 
-    def _store(self, snapshot: Snapshot, answers: Answers) -> None:
-        """Sends an item's answers, if it has any; what is then on it is settled together with many others."""
+    def _store(self, snapshot: Snapshot, answers: ItemAnswers) -> None:
+        """Uploads an item's answers, if it has any, and queues the item to be reconciled."""
         sent = Submission(snapshot)
         partial = self._stages.partial_of(snapshot.id)
         try:
             if answers:
-                sent = storing.store(snapshot, self._stages.annotate(answers))
+                sent = storing.store(snapshot, self._stages.to_records(answers))
         except Exception as error:
-            reason = f"its answers could not be stored ({remote.why(error)})"
+            reason = f"its answers could not be stored ({remote.describe_error(error)})"
             self._fail([Failure(snapshot.id, None, reason)])
         self._room.release()
-        # Nothing may have been sent, and yet a run that was killed have left something there.
-        if sent.keys or partial or judge(snapshot.answers).surplus:
+        # Also without new answers: a killed run may have left obsolete annotations.
+        if sent.keys or partial or classify(snapshot.answers).obsolete:
             self._to_settle(replace(sent, partial=partial))
         else:
             self._stages.ended(snapshot.id, [])
@@ -224,7 +226,7 @@ class Flow:
         try:
             results = settling.settle(sent, self._model_name)
         except Exception as error:
-            reason = f"whether its answers are stored is not known ({remote.why(error)})"
+            reason = f"whether its answers are stored is not known ({remote.describe_error(error)})"
             results = [Failure(submission.snapshot.id, None, reason) for submission in sent]
         for submission, result in zip(sent, results, strict=True):
             if isinstance(result, Failure):
@@ -236,10 +238,10 @@ class Flow:
             self.failures += failures
 
 
-def whole(answers: Answers, failures: Iterable[Failure]) -> Answers:
-    """The answers to prompts of which no turn failed.
+def complete_answers(answers: ItemAnswers, failures: Iterable[Failure]) -> ItemAnswers:
+    """The answers to prompts without a failed turn.
 
-    Half a conversation would replace a whole one that an earlier run has stored under its key.
+    The others are not stored: they would replace an earlier, complete conversation under the same key.
     """
-    broken = {failure.key for failure in failures}
-    return [answer for answer in answers if prompt_of(answer) not in broken]
+    failed = {failure.key for failure in failures}
+    return [answer for answer in answers if prompt_of(answer) not in failed]

@@ -1,4 +1,4 @@
-"""The app's manifest, dataloop.json: one module, where it runs, and a model entry for every model file."""
+"""Builds the app's manifest, dataloop.json: one module, its compute, and a model entry per model file."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -13,16 +13,23 @@ NAME = "huggingface-adapter"
 VERSION = "0.1.0"
 ENTRY_POINT = "adapters/dataloop.py"
 MODULE = "model-adapter"
+SERVER_ENTRY_POINT = "adapters/dataloop_server.py"
+SERVER = "model-server"
+# What a server needs besides requirements.txt.
+SERVER_REQUIREMENTS = ("fastapi", "uvicorn", "prometheus-client")
 # What the Dockerfile starts from. The GPU pod takes it too: the GPU libraries come with torch.
 RUNNER_IMAGE = "hub.dataloop.ai/dtlpy-runner-images/cpu:python3.12_opencv"
 
-# What the functions take, by the platform's types.
+# Inputs of the functions with the platform's types.
 _ITEMS = {"items": "Item[]"}
 _DATASET = {"dataset": "Dataset", "filters": "Json"}
 
 
 def build(
-    names: Iterable[str] | None = None, entry_point: str = ENTRY_POINT, version: str = VERSION
+    names: Iterable[str] | None = None,
+    entry_point: str = ENTRY_POINT,
+    version: str = VERSION,
+    server: str | None = None,
 ) -> dict[str, Any]:
     """The manifest as JSON.
 
@@ -30,6 +37,7 @@ def build(
         names: the model files to register; all of them by default.
         entry_point: the file with the class `ModelAdapter`, relative to the repository.
         version: three numbers with dots.
+        server: a model file that a service of the app serves over HTTP as long as the app is installed.
 
     Raises:
         ConfigurationError: no such model or entry point, a model named twice, or a model file that cannot
@@ -41,7 +49,7 @@ def build(
     return {
         "name": NAME,
         "displayName": "Hugging Face adapter",
-        "description": "Hugging Face language models: answers to prompt items, and vectors of texts.",
+        "description": "Hugging Face language models: answers to prompt items, and embeddings of texts.",
         "version": version,
         "scope": "project",
         "attributes": {
@@ -54,9 +62,10 @@ def build(
         },
         "components": {
             "computeConfigs": [_compute("cpu", "regular-m"), _compute("gpu", "gpu-t4")],
-            "modules": [_module(path.relative_to(ROOT).as_posix())],
+            "modules": [_module(path.relative_to(ROOT).as_posix()), _server_module()],
             "models": [_model(stem) for stem in _stems(names)],
-        },
+        }
+        | ({} if server is None else _service(registry.stem(server))),
     }
 
 
@@ -97,12 +106,45 @@ def _module(entry_point: str) -> dict[str, Any]:
                 "predict_dataset", "Answers prompt items of a dataset that a filter selects.", _DATASET
             ),
             _function(
-                "embed_items", "Stores vectors of items as features.", _ITEMS, _ITEMS | {"features": "Json"}
+                "embed_items",
+                "Stores embeddings of items.",
+                _ITEMS,
+                _ITEMS | {"features": "Json"},
             ),
             _function(
-                "embed_dataset", "Stores vectors of items of a dataset that a filter selects.", _DATASET
+                "embed_dataset", "Stores embeddings of items of a dataset that a filter selects.", _DATASET
             ),
         ],
+    }
+
+
+def _server_module() -> dict[str, Any]:
+    return {
+        "name": SERVER,
+        "entryPoint": SERVER_ENTRY_POINT,
+        "className": "ModelServer",
+        "computeConfig": "cpu",
+        "config": {"isCustomServer": True},
+        "initInputs": [_port("configuration", "Json")],
+        "integrations": ["dl-huggingface-api-key"],
+        "functions": [_function("status", "Says that the server runs.", {}, {"status": "String"})],
+    }
+
+
+def _service(stem: str) -> dict[str, Any]:
+    """A panel, which gives the app its route, and the service behind it: one pod that always runs."""
+    autoscaler = {"type": "rabbitmq", "minReplicas": 1, "maxReplicas": 1, "queueLength": 1}
+    runtime = _compute("cpu", "regular-m")["runtime"] | {"autoscaler": autoscaler}
+    service = {
+        "name": SERVER,
+        "moduleName": SERVER,
+        "panelNames": [SERVER],
+        "initParams": {"configuration": _model(stem)["configuration"]},
+        "runtime": runtime,
+    }
+    return {
+        "panels": [{"name": SERVER, "supportedSlots": [], "conditions": {}}],
+        "services": [service],
     }
 
 
@@ -123,7 +165,7 @@ def _port(name: str, kind: str) -> dict[str, str]:
 
 
 def _stems(names: Iterable[str] | None) -> list[str]:
-    """The chosen model files' names, in the order given."""
+    """The names of the chosen model files, in the given order; of all by default."""
     chosen = registry.names() if names is None else [registry.stem(name.strip()) for name in names]
     if not chosen or len(set(chosen)) < len(chosen):
         raise ConfigurationError(
@@ -133,7 +175,7 @@ def _stems(names: Iterable[str] | None) -> list[str]:
 
 
 def _entry_name(stem: str) -> str:
-    """With hyphens, as the platform's own are; a file that is spelled with them already goes before."""
+    """A model's name on the platform: its file's with hyphens, unless another file has that name."""
     hyphened = stem.replace("_", "-")
     return stem if hyphened != stem and hyphened in registry.names() else hyphened
 
@@ -142,7 +184,7 @@ def _model(stem: str) -> dict[str, Any]:
     adapter = registry.find(stem)
     weights = getattr(adapter, "model_name", None)
     configuration: dict[str, Any] = {"module_name": f"models.{stem}"}
-    # A folder of this machine says nothing to another one: there the file itself knows its own.
+    # A local folder does not exist on other machines: there the model file's own model_name is used.
     if weights and not Path(weights).is_absolute() and not (ROOT / weights).exists():
         configuration["model_name"] = weights
     configuration |= getattr(adapter, "defaults", {})

@@ -1,6 +1,7 @@
-"""Partial annotations: answers on the platform while they grow; the whole answer replaces each.
+"""Partial annotations: they are updated while an answer is generated, which then replaces them.
 
-One is marked as partial: it is no answer to anybody who looks, and goes when any run settles its item.
+Their upload tag marks them as partial: no program counts them as answers, and each run removes them when it
+reconciles the item.
 """
 
 import logging
@@ -14,19 +15,24 @@ from time import monotonic
 from adapters.items.item import Item
 from adapters.items.stored import Record
 from adapters.platform import remote
-from adapters.platform.remote import RemoteError
+from adapters.platform.remote import Refused, RemoteError
 from adapters.platform.uploads import as_partial
 
 logger = logging.getLogger(__name__)
 
+# Requests at once.
+WORKERS = 16
+
 
 @dataclass(slots=True)
 class _Partial:
-    """An answer that grows.
+    """An answer that is being generated.
 
     Attributes:
-        next: when it may be sent again.
-        sending: the request that is on its way.
+        text: the answer so far.
+        next: the time by `monotonic`, in seconds, from which it may be sent again.
+        id: its annotation's id; None until it is stored.
+        sending: the last request.
     """
 
     item_id: str
@@ -38,26 +44,27 @@ class _Partial:
 
 
 class PartialAnnotations:
-    """Those of one run; a request of theirs that fails costs no answer."""
+    """The partial annotations of one run. A failed request is logged and does not affect the answer."""
 
     def __init__(self, record: Callable[[str, str], Record], interval: float) -> None:
         """Sends nothing yet.
 
         Args:
-            record: an annotation, from a prompt's key and a text.
-            interval: seconds between two updates of an answer.
+            record: makes an annotation of a prompt's key and a text.
+            interval: seconds between two updates of an answer, at least.
         """
         self._record = record
         self._interval = interval
         self._open: dict[str, dict[tuple[str, int], _Partial]] = defaultdict(dict)
         self._lock = threading.Lock()
-        self._sender = ThreadPoolExecutor(16)
+        self._sender = ThreadPoolExecutor(WORKERS)
 
     def grow(self, item: Item, key: str, number: int, text: str) -> None:
-        """Appends to an answer; waits for no request.
+        """Appends text to an answer; does not wait for a request.
 
         Args:
-            number: which of the key's answers it is.
+            number: the answer's number among those to the prompt `key`, from 0.
+            text: the text to append.
         """
         assert item.id is not None
         with self._lock:
@@ -70,7 +77,7 @@ class PartialAnnotations:
                 partial.sending = self._sender.submit(self._send, partial, partial.text)
 
     def close(self, item_id: str) -> list[str]:
-        """Ids of an item's partial annotations, none of which is being sent any more."""
+        """Waits for an item's last updates; returns the ids of its partial annotations."""
         with self._lock:
             partials = list(self._open.pop(item_id, {}).values())
         for partial in partials:
@@ -79,7 +86,7 @@ class PartialAnnotations:
         return [partial.id for partial in partials if partial.id]
 
     def end(self) -> None:
-        """Removes what a run that broke off has left, and waits for it."""
+        """Ends the run: removes the partial annotations of the items that were not closed."""
         with self._lock:
             left = list(self._open)
         for item_id in left:
@@ -93,18 +100,22 @@ class PartialAnnotations:
                 partial.id = stored["id"]
             else:
                 remote.ask("PUT", f"/annotations/{partial.id}", {"coordinates": text})
-        except Exception as error:  # What is not shown meanwhile costs nobody an answer.
+        except Exception as error:  # The answer itself is stored by another request.
             logger.warning(
-                "item %s: an answer that grows could not be shown: %s", partial.item_id, remote.why(error)
+                "item %s: a partial annotation could not be updated: %s",
+                partial.item_id,
+                remote.describe_error(error),
             )
 
 
 def discard(annotation_ids: list[str]) -> None:
-    """Removes partial annotations that no answer replaces."""
+    """Removes partial annotations; a failure is logged, except that one does not exist any more."""
     for annotation_id in annotation_ids:
         try:
             remote.ask("DELETE", f"/annotations/{annotation_id}")
         except RemoteError as error:
+            if isinstance(error, Refused) and error.status == 404:
+                continue
             logger.warning(
                 "partial annotation %s could not be removed; the next run does: %s", annotation_id, error
             )

@@ -1,4 +1,4 @@
-"""An item of the platform → an `Item` with its content and this model's answers on it."""
+"""Downloads an item of the platform and parses it into an `Item`."""
 
 import json
 from concurrent.futures import Future
@@ -10,21 +10,22 @@ from adapters.items.stored import Record
 from adapters.platform import remote
 from adapters.platform.remote import RemoteError
 from adapters.platform.storing import answers_of, digest
-from adapters.platform.uploads import judge
+from adapters.platform.uploads import classify
 from adapters.prediction.failures import Failure
 
-# A model's answers on items, by the item's id.
+# A model's answers on items, by item id.
 AnswersOf = dict[str, list[Record]]
 
-# No conversation is longer, and 16 of them are read at a time.
+# Far more than a conversation needs. 16 items are read at once, so this bounds their memory.
 MAX_BYTES = 8 * 2**20
 
 
 def prepare(snapshot: Snapshot, answers: Future[AnswersOf], model_name: str) -> Item | Failure:
-    """Downloads and reads an item; notes this model's answers and the content's digest in its snapshot.
+    """Downloads and parses an item; adds this model's answers and the content's digest to its snapshot.
 
     Args:
-        answers: this model's on many items, which are being asked for meanwhile.
+        answers: this model's answers on a chunk of items, which are listed in one request meanwhile.
+        model_name: the model whose earlier answers belong to the conversation.
     """
     content = downloaded(snapshot)
     if isinstance(content, Failure):
@@ -37,15 +38,17 @@ def prepare(snapshot: Snapshot, answers: Future[AnswersOf], model_name: str) -> 
 
 
 def downloaded(snapshot: Snapshot) -> dict[str, Any] | Failure:
-    """The JSON object that an item's content is; notes its digest."""
+    """Downloads an item's JSON object; adds the content's digest to its snapshot."""
     if snapshot.size > MAX_BYTES:
         reason = f"it has {snapshot.size / 2**20:.0f} MB, a prompt item has at most {MAX_BYTES >> 20}"
         return Failure(snapshot.id, None, reason)
     try:
-        # Not the SDK's download: that follows links, into files of this machine too.
+        # Not by the SDK's download, which follows links, also to files of this machine.
         content = remote.sized_content(snapshot.id, snapshot.size)
     except RemoteError as error:
-        return Failure(snapshot.id, None, f"it could not be downloaded ({error}): look at it and run again")
+        return Failure(
+            snapshot.id, None, f"it could not be downloaded ({error}): check the item and run again"
+        )
     try:
         prompts = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -57,12 +60,12 @@ def downloaded(snapshot: Snapshot) -> dict[str, Any] | Failure:
 
 
 def parsed(snapshot: Snapshot, content: dict[str, Any], model_name: str) -> Item:
-    """An item with its content; the answers in its snapshot that stand belong to its conversation."""
+    """Parses an item; in messages, the current answers of its snapshot belong to the conversation."""
     return Item.parse(
         content,
         model_name,
         snapshot.filename or snapshot.id,
-        answers=judge(snapshot.answers).standing if has_messages(content) else (),
+        answers=classify(snapshot.answers).current if has_messages(content) else (),
         id=snapshot.id,
         filename=snapshot.filename,
         snapshot=snapshot,
@@ -72,6 +75,6 @@ def parsed(snapshot: Snapshot, content: dict[str, Any], model_name: str) -> Item
 def _answers(snapshot: Snapshot, answers: Future[AnswersOf], model_name: str) -> list[Record]:
     try:
         found = answers.result()
-    except RemoteError:  # Who cannot ask for those of all may ask for those of one.
+    except RemoteError:  # The request for a single item may work.
         found = answers_of(snapshot.dataset_id, [snapshot.id], model_name)
     return found.get(snapshot.id, [])

@@ -1,8 +1,8 @@
 """Requests to the platform, logged in as the SDK is.
 
-The SDK's own client looks up the caller's source and the proxies of the environment for each request, which
-takes the interpreter from the model for some milliseconds; it sends again what was stored but not confirmed,
-without saying so; and it logs the texts that it could not send. So requests are sent here, with its token.
+The SDK's own client is not used, for three reasons. For each request it reads its caller's source code and
+the environment's proxies, which takes some milliseconds of the interpreter from the model. It retries uploads
+that may already be stored. And it logs the texts that it could not send.
 """
 
 import json
@@ -25,29 +25,61 @@ from adapters.items.stored import Record, size_of
 from adapters.platform import bodies
 from engine import redaction
 from engine.errors import AdapterError
+from engine.retry import retry_after
 
 TRIES = 6
-# Seconds before the second try; twice as many before each one after, and up to a half less by chance.
+# Seconds before the first retry. Each further pause is twice as long; a random half of it may be left out.
 PAUSE = 0.5
 LONGEST_PAUSE = 60.0
-# Seconds to connect, and between two pieces of an answer.
+# Seconds to connect, and between two parts of a response.
 TIMEOUT = Timeout(connect=10, read=120)
-# Seconds between two looks at the token, which the SDK renews a minute before it ends.
+# Seconds between two checks of the token. The SDK renews it a minute before it expires.
 TOKEN_CHECK = 10.0
 PAGE = 1000
-CONNECTIONS = 64
+POOL_SIZE = 64
 
 
 class RemoteError(AdapterError):
-    """The platform did not do what it was asked; the text has none of its words but codes."""
+    """A request to the platform failed.
+
+    The text has the status and the platform's error codes, never its messages: these may quote the request.
+    """
 
 
 class Refused(RemoteError):
-    """Nor will it, as it was asked; other than where it was away, less at a time may help."""
+    """The platform rejected a request, which is therefore not retried.
+
+    Attributes:
+        status: the HTTP status, 300 to 499.
+    """
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+    @property
+    def may_accept_fewer(self) -> bool:
+        """Whether the same request for fewer records may be accepted."""
+        return self.status in (400, 413, 422)
 
 
 class Unreadable(RemoteError):
-    """What it answers is nothing that can be read, each time: of less at a time, some may be."""
+    """The response could not be parsed in any try; a request for fewer records may work."""
+
+
+class _Temporary(Exception):
+    """One failed try of a request that may be retried.
+
+    Attributes:
+        failure: the error to raise if it was the last try.
+        pause: seconds that the platform asks to wait.
+        unauthorized: whether the token was rejected.
+    """
+
+    def __init__(self, failure: RemoteError, pause: float = 0.0, unauthorized: bool = False) -> None:
+        self.failure = failure
+        self.pause = pause
+        self.unauthorized = unauthorized
 
 
 def ask(
@@ -57,61 +89,79 @@ def ask(
     headers: Mapping[str, str] | None = None,
     read: Callable[[BaseHTTPResponse], Any] = lambda response: response,
 ) -> Any:
-    """The platform's answer to a request, sent again with growing pauses where that can help.
+    """Sends a request, up to `TRIES` times with growing pauses, and returns the parsed response.
 
     Args:
-        read: makes of a response what is returned. One on which it raises a ValueError is no answer of the
-            platform: a proxy's page, or half of what was sent.
+        read: parses a response with status 200 to 299. A ValueError means that the body is not the platform's
+            (a proxy's page, a truncated body): the request is retried.
 
     Raises:
-        Refused: it is refused for good.
-        Unreadable: its last answer was none.
-        RemoteError: all tries failed, or the token ended and cannot be renewed.
+        Refused: status 300 to 499, except 401, 408 and 429, which are retried.
+        Unreadable: the body of the last response could not be parsed.
+        RemoteError: all tries failed, or the token is rejected or expired and cannot be renewed.
     """
-    base = dl.client_api.base_gate_url
-    pool = pool_for(base, dl.client_api.verify)
     data = None if body is None else json.dumps(body).encode()
     failure = RemoteError("")
     renewed = False
     for attempt in range(TRIES):
         login = _login.headers()
-        sent = {**_JSON, **(headers or {}), **login}
-        pause = PAUSE * 2**attempt * random.uniform(0.5, 1)  # noqa: S311
         try:
-            response = pool.request(
-                method, base + path, body=data, headers=sent, retries=False, timeout=TIMEOUT
-            )
-        except HTTPError as error:
-            failure = RemoteError(f"no answer: {type(error).__name__}")
-        else:
-            if response.status < 300:
-                try:
-                    return read(response)
-                except (ValueError, RecursionError) as error:
-                    said = f"{response.status}, but its body cannot be read ({type(error).__name__})"
-                    failure = Unreadable(said)
-            else:
-                failure = RemoteError(f"{response.status}: {_message(response)}")
-            if response.status == 401:
-                if renewed:
-                    raise RemoteError(f"{failure}: log in again")
-                renewed = True
-                _login.renew(login)
-            elif 300 <= response.status < 500 and response.status not in (408, 429):
-                raise Refused(str(failure))
-            pause = max(pause, _asked_pause(response))
+            return _once(method, path, data, {**_JSON, **(headers or {}), **login}, read)
+        except _Temporary as temporary:
+            failure = temporary.failure
+            pause = max(temporary.pause, PAUSE * 2**attempt * random.uniform(0.5, 1))  # noqa: S311
+            unauthorized = temporary.unauthorized
+        if unauthorized:
+            if renewed:
+                raise RemoteError(f"{failure}: log in again")
+            renewed = True
+            _login.renew(login)
         if attempt + 1 < TRIES:
             time.sleep(pause)
     raise failure
 
 
-def why(error: Exception) -> str:
-    """What went wrong, in our words: those of the SDK quote what was sent, and are in the log at DEBUG."""
+def _once(
+    method: str,
+    path: str,
+    data: bytes | None,
+    headers: Mapping[str, str],
+    read: Callable[[BaseHTTPResponse], Any],
+) -> Any:
+    """Sends a request once.
+
+    Raises:
+        Refused: the platform rejected the request.
+        _Temporary: no response, one that cannot be parsed, or status 401, 408, 429 or 5xx.
+    """
+    base = dl.client_api.base_gate_url
+    pool = pool_for(base, dl.client_api.verify)
+    try:
+        response = pool.request(
+            method, base + path, body=data, headers=headers, retries=False, timeout=TIMEOUT
+        )
+    except HTTPError as error:
+        raise _Temporary(RemoteError(f"no answer: {type(error).__name__}")) from None
+    status, pause = response.status, _asked_pause(response)
+    if status < 300:
+        try:
+            return read(response)
+        except (ValueError, RecursionError) as error:
+            text = f"{status}, but its body cannot be read ({type(error).__name__})"
+            raise _Temporary(Unreadable(text), pause) from None
+    text = f"{status}: {_message(response)}"
+    if status < 500 and status not in (401, 408, 429):
+        raise Refused(text, status)
+    raise _Temporary(RemoteError(text), pause, unauthorized=status == 401)
+
+
+def describe_error(error: Exception) -> str:
+    """An exception as text that quotes no request and no token; the original text is logged at DEBUG."""
     return redaction.why(error, [dl.client_api.token])
 
 
 def record(item_id: str) -> Record:
-    """What the platform knows of an item.
+    """An item's JSON, without its content.
 
     Raises:
         RemoteError: as `ask`.
@@ -131,10 +181,15 @@ def content(item_id: str) -> bytes:
 
 
 def text_content(item_id: str, size: int) -> bytes:
-    """As `sized_content`, of what any bytes would do for: a text is not told from a proxy's page by its form.
+    """Downloads a text item, whose content cannot be validated by parsing it.
+
+    A download of another length than `size` is repeated, each time with the size that the item then has.
+
+    Args:
+        size: the content's length in bytes; 0 accepts any length.
 
     Raises:
-        RemoteError: as `ask`; or its bytes are not as many as the platform says, even when it is asked anew.
+        RemoteError: as `ask`; or the length was wrong in all of `TRIES` downloads.
     """
     for _ in range(TRIES):
         found = content(item_id)
@@ -145,13 +200,16 @@ def text_content(item_id: str, size: int) -> bytes:
 
 
 def sized_content(item_id: str, size: int) -> bytes:
-    """The bytes of an item that is said to have so many; 0 where that is not known.
+    """Downloads an item's content and checks its length.
 
-    Others are a proxy's page, or a part, or the item has changed: they are asked for until the same come
-    twice.
+    Content of another length (a proxy's page, a truncated body, a changed item) is downloaded again, and
+    accepted if two downloads in a row are equal.
+
+    Args:
+        size: the expected length in bytes; 0 accepts any length.
 
     Raises:
-        RemoteError: as `ask`; or they are others each time.
+        RemoteError: as `ask`; or all of `TRIES` downloads differed.
     """
     before = None
     for _ in range(TRIES):
@@ -163,10 +221,10 @@ def sized_content(item_id: str, size: int) -> bytes:
 
 
 def annotate(item_id: str, annotations: Sequence[Record]) -> list[Record]:
-    """Stores annotations on an item, and returns them as the platform has them.
+    """Stores annotations on an item and returns them with their ids.
 
     Raises:
-        RemoteError: as `ask`; some of them may be there, or all of them twice.
+        RemoteError: as `ask`. Some of the annotations may then be stored, or all of them twice.
     """
 
     def stored(response: BaseHTTPResponse) -> list[Record]:
@@ -180,13 +238,13 @@ def annotate(item_id: str, annotations: Sequence[Record]) -> list[Record]:
 
 
 def pages(dataset_id: str, query: Record) -> Iterator[list[Record]]:
-    """What a query over a dataset's items or annotations finds, page by page in the order of the ids.
+    """Yields the items or annotations of a dataset that a query selects, page by page, sorted by id.
 
-    Each page is asked for when the one before has been taken, and goes on after its last id: what happens to
-    the records meanwhile shifts none of the others.
+    Each page is requested when it is needed, and starts after the last id of the page before it. Records that
+    are added or removed meanwhile therefore shift no other record.
 
     Raises:
-        RemoteError: as `ask`; or the pages do not go on.
+        RemoteError: as `ask`; or the same page came twice.
     """
     conditions = query.get("filter") or {}
     last: str | None = None
@@ -205,7 +263,7 @@ def pages(dataset_id: str, query: Record) -> Iterator[list[Record]]:
 
 
 def count(dataset_id: str, query: Record) -> int:
-    """How much a query over a dataset finds.
+    """The number of records of a dataset that a query selects.
 
     Raises:
         RemoteError: as `ask`.
@@ -219,32 +277,32 @@ def remove(dataset_id: str, annotation_ids: Sequence[str]) -> None:
     """Removes annotations by their ids.
 
     Raises:
-        RemoteError: as `ask`; or they are still there.
+        RemoteError: as `ask`; or some of them still exist after `TRIES` requests.
     """
     for start in range(0, len(annotation_ids), PAGE):
         ids = list(annotation_ids[start : start + PAGE])
         named: Record = {"resource": "annotations", "filter": {"$and": [{"id": {"$in": ids}}]}}
         for _ in range(TRIES):
             said = ask("POST", f"/datasets/{dataset_id}/query", {**named, "delete": True}, read=bodies.if_any)
-            # What the platform says to this is not documented, nor that it says anything.
+            # The response to this request is not documented, and may be empty.
             if isinstance(said, dict) or not any(pages(dataset_id, named)):
                 break
         else:
-            raise RemoteError("they are still there, however often they are removed")
+            raise RemoteError(f"some of them still exist after {TRIES} requests to remove them")
 
 
 class _Login:
-    """The token of the SDK, looked at now and then: a look takes time, and one thread is to renew it."""
+    """The SDK's token: checked every `TOKEN_CHECK` seconds, as a check is slow, and renewed by one thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._next = 0.0
 
     def headers(self) -> dict[str, str]:
-        """What says who is asking.
+        """The headers that authenticate a request.
 
         Raises:
-            RemoteError: the token has ended, and the SDK cannot renew it.
+            RemoteError: the token has expired, and the SDK cannot renew it.
         """
         with self._lock:
             if time.monotonic() >= self._next:
@@ -253,10 +311,10 @@ class _Login:
                 self._next = time.monotonic() + TOKEN_CHECK
             return self._headers()
 
-    def renew(self, refused: Mapping[str, str]) -> None:
-        """Has the token renewed, if it can be and is still the one that was refused."""
+    def renew(self, rejected: Mapping[str, str]) -> None:
+        """Renews the token, unless another thread has renewed it since the request with these headers."""
         with self._lock:
-            if self._headers() == refused:
+            if self._headers() == rejected:
                 dl.client_api.renew_token_method()
 
     def _headers(self) -> dict[str, str]:
@@ -269,33 +327,32 @@ _JSON = {"Content-Type": "application/json"}
 
 @cache
 def pool_for(base: str, verify: bool) -> PoolManager:
-    """Connections that are kept, by the way to the platform that the environment names."""
+    """The connection pool for the platform's address, through the environment's proxy if it names one."""
     target = urlsplit(base)
     proxy = None if proxy_bypass(target.netloc) else getproxies().get(target.scheme)
     trusted = os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where()
-    settings: dict[str, Any] = {"maxsize": CONNECTIONS}
+    settings: dict[str, Any] = {"maxsize": POOL_SIZE}
     settings |= {"ca_certs": trusted} if verify else {"cert_reqs": "CERT_NONE"}
     return ProxyManager(proxy, **settings) if proxy else PoolManager(**settings)
 
 
 def _asked_pause(response: BaseHTTPResponse) -> float:
-    """The seconds that the platform asks to wait."""
-    asked = response.headers.get("Retry-After", "")
-    return min(float(asked), LONGEST_PAUSE) if asked.isdecimal() else 0.0
+    """Seconds to wait by the response's `Retry-After`, at most `LONGEST_PAUSE`; 0 without that header."""
+    return min(retry_after(response.headers.get("Retry-After")) or 0.0, LONGEST_PAUSE)
 
 
 def _message(response: BaseHTTPResponse) -> str:
-    """Why, in our words: the platform's may quote what it was sent."""
+    """The reason of a failure in our own words, since the platform's may quote the request."""
     status = response.status
-    hint = _HINTS.get(status, "it failed" if status >= 500 else "it does not take this")
+    hint = _HINTS.get(status, "server error" if status >= 500 else "it rejected the request")
     codes = redaction.codes(response.data, [dl.client_api.token], status)
-    return f"{hint} ({codes})" if codes else f"{hint}; its words are in the log at DEBUG"
+    return f"{hint} ({codes})" if codes else f"{hint}; the full response is logged at DEBUG"
 
 
 _HINTS = {
     401: "log in again",
     403: "this login may not do that",
-    404: "it is not there",
-    413: "it is too large",
-    429: "it is asked too often",
+    404: "not found (deleted, or a wrong id)",
+    413: "the request is too large",
+    429: "too many requests",
 }

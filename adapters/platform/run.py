@@ -1,4 +1,4 @@
-"""One run of a model over items of the platform: how they are answered, and what is told meanwhile."""
+"""One run of a model over items of the platform: its flow, partial annotations and progress."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -9,9 +9,9 @@ from adapters.items.annotations import as_dict
 from adapters.items.item import Item
 from adapters.items.stored import Record
 from adapters.platform import remote
-from adapters.platform.flow import Answers, Flow
+from adapters.platform.flow import Flow, ItemAnswers
 from adapters.platform.partial import PartialAnnotations
-from adapters.platform.progress import Report
+from adapters.platform.progress import RunProgress
 from adapters.prediction.answering import OnDone
 from adapters.prediction.batches import predict_batches, takes_one_by_one
 from adapters.prediction.failures import Failure
@@ -20,7 +20,7 @@ from engine.types import Answer, Usage
 
 
 class Run:
-    """Answers items and stores the answers; the stages of its flow are its methods."""
+    """Answers items and stores the answers; implements the callbacks (`Stages`) of its flow."""
 
     def __init__(
         self,
@@ -30,17 +30,18 @@ class Run:
         batch_size: int,
         record: Callable[[Mapping[str, Any]], Record],
         keep: Callable[[str, list[Record]], object],
-        report: Report,
+        progress: RunProgress,
     ) -> None:
         """Starts nothing yet.
 
         Args:
-            adapter: a model file's adapter, ours or a user's own.
-            model_name: the answers are signed with it.
-            batch_size: items of a batch of a model file that has its own `predict`.
-            record: makes an annotation of an answer.
-            keep: takes the id of each item that has ended, and its new answers as they are stored.
-            report: counts the items that have ended.
+            adapter: the adapter of a model file, ours or a custom one.
+            model_name: the name in the metadata of the answers.
+            options: the options of the run.
+            batch_size: items per batch for a model file with its own `predict`.
+            record: converts an answer into an annotation record.
+            keep: called with the id of each item that is done, and its stored new answers.
+            progress: counts the items that are done.
         """
         self._adapter = adapter
         self._model_name = model_name
@@ -49,21 +50,22 @@ class Run:
         self._batch_size = 1 if self._one_by_one else batch_size
         self._record = record
         self._keep = keep
-        self._report = report
+        self._progress = progress
         self._partial = PartialAnnotations(self._partial_record, options.stream_interval)
 
     def over(self, items: Iterable[Any], generation: Mapping[str, Any]) -> list[Failure]:
-        """Answers items as they come.
+        """Answers all items.
 
         Args:
-            items: the SDK's entities, or snapshots; taken as there is room for them.
+            items: the SDK's entities or snapshots; consumed when there is room for them.
             generation: generation options for this run.
 
         Returns:
-            What has no answer.
+            The prompts and items without an answer.
 
         Raises:
-            Exception: what the model file or the items raise; all that was answered by then is stored.
+            Exception: any error of the model file or of the iterator `items`, after all answers so far are
+                stored.
         """
         flow = Flow(self, self._model_name, self._options.resume, self._batch_size)
 
@@ -71,31 +73,31 @@ class Run:
             self._answer(coming, on_done, generation)
 
         try:
-            with self._report:
+            with self._progress:
                 flow.run(items, answer, waiting=not self._one_by_one)
         finally:
             self._partial.end()
         return flow.failures
 
     def complete(self, item: Item) -> None:
-        """Fetches the context that an item's open questions refer to; a user's own model file reads none."""
+        """Fetches the retrieved context of an item's open questions; a custom model file gets none."""
         if isinstance(self._adapter, HuggingAdapter):
             wanted = context.wanted(item, self._options.add_metadata)
             hosts = self._options.allowed_hosts
             item.sources = context.fetch(wanted, remote.record, remote.text_content, hosts)
 
-    def annotate(self, answers: Answers) -> list[Record]:
-        """Makes annotations of an item's answers."""
+    def to_records(self, answers: ItemAnswers) -> list[Record]:
+        """Converts an item's answers into annotation records."""
         return [self._record(answer) for answer in answers]
 
     def partial_of(self, item_id: str) -> list[str]:
-        """Ids of an item's partial annotations, once these grow no more."""
+        """Ends the updates of an item's partial annotations and returns their ids."""
         return self._partial.close(item_id)
 
     def ended(self, item_id: str, stored: list[Record]) -> None:
-        """Takes an item that has ended, and its new answers as they are stored."""
+        """Called once for each item at its end, with its stored new answers; empty if it has none."""
         self._keep(item_id, stored)
-        self._report.ended()
+        self._progress.ended()
 
     def _answer(self, coming: Iterator[Item | None], on_done: OnDone, generation: Mapping[str, Any]) -> None:
         if self._one_by_one:

@@ -1,12 +1,8 @@
-"""Which of a model's answers on an item stand and which are to go, decided by what they themselves say.
+"""Upload tags: which of a model's answers on an item are current and which are to be removed.
 
-Each answer carries a mark: its upload, that upload's order, its number among the answers to its prompt, and
-how many those are. An order is one more than the highest that its run had seen on the item, so an upload
-comes after all that it knew of; of two that knew nothing of each other the greater id comes after. No clock
-of the platform's is asked.
-
-What is below a whole upload goes, and nothing else: so the highest whole one is removed by nobody, whatever
-each run has seen of the others, and half of one that is just arriving by no run that it will outrank.
+Each answer has an upload tag: the id of its upload, the upload's order, the answer's number among those to
+its prompt, and how many those are. "Reconciling depends on stored data only" in docs/architecture.md explains
+how uploads are ordered, and why no run ever removes the last complete one.
 """
 
 import secrets
@@ -16,102 +12,106 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from adapters.items.stored import Record, mark_of, prompt_of
+from adapters.items.stored import Record, prompt_of, upload_tag
 
 
 class Upload(NamedTuple):
-    """An upload among those of its item; a greater one comes after."""
+    """An upload of a model's answers to one item; of two uploads the greater one is the later."""
 
     order: int
     id: str
 
 
-# All that other programs have stored is one upload, before any of ours.
-UNMARKED = Upload(-1, "")
+# All answers without a tag, which other programs have stored, count as one upload before any of ours.
+UNTAGGED = Upload(-1, "")
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """What is to be thought of a model's answers on an item.
+class UploadState:
+    """A model's stored answers on an item, classified.
 
     Attributes:
-        whole: by prompt key, the answers of the last upload that has all of them, in their order.
-        broken: prompts on which a later upload than that has broken off, or is still arriving.
-        surplus: ids of partial annotations, of what is below a whole upload, and of copies in one.
+        complete: by prompt key, the answers of the last complete upload, in their order.
+        interrupted: prompt keys with a later upload that is incomplete: interrupted or still in progress.
+        obsolete: ids of annotations to remove: partial annotations, answers of uploads before the last
+            complete one, and duplicates within that one.
     """
 
-    whole: dict[str, list[Record]]
-    broken: set[str]
-    surplus: list[str]
+    complete: dict[str, list[Record]]
+    interrupted: set[str]
+    obsolete: list[str]
 
     @property
     def answered(self) -> set[str]:
-        """The prompts with a whole answer that no later upload was to replace."""
-        return self.whole.keys() - self.broken
+        """The prompt keys with a complete answer and no later, incomplete upload."""
+        return self.complete.keys() - self.interrupted
 
     @property
-    def standing(self) -> list[Record]:
-        """Their answers, prompt by prompt."""
-        return [one for key, answers in self.whole.items() if key not in self.broken for one in answers]
+    def current(self) -> list[Record]:
+        """The answers to the prompts in `answered`, prompt by prompt."""
+        return [one for key, found in self.complete.items() if key not in self.interrupted for one in found]
 
     def upload_at(self, key: str) -> Upload:
-        """The last whole upload to a prompt; one before any of ours where there is none."""
-        answers = self.whole.get(key)
-        return upload_of(answers[0]) if answers else UNMARKED
+        """The last complete upload to a prompt; `UNTAGGED` if there is none."""
+        answers = self.complete.get(key)
+        return upload_of(answers[0]) if answers else UNTAGGED
 
 
-def judge(answers: Collection[Record]) -> Judged:
-    """Tells what stands from what goes; two who look at the same answers say the same."""
-    judged = Judged({}, set(), [])
+def classify(answers: Collection[Record]) -> UploadState:
+    """Sorts a model's answers on an item into complete, interrupted and obsolete ones.
+
+    The result depends on the answers alone, not on their order or on the clock: all runs decide alike.
+    """
+    state = UploadState({}, set(), [])
     uploads: dict[str, dict[Upload, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for one in sorted(answers, key=lambda one: str(one["id"])):
-        if mark_of(one).get("draft"):
-            judged.surplus.append(one["id"])
+        if upload_tag(one).get("draft"):
+            state.obsolete.append(one["id"])
         elif (key := prompt_of(one)) is not None:
             uploads[key][upload_of(one)].append(one)
     for key, parts in uploads.items():
-        whole = max((upload for upload in parts if _is_whole(upload, parts[upload])), default=None)
-        if whole is None:
+        last = max((upload for upload in parts if _is_complete(upload, parts[upload])), default=None)
+        if last is None:
             continue
-        judged.whole[key] = _each_once(whole, parts[whole])
-        if whole != max(parts):
-            judged.broken.add(key)
-        there = set(ids_of(judged.whole[key]))
-        below = [one for upload in parts if upload <= whole for one in ids_of(parts[upload])]
-        judged.surplus.extend(one for one in below if one not in there)
-    return judged
+        state.complete[key] = _deduplicated(last, parts[last])
+        if last != max(parts):
+            state.interrupted.add(key)
+        kept = set(ids_of(state.complete[key]))
+        until_last = [one for upload in parts if upload <= last for one in ids_of(parts[upload])]
+        state.obsolete.extend(one for one in until_last if one not in kept)
+    return state
 
 
-def following(answers: Collection[Record]) -> Upload:
-    """A new upload, after all of these."""
+def next_upload(answers: Collection[Record]) -> Upload:
+    """A new upload that is later than all uploads of these answers."""
     order = 1 + max((upload_of(one).order for one in answers), default=0)
-    # Of uploads that know nothing of each other the one that was sent last by its sender's clock.
+    # The id begins with the sender's time: of concurrent uploads of one order the one sent last is the later.
     return Upload(max(order, 1), f"{time.time_ns():016x}{secrets.token_hex(8)}")
 
 
-def marked(annotations: Sequence[Record], upload: Upload) -> list[Record]:
-    """Annotations as those of an upload."""
+def tagged(annotations: Sequence[Record], upload: Upload) -> list[Record]:
+    """Copies of annotations with the upload tag of `upload`, numbered per prompt."""
     counts, numbers = Counter(map(prompt_of, annotations)), Counter[str | None]()
     found = []
     for annotation in annotations:
         key = prompt_of(annotation)
-        mark = {**upload._asdict(), "number": numbers[key], "of": counts[key]}
-        found.append(_with(annotation, mark))
+        tag = {**upload._asdict(), "number": numbers[key], "of": counts[key]}
+        found.append(_with_tag(annotation, tag))
         numbers[key] += 1
     return found
 
 
 def as_partial(annotation: Record) -> Record:
-    """An annotation that is no answer to anybody who looks, and goes whenever its item is settled."""
-    # For readers that know no partial annotations: a part of an upload whose second part never comes.
-    return _with(annotation, {"id": secrets.token_hex(16), "number": 0, "of": 2, "draft": True})
+    """A copy of an annotation that is tagged as partial: no answer, and obsolete from the start."""
+    # A reader that does not know "draft" sees an upload whose second part is missing, thus no answer either.
+    return _with_tag(annotation, {"id": secrets.token_hex(16), "number": 0, "of": 2, "draft": True})
 
 
 def upload_of(annotation: Record) -> Upload:
-    """The upload that an answer belongs to."""
-    mark = mark_of(annotation)
-    order = mark.get("order")  # Without one: stored before there were orders.
-    return Upload(order if type(order) is int and order > 0 else 0, mark["id"]) if mark else UNMARKED
+    """The upload that an answer belongs to by its tag."""
+    tag = upload_tag(annotation)
+    order = tag.get("order")  # Tags of earlier versions have none.
+    return Upload(order if type(order) is int and order > 0 else 0, tag["id"]) if tag else UNTAGGED
 
 
 def ids_of(annotations: Collection[Record]) -> list[str]:
@@ -119,22 +119,22 @@ def ids_of(annotations: Collection[Record]) -> list[str]:
     return [annotation["id"] for annotation in annotations]
 
 
-def _with(annotation: Record, mark: Record) -> Record:
+def _with_tag(annotation: Record, tag: Record) -> Record:
     metadata = annotation["metadata"]
-    return {**annotation, "metadata": {**metadata, "user": {**metadata.get("user", {}), "upload": mark}}}
+    return {**annotation, "metadata": {**metadata, "user": {**metadata.get("user", {}), "upload": tag}}}
 
 
-def _is_whole(upload: Upload, parts: Sequence[Record]) -> bool:
-    """Whether each answer of an upload to a prompt is there."""
-    if upload == UNMARKED:
+def _is_complete(upload: Upload, parts: Sequence[Record]) -> bool:
+    """Whether all answers of an upload to a prompt are stored."""
+    if upload == UNTAGGED:
         return True
-    of: int = mark_of(parts[0])["of"]
-    return 0 < of == len({number for part in parts if 0 <= (number := mark_of(part)["number"]) < of})
+    of: int = upload_tag(parts[0])["of"]
+    return 0 < of == len({number for part in parts if 0 <= (number := upload_tag(part)["number"]) < of})
 
 
-def _each_once(upload: Upload, parts: Sequence[Record]) -> list[Record]:
-    """The answers of a whole upload to a prompt, in their order; of copies the last by id."""
-    if upload == UNMARKED:  # They are in the order of their ids: nothing else is known of them.
+def _deduplicated(upload: Upload, parts: Sequence[Record]) -> list[Record]:
+    """The answers of a complete upload to a prompt by their number; of duplicates the last by id."""
+    if upload == UNTAGGED:  # They have no numbers, and are already sorted by id.
         return list(parts)
-    numbered = {mark_of(part)["number"]: part for part in parts}
+    numbered = {upload_tag(part)["number"]: part for part in parts}
     return [numbered[number] for number in sorted(numbered)]

@@ -1,1 +1,1 @@
-"""Items → answers, whichever model file answers them."""
+"""Predicts answers of items, with any model file."""

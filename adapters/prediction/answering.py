@@ -1,4 +1,4 @@
-"""Items come one by one, and each leaves as soon as all of its conversations are answered."""
+"""Answers items through the engine, each as soon as all of its conversations are answered."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 from adapters.items.annotations import as_dict
 from adapters.items.item import Item
 from adapters.prediction.failures import Failure
+from engine.configuration import override
 from engine.contract import Engine
 from engine.conversation import converse
 from engine.errors import AdapterError, ConfigurationError
@@ -34,13 +35,13 @@ class _Open:
     def fail(self, key: str | None, error: AdapterError) -> None:
         self.failures.append(Failure(self.item.name, key, str(error)))
 
-    def take(self, dialogue: Dialogue, answers: Sequence[Answer], model_name: str) -> None:
+    def take(self, dialogue: Dialogue, answers: Sequence[Answer], model_name: str, tokens: bool) -> None:
         found = self.answers[id(dialogue)] = []
         for turn, answer in zip(dialogue.turns, answers, strict=True):
             if isinstance(answer.error, ConfigurationError):
                 raise answer.error  # All have the same options: it is wrong for all of them.
             if answer.error is None:
-                found.append(as_dict(turn.key, answer, model_name))
+                found.append(as_dict(turn.key, answer, model_name, tokens))
             else:
                 self.fail(turn.key, answer.error)
 
@@ -75,6 +76,8 @@ def answer(
     """
     # By the id of the dialogue: equal ones are different conversations.
     asked: dict[int, _Open] = {}
+    if options.token_confidence:
+        options = override(options, {"logprobs": True})
 
     def dialogues() -> Iterator[Dialogue | None]:
         for item in items:
@@ -96,7 +99,7 @@ def answer(
 
     for dialogue, answers in converse(engine, dialogues(), options, delta if on_delta else None):
         began = asked.pop(id(dialogue))
-        began.take(dialogue, answers, model_name)
+        began.take(dialogue, answers, model_name, options.token_confidence)
         if began.ended:
             began.leave(on_done)
 

@@ -1,4 +1,4 @@
-"""Asks any model file's adapter, ours or a user's own, and lets no item cost another its answers."""
+"""Calls a model file's own `predict` in batches; an item that fails does not affect other items."""
 
 import logging
 import math
@@ -17,19 +17,20 @@ from engine.errors import AdapterError, ConfigurationError, GenerationError
 
 logger = logging.getLogger(__name__)
 
-Answers = list[list[dict[str, Any]]]
+# The answers of each item of a batch, as `annotations.as_dict` has them.
+BatchAnswers = list[list[dict[str, Any]]]
 
 
 def takes_one_by_one(adapter: Any) -> bool:
-    """Whether items can enter as they come; a `predict` of the user's own takes batches."""
+    """Whether an adapter accepts a stream of items (`answer`); with its own `predict` it gets batches."""
     return isinstance(adapter, HuggingAdapter) and type(adapter).predict is HuggingAdapter.predict
 
 
 def batch_size(asked: Any, configuration: Mapping[str, Any], default: int) -> int:
-    """How many items go together: as a call asks, else as the configuration says.
+    """The number of items per batch: that of the call, else of the configuration, else the default.
 
     Raises:
-        ConfigurationError: it is no number of items.
+        ConfigurationError: it is no whole number above 0.
     """
     size = asked or configuration.get("batch_size") or default
     if type(size) is not int or size < 1:
@@ -40,10 +41,10 @@ def batch_size(asked: Any, configuration: Mapping[str, Any], default: int) -> in
 def predict_batches(
     adapter: Any, items: Iterator[Item], on_done: OnDone, model_name: str, size: int, **options: Any
 ) -> None:
-    """Answers items in batches by a model file's own `predict`, and gives each item to `on_done`.
+    """Answers items in batches of `size` by a model file's own `predict`, and calls `on_done` for each item.
 
     Raises:
-        ConfigurationError: what is wrong is wrong for every item.
+        ConfigurationError: an error that concerns all items alike.
     """
     while batch := list(islice(items, size)):
         answers, failures = predict_each(adapter, [item.for_batch() for item in batch], model_name, **options)
@@ -53,14 +54,14 @@ def predict_batches(
 
 def predict_each(
     adapter: Any, batch: Sequence[Mapping[str, Any]], model_name: str, **options: Any
-) -> tuple[Answers, list[Failure]]:
-    """The answers of each item, as `annotations.as_dict` has them, and what has none.
+) -> tuple[BatchAnswers, list[Failure]]:
+    """The answers of each item, in order, and the failures; `position` of a failure is the item's index.
 
-    A batch on which the adapter raises is asked again item by item. A model file of a user's own may return
-    `dl.AnnotationCollection`s, or lists of their annotations, as well.
+    If the adapter raises for a batch, its items are asked one by one. A custom model file may also return
+    `dl.AnnotationCollection`s, or lists of their annotations.
 
     Raises:
-        ConfigurationError: what is wrong is wrong for every item.
+        ConfigurationError: an error that concerns all items alike.
     """
     failures: list[Failure] = []
     try:
@@ -85,9 +86,9 @@ def predict_each(
 
 def _each_checked(
     answers: Sequence[Any], batch: Sequence[Mapping[str, Any]], model_name: str, failures: list[Failure]
-) -> Answers:
-    """The answers of each item as `_checked` has them; none of an item of which one cannot be."""
-    checked: Answers = []
+) -> BatchAnswers:
+    """The validated answers of each item. An item with an invalid answer has none, and a failure is added."""
+    checked: BatchAnswers = []
     for position, found in enumerate(answers):
         try:
             checked.append([_checked(answer, model_name) for answer in found])
@@ -104,10 +105,10 @@ def _failed(batch: Sequence[Mapping[str, Any]], position: int, reason: str) -> F
 
 
 def _checked(answer: Any, model_name: str) -> dict[str, Any]:
-    """An answer in the form of `as_dict` whatever else the adapter put into it.
+    """Validates an answer and reduces it to the fields of `as_dict`.
 
     Args:
-        answer: in that form, or an entity of the SDK.
+        answer: a dict in that form, or an annotation of the SDK.
 
     Raises:
         GenerationError: it has no text, or names no prompt.
@@ -137,6 +138,6 @@ def _checked(answer: Any, model_name: str) -> dict[str, Any]:
 
 
 def _confidence(given: Any) -> float | None:
-    """A number in [0, 1] or None: sums of probabilities may round above 1, a tensor is no JSON."""
+    """A confidence as a float in [0, 1], or None. It may be given as a tensor, or rounded to just above 1."""
     value = given.item() if hasattr(given, "item") else given
     return None if value is None or math.isnan(value) else min(max(float(value), 0.0), 1.0)

@@ -1,4 +1,4 @@
-"""What has no answer, and who is told."""
+"""Failures: items and prompts without an answer, and how they are reported."""
 
 import logging
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Something in a batch that has no answer: an item, or one of its prompts.
+    """An item, or one of its prompts, that has no answer.
 
     Attributes:
-        item: how the item is named to the user.
+        item: the item's name in messages to the user.
         key: the prompt's key; None for the whole item.
-        reason: what is wrong and what to do.
+        reason: what is wrong, and what to do.
         position: the item's place in a batch; None where there is no batch.
     """
 
@@ -31,8 +31,8 @@ class Failure:
         return f"{self.item}: {prompt}{self.reason}"
 
 
-def report(failed: Sequence[Failure], failures: list[Failure] | None) -> None:
-    """Hands over what has no answer, or logs it where there is no list to take it."""
+def collect_or_log(failed: Sequence[Failure], failures: list[Failure] | None) -> None:
+    """Adds failures to a list; without a list they are logged as warnings."""
     if failures is not None:
         failures += failed
     else:
@@ -41,15 +41,18 @@ def report(failed: Sequence[Failure], failures: list[Failure] | None) -> None:
 
 
 class Unfinished(AdapterError):
-    """A run in which something has no result, while all else is stored.
+    """Some items or prompts of a run have no result. The results of all others are stored.
 
     Attributes:
-        missing: what it has not.
-        failures: what has none; `item` is the item's id.
+        missing: the kind of result: "answer" or "embedding".
+        failures: the items and prompts without a result; `item` is the item's id.
     """
 
     missing: ClassVar[str]
 
     def __init__(self, failures: list[Failure]) -> None:
         self.failures = failures
-        super().__init__(f"no {self.missing}, while all else is stored:\n" + "\n".join(map(str, failures)))
+        super().__init__(
+            f"these have no {self.missing}; all other {self.missing}s are stored:\n"
+            + "\n".join(map(str, failures))
+        )

@@ -17,6 +17,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from engine.attention.parameters import AttentionParameters
 from engine.errors import Unsupported
+from engine.model_properties import rope_parameters
 from engine.module_state import model_lock
 
 _NAME = "packed"
@@ -113,28 +114,8 @@ def supports_packing(model: PreTrainedModel) -> bool:
         and not model.config.is_encoder_decoder
         and not getattr(model, "_is_stateful", False)
         and set(getattr(config, "layer_types", None) or _LAYERS) <= _LAYERS
-        and all(rope.get("rope_type") != "dynamic" for rope in _rope_parameters(model))
+        and all(rope.get("rope_type") != "dynamic" for rope in rope_parameters(model))
     )
-
-
-def longrope_threshold(model: PreTrainedModel) -> int | None:
-    """The `original_max_position_embeddings` of a longrope model (Phi-3), in tokens; None for other models.
-
-    transformers picks the rotary frequencies of a whole forward pass by its longest sequence: a sequence
-    within this length would get wrong ones beside a sequence beyond it.
-    """
-    lengths = (
-        rope.get("original_max_position_embeddings")
-        for rope in _rope_parameters(model)
-        if rope.get("rope_type") == "longrope"
-    )
-    return min(filter(None, lengths), default=None)
-
-
-def _rope_parameters(model: PreTrainedModel) -> list[dict[str, Any]]:
-    """The configuration's RoPE parameters, and those of each layer type where they differ."""
-    whole = getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
-    return [whole, *(part for part in whole.values() if isinstance(part, dict))]
 
 
 @contextmanager

@@ -1,12 +1,12 @@
 """Requests → token ids; generated tokens → answers."""
 
 from dataclasses import replace
-from typing import Any, cast
 
-from engine import confidence
+from engine.confidence import measured
 from engine.errors import PromptError
 from engine.generation.sequence import Generated, SequenceState, TokenizedRequest
 from engine.loading import Loaded
+from engine.model_properties import vocabulary_size
 from engine.prompting.prompter import Prompter
 from engine.text import (
     Deltas,
@@ -26,7 +26,7 @@ class Conversion:
 
     def __init__(self, loaded: Loaded, prompter: Prompter, eos: frozenset[int]) -> None:
         self._tokenizer = loaded.tokenizer
-        self._vocabulary = len(cast(Any, loaded.model.get_input_embeddings()).weight)
+        self._vocabulary = vocabulary_size(loaded.model)
         self._prompter = prompter
         self._eos = eos
 
@@ -47,7 +47,7 @@ class Conversion:
             prompt=prompt,
             max_new_tokens=self._prompter.max_answer_tokens(len(prompt), options),
             options=options,
-            trim=request.prompt is None,
+            is_chat=request.prompt is None,
         )
         stop_tokens = self._stop_tokens(tokenized)
         if not options.stop and not stop_tokens:
@@ -63,7 +63,7 @@ class Conversion:
 
     def _stop_tokens(self, tokenized: TokenizedRequest) -> frozenset[int]:
         """Tokens that end this answer besides `eos`: those by which the chat template ends a turn."""
-        return self._prompter.end_tokens(tokenized.options) - self._eos if tokenized.trim else frozenset()
+        return self._prompter.end_tokens(tokenized.options) - self._eos if tokenized.is_chat else frozenset()
 
     def encode_plain(self, request: Request) -> list[int]:
         """The token ids of a request's plain prompt; of an empty one, the bos token.
@@ -77,23 +77,25 @@ class Conversion:
         ids = ids or [self._prompter.require_begin_token()]
         if not all(0 <= token < self._vocabulary for token in ids):
             raise PromptError(
-                f"the prompt has token ids that this model does not: take 0 to {self._vocabulary - 1}"
+                f"the prompt has token ids outside the vocabulary: use 0 to {self._vocabulary - 1}"
             )
-        window = self._prompter.window
-        if window is not None and len(ids) >= window + self._prompter.seq2seq:
+        limit = self._prompter.context_length
+        if limit is not None and len(ids) >= limit + self._prompter.seq2seq:
             raise PromptError(
-                f"the prompt is {len(ids)} tokens long and the model's window is {window} tokens: shorten it"
+                f"the prompt is {len(ids)} tokens long and the model's context length is {limit} tokens: "
+                "shorten it"
             )
         return ids
 
     def streaming(self, tokenized: TokenizedRequest) -> tuple[Detokenizer, Deltas]:
         """What makes text of a sequence's tokens while it grows, and deltas of the text."""
         detokenizer = Detokenizer(self._tokenizer, special=False, before=self._before(tokenized))
-        return detokenizer, Deltas(tokenized.options.stop, tokenized.trim)
+        return detokenizer, Deltas(tokenized.options.stop, tokenized.is_chat)
 
     def decode(self, sequence: SequenceState) -> Answer:
         """The answer of a sequence that has ended."""
         tokenized, generated = sequence.request, sequence.generated
+        options = tokenized.options
         if generated.error:
             return Answer.failed(generated.error)
         spoken, before = generated.token_ids, self._before(tokenized)
@@ -102,14 +104,14 @@ class Conversion:
         text = decode_after(self._tokenizer, before, spoken)
         text = without_incomplete_end(before_stop(text, tokenized.options.stop))
         return Answer(
-            text=text.strip() if tokenized.trim else text,
+            text=text.strip() if tokenized.is_chat else text,
             token_ids=tuple(generated.token_ids),
             logprobs=tuple(generated.logprobs),
-            confidence=confidence.measure(tokenized.options.confidence, generated.evidence),
             finish_reason="stop" if generated.stopped else "length",
-            usage=Usage(len(tokenized.prompt), len(generated.token_ids)),
+            usage=Usage(len(tokenized.prompt), len(generated.token_ids), sequence.cached_tokens),
             top_logprobs=tuple(generated.top_logprobs),
-            tokens=self._as_text(generated, before, len(text)) if tokenized.options.logprobs else None,
+            tokens=self._as_text(generated, before, len(text)) if options.logprobs else None,
+            **measured(options.confidence, options.confidence_methods, generated.evidence),
         )
 
     def _as_text(self, generated: Generated, before: list[int], length: int) -> tuple[Token, ...]:

@@ -1,13 +1,14 @@
 """The loop of `Engine.stream`, which all backends share: requests in, chunks out."""
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Protocol
 
 from engine.contract import Follow
+from engine.errors import Cancelled
 from engine.progress import Progress
-from engine.types import Chunk, Request
+from engine.types import Answer, Chunk, Request
 
-_END = object()
+_END, _FULL = object(), object()
 
 
 class Worker(Protocol):
@@ -24,26 +25,30 @@ class Worker(Protocol):
         ...
 
     @property
-    def live(self) -> int:
+    def num_running(self) -> int:
         """The number of answers that are being generated."""
         ...
 
-    def add(self, index: int, request: Request, first: bool) -> Iterable[Chunk]:
+    def add(self, index: int, request: Request, front: bool) -> Iterable[Chunk]:
         """Adds a request.
 
         Args:
-            first: whether it goes before the requests that wait.
+            front: whether it goes before the requests that wait.
 
         Returns:
             The answer, if the request cannot be run; else nothing.
         """
         ...
 
-    def step(self, patient: bool) -> Iterable[Chunk]:
-        """Runs for a moment, and gives the chunks that are new.
+    def drop(self, index: int) -> None:
+        """Cancels a request that has no answer yet; `step` gives no more chunks of it."""
+        ...
+
+    def step(self, block: bool) -> Iterable[Chunk]:
+        """Runs one step, and gives the chunks that are new.
 
         Args:
-            patient: whether it may wait until there are any; if not, other requests may come meanwhile.
+            block: whether it may wait until there are any; if not, other requests may come meanwhile.
         """
         ...
 
@@ -57,25 +62,39 @@ def dispatch(requests: Iterable[Request | None], follow: Follow | None, worker: 
             goes before those that wait.
     """
     coming = iter(requests)
+    watched: dict[int, Callable[[], bool]] = {}
     index = 0
     with Progress(len(requests) if isinstance(requests, Sized) else 0) as progress:
 
-        def given(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        def deliver(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
             for chunk in chunks:
                 following = None
                 if chunk.answer is not None:
-                    progress.answered(chunk.answer.usage.completion_tokens, worker.live)
+                    watched.pop(chunk.index, None)
+                    progress.answered(chunk.answer.usage.completion_tokens, worker.num_running)
                     following = follow(chunk.index, chunk.answer) if follow else None
                 yield chunk
                 if following is not None:
-                    yield from given(worker.add(chunk.index, following, first=True))
+                    yield from add(chunk.index, following, front=True)
+
+        def add(index: int, request: Request, front: bool) -> Iterator[Chunk]:
+            if request.cancelled is not None:
+                watched[index] = request.cancelled
+            yield from deliver(worker.add(index, request, front))
+
+        def drop_cancelled() -> Iterator[Chunk]:
+            for index in [index for index, cancelled in watched.items() if cancelled()]:
+                worker.drop(index)
+                answer = Answer.failed(Cancelled("cancelled: nobody waits for this answer any more"))
+                yield from deliver([Chunk(index, "", answer)])
 
         while True:
-            request: object = _END
+            request: object = _FULL
             while worker.has_room and isinstance(request := next(coming, _END), Request):
-                yield from given(worker.add(index, request, first=False))
+                yield from add(index, request, front=False)
                 index += 1
+            yield from drop_cancelled()
             if worker.busy:
-                yield from given(worker.step(patient=request is not None))
+                yield from deliver(worker.step(request is not None and not watched))
             elif request is _END:
                 return

@@ -1,11 +1,9 @@
 """The backend that runs transformers on this machine."""
 
-import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast, overload
 
 import numpy as np
 
@@ -13,13 +11,13 @@ from engine import scoring
 from engine.backends.conversion import Conversion
 from engine.backends.dispatch import dispatch
 from engine.backends.local_worker import LocalWorker
-from engine.contract import Engine, Follow, Reduction
+from engine.backends.workers import workers
+from engine.contract import Candidate, Engine, Follow, Reduction
 from engine.embedding import DEFAULTS, Embedder
 from engine.errors import Unsupported
-from engine.generation.batched import MODE_NAMES, BatchMode
 from engine.generation.generator import Generator
 from engine.generation.stopping import eos_token_ids
-from engine.generation.support import batch_mode, check_continuous_batching
+from engine.generation.support import BatchingSupport, find_batching
 from engine.loading import Loaded
 from engine.module_state import model_lock
 from engine.options import EmbeddingOptions
@@ -29,8 +27,6 @@ from engine.text import decode_after, encodable, token_texts
 from engine.types import Chunk, Request, Token
 from engine.weights.prepacking import prepack, restore
 
-logger = logging.getLogger(__name__)
-
 
 class LocalEngine(Engine):
     """Runs a loaded model on this machine. It prepacks the model's weights."""
@@ -38,7 +34,7 @@ class LocalEngine(Engine):
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
         self.tokenizer = loaded.tokenizer
-        self.prompter = Prompter(loaded.tokenizer, loaded.model.config, loaded.window)
+        self.prompter = Prompter(loaded.tokenizer, loaded.model.config, loaded.context_length)
         self._dtypes = prepack(loaded.model)
         self._process = os.getpid()
 
@@ -61,13 +57,14 @@ class LocalEngine(Engine):
             Unsupported: a model that writes no text, or one that was loaded before a fork.
         """
         self._check_process()
-        generator = self.generator()
-        yield from dispatch(requests, follow, LocalWorker(self.conversion, generator, deltas))
+        generator = self.new_generator()
+        worker = LocalWorker(self.conversion, generator, deltas)
+        yield from dispatch(requests, follow, workers(worker, self))
 
     @property
     def context_length(self) -> int | None:
         """The most tokens of a sequence; None where it is unbounded."""
-        return self.loaded.window
+        return self.loaded.context_length
 
     def count_tokens(self, text: str) -> int:
         """The number of tokens of a text, without special tokens."""
@@ -78,55 +75,33 @@ class LocalEngine(Engine):
         """Token ids that end an answer."""
         return eos_token_ids(self.loaded.model, self.tokenizer)
 
-    @property
-    def kv_token_bytes(self) -> int | None:
-        """Bytes of KV cache for a token; None for a model that does not support continuous batching."""
-        return self._trial[0]
-
-    @property
-    def batching(self) -> str:
-        """How requests are batched: "in flight", or one of `engine.generation.batched.MODE_NAMES`."""
-        size, mode = self._trial
-        return MODE_NAMES[mode] if size is None else "in flight"
-
     @cached_property
-    def _trial(self) -> tuple[int | None, BatchMode]:
-        """`kv_token_bytes`, and which sequences may share a static batch where it is None.
+    def batching(self) -> BatchingSupport:
+        """How the model's sequences may be batched; tried once.
 
         Raises:
             Unsupported: a model that transformers itself cannot generate with.
         """
-        model = self.loaded.model
-        try:
-            return check_continuous_batching(model, self.eos), "padded"
-        except Unsupported as reason:
-            mode = batch_mode(model, self._pad)
-            logger.info("%s answers %s, not in flight: %s", type(model).__name__, MODE_NAMES[mode], reason)
-            return None, mode
+        return find_batching(self.loaded.model, self.eos, self._pad)
 
-    @overload
-    def score(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
-        self, prompt: Request | str, candidates: Sequence[str]
-    ) -> Scores: ...
-
-    @overload
-    def score(self, prompt: Sequence[Request | str], candidates: Sequence[Sequence[str]]) -> list[Scores]: ...
-
-    def score(self, prompt: Any, candidates: Any) -> Scores | list[Scores]:
+    def score(
+        self, prompts: Sequence[Request | str], candidates: Sequence[Sequence[Candidate]]
+    ) -> list[Scores]:
         """The log-probability of each candidate as the continuation of its prompt.
 
         Args:
-            prompt: one conversation or plain text, or several.
-            candidates: the candidates of the one prompt, or a list of them for each prompt.
+            prompts: conversations, or plain texts that are read as they are.
+            candidates: for each prompt a list of at least one candidate.
+
+        Returns:
+            One for each prompt, in their order; a failed one carries its error.
 
         Raises:
             PromptError: the number of prompts is not the number of lists of candidates.
-            Unsupported: a model that was loaded before a fork.
+            Unsupported: a model that cannot score, or one that was loaded before a fork.
         """
         self._check_process()
-        if isinstance(prompt, str | Request):
-            return scoring.score(self.loaded, self.prompter, [prompt], [candidates])[0]
-        return scoring.score(self.loaded, self.prompter, prompt, candidates)
+        return scoring.score(self.loaded, self.prompter, prompts, candidates)
 
     def next_logits(self, prompts: Sequence[Request | str]) -> np.ndarray:
         """The logits of the token after each prompt.
@@ -164,7 +139,7 @@ class LocalEngine(Engine):
         self._check_process()
         return self._embedder.embed(texts, options or DEFAULTS, kind)
 
-    def tokens(
+    def token_ids(
         self, texts: Sequence[str], options: EmbeddingOptions | None = None, kind: str | None = None
     ) -> list[list[int]]:
         """The token ids that `embed` reads of each text.
@@ -172,7 +147,7 @@ class LocalEngine(Engine):
         Raises:
             ConfigurationError: an unknown `kind`, or a `max_length` that leaves no room for a text.
         """
-        return self._embedder.tokens(texts, options or DEFAULTS, kind)
+        return self._embedder.token_ids(texts, options or DEFAULTS, kind)
 
     def hidden_states(
         self, texts: Sequence[str], layer: int = -1, reduction: Reduction | None = "mean"
@@ -222,21 +197,29 @@ class LocalEngine(Engine):
                 'in the process that answers, which multiprocessing has to start by "spawn"'
             )
 
-    def generator(self) -> Generator:
+    def check_can_generate(self) -> None:
+        """Checks that the model writes text.
+
+        Raises:
+            Unsupported: it has no language model head, or transformers itself cannot generate with it.
+        """
+        if not self.loaded.model.can_generate():
+            raise Unsupported(f"{type(self.loaded.model).__name__} writes no text: it can only embed")
+        _ = self.batching
+
+    def new_generator(self) -> Generator:
         """A generator with this model, and no sequences yet.
 
         Raises:
             Unsupported: a model that writes no text.
         """
-        if not self.loaded.model.can_generate():
-            raise Unsupported(f"{type(self.loaded.model).__name__} writes no text: it can only embed")
+        self.check_can_generate()
         return Generator(
             self.loaded.model,
             eos=self.eos,
             pad=self._pad,
-            context_length=self.loaded.window,
-            kv_token_bytes=self._trial[0],
-            mode=self._trial[1],
+            context_length=self.loaded.context_length,
+            support=self.batching,
         )
 
     @property
@@ -269,7 +252,7 @@ class LocalEngine(Engine):
         ids = ids[:-1] if self.prompter.seq2seq and ids[-1:] == [self.tokenizer.eos_token_id] else ids
         if not ids:
             return ()
-        scores = self.score("", cast(Any, [ids]))
+        [scores] = self.score([""], [[ids]])
         if scores.error:
             raise scores.error
         [scored] = scores.candidates

@@ -33,25 +33,31 @@ class LocalWorker:
         return self._generator.busy
 
     @property
-    def live(self) -> int:
+    def num_running(self) -> int:
         """The number of sequences that are being generated."""
         return self._generator.num_running
 
-    def add(self, index: int, request: Request, first: bool) -> list[Chunk]:
+    def add(self, index: int, request: Request, front: bool) -> list[Chunk]:
         """Queues a request; one that cannot be encoded is answered at once, by its error."""
         try:
             tokenized = self._conversion.encode(request)
-            sequence = self._generator.add(tokenized, first)
+            sequence = self._generator.add(tokenized, front)
         except AdapterError as error:
             return [Chunk(index, "", Answer.failed(error))]
         self._running[sequence] = index, self._conversion.streaming(tokenized) if self._deltas else None
         return []
 
-    def step(self, patient: bool) -> Iterator[Chunk]:
+    def drop(self, index: int) -> None:
+        """Ends the sequence of a request."""
+        [sequence] = [sequence for sequence, (its, _) in self._running.items() if its == index]
+        del self._running[sequence]
+        self._generator.drop(sequence)
+
+    def step(self, block: bool) -> Iterator[Chunk]:
         """Runs one step of the model; gives deltas and answers."""
         for sequence in self._generator.step():
             index, streaming = self._running[sequence]
-            if not sequence.live:
+            if not sequence.running:
                 del self._running[sequence]
                 answer = self._conversion.decode(sequence)
                 yield Chunk(index, streaming[1].rest(answer.text) if streaming else answer.text, answer)

@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -13,8 +13,10 @@ from transformers import PreTrainedModel
 from engine import trial
 from engine.attention import packed
 from engine.attention.varlen import VarlenMetadata
+from engine.batching import Batching, run_or_halve
 from engine.errors import ConfigurationError, Unsupported
 from engine.memory import is_out_of_memory
+from engine.model_properties import longrope_threshold, max_batch_length, vocabulary_size
 from engine.module_state import model_lock, reset_state
 from engine.progress import progress_bar
 
@@ -22,8 +24,6 @@ logger = logging.getLogger(__name__)
 
 # Tokens of a batch; an accelerator needs more than a CPU to be busy.
 CPU_BUDGET, GPU_BUDGET = 2048, 16384
-
-Batching = Literal["packed", "padded", "level", "single"]
 
 
 class HiddenStateReader:
@@ -34,11 +34,11 @@ class HiddenStateReader:
         examples: token ids of a few texts of different lengths, one of them long, for the trial.
 
     Attributes:
-        batching: how texts share a batch: "packed" in one row, "padded", "level" (only texts of one length),
-            or "single" (not at all). The first that gives the examples the states they have alone.
+        batching: how texts share a batch: the first of "packed", "padded", "equal_length" and "single" that
+            gives the examples the states they have alone.
         width: dimension of a hidden state.
         vocabulary: number of token ids.
-        window: the context window in tokens; None if unbounded.
+        context_length: the most tokens of a sequence; None if unbounded.
 
     Raises:
         Unsupported: the model has no hidden states, or fails by itself.
@@ -46,22 +46,22 @@ class HiddenStateReader:
 
     def __init__(self, model: PreTrainedModel, pad: int, examples: Sequence[Sequence[int]]) -> None:
         self.model = _headless(model)
-        self.vocabulary = trial.vocabulary_size(self.model)
+        self.vocabulary = vocabulary_size(self.model)
         self.pad = pad
         self.padding_position = _padding_position(self.model)
         # Long texts of a longrope model are batched by length.
-        self.longrope_threshold = packed.longrope_threshold(self.model) or math.inf
+        self.longrope_threshold = longrope_threshold(self.model) or math.inf
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 0
         reserved = 0 if self.padding_position is None else self.padding_position + 1
-        self.window = positions - reserved if positions > 0 else None
+        self.context_length = positions - reserved if positions > 0 else None
         self.budget = CPU_BUDGET if self.model.device.type == "cpu" else GPU_BUDGET
-        longest = min(filter(None, (self.window, packed.longrope_threshold(self.model))), default=None)
+        longest = max_batch_length(self.model, self.context_length)
         examples = [tokens[:longest] for tokens in examples]
         with torch.inference_mode():
             self.width = self._alone(examples)[0].shape[1]
             correct = (batching for batching in self._batchings() if self._is_correct(batching, examples))
             self.batching: Batching = next(correct, "single")
-        logger.info("%s takes texts %s", type(self.model).__name__, self.batching)
+        logger.info("%s embeds texts %s", type(self.model).__name__, self.batching)
 
     def run(
         self, texts: Sequence[Sequence[int]], layer: int = -1
@@ -80,33 +80,21 @@ class HiddenStateReader:
             ConfigurationError: the model does not have the layer.
         """
         width = self.width
+
+        def run(batch: Sequence[int]) -> list[torch.Tensor]:
+            with torch.inference_mode():
+                return self._states(self.batching, [texts[i] for i in batch], layer)
+
         with progress_bar("reading texts", len(texts), "text") as bar:
             for whole in self._batches([len(tokens) for tokens in texts]):
-                for batch, states in self._states_or_halves(whole, texts, layer):
+                for batch, states in run_or_halve(whole, run, is_out_of_memory):
+                    if isinstance(states, Exception):
+                        raise states
                     width = states[0].shape[1]
-                    yield batch, states
+                    yield list(batch), states
                     bar.update(len(batch))
         if empty := [i for i, tokens in enumerate(texts) if not tokens]:
             yield empty, [torch.zeros(0, width)] * len(empty)
-
-    def _states_or_halves(
-        self, batch: list[int], texts: Sequence[Sequence[int]], layer: int
-    ) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
-        """The hidden states of a batch; if memory runs out, of one half after the other."""
-        try:
-            with torch.inference_mode():
-                states = self._states(self.batching, [texts[i] for i in batch], layer)
-        except Exception as error:
-            if len(batch) == 1 or not is_out_of_memory(error):
-                raise
-            logger.warning("%d texts do not fit into memory (%s): trying halves", len(batch), error)
-        else:
-            yield batch, states
-            return
-        # Outside `except`: inside, the error's traceback keeps the tensors that filled the memory.
-        half = len(batch) // 2
-        yield from self._states_or_halves(batch[:half], texts, layer)
-        yield from self._states_or_halves(batch[half:], texts, layer)
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         # The longest first, so that a lack of memory shows at once.
@@ -115,7 +103,9 @@ class HiddenStateReader:
         for i in sorted(filter(lengths.__getitem__, range(len(lengths))), key=lambda i: -lengths[i]):
             longest = lengths[batch[0]] if batch else lengths[i]
             cost = lengths[i] if self.batching == "packed" else longest
-            mixed = lengths[i] != longest and (self.batching == "level" or longest > self.longrope_threshold)
+            mixed = lengths[i] != longest and (
+                self.batching == "equal_length" or longest > self.longrope_threshold
+            )
             if batch and (self.batching == "single" or mixed or used + cost > self.budget):
                 yield batch
                 batch, used, cost = [], 0, lengths[i]
@@ -126,30 +116,30 @@ class HiddenStateReader:
 
     def _batchings(self) -> list[Batching]:
         if packed.supports_packing(self.model):
-            return ["packed", "padded", "level"]
-        return ["level"] if trial.forbids_padding(self.model) else ["padded", "level"]
+            return ["packed", "padded", "equal_length"]
+        return ["equal_length"] if trial.forbids_padding(self.model) else ["padded", "equal_length"]
 
     def _alone(self, examples: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         try:
             return [self._states("single", [tokens], -1)[0] for tokens in examples]
         except Unsupported:
             raise
-        except Exception as error:  # A model's code is its author's.
+        except Exception as error:  # Third-party code: any exception is possible.
             name, reason = type(self.model).__name__, f"{type(error).__name__}: {error}"
             raise Unsupported(
                 f"{name} gives no hidden states of a text: it fails by itself ({reason})"
             ) from None
 
     def _is_correct(self, batching: Batching, examples: Sequence[Sequence[int]]) -> bool:
-        if batching == "level":
+        if batching == "equal_length":
             length = min(map(len, examples))
             examples = [tokens[:length] for tokens in examples]
         try:
             with trial.narrowed_windows(self.model):
                 found, expected = self._states(batching, examples, -1), self._alone(examples)
             return trial.matches(self.model, found, expected, lambda: self._alone(examples))
-        except Exception as error:  # A model's code is its author's.
-            logger.debug("%s does not take texts %s: %s", type(self.model).__name__, batching, error)
+        except Exception as error:  # Third-party code: any exception is possible.
+            logger.debug("%s does not embed texts %s: %s", type(self.model).__name__, batching, error)
             return False
 
     def _states(self, batching: Batching, texts: Sequence[Sequence[int]], layer: int) -> list[torch.Tensor]:

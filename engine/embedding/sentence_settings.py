@@ -12,6 +12,7 @@ from engine.embedding.pooling import POOLINGS
 from engine.errors import LoadError, Unsupported
 from engine.loading.diagnosis import explain_load_errors
 from engine.loading.files import find_file, read_json
+from engine.loading.untrusted import PICKLED_HINT
 from engine.options import LoadOptions
 
 _MODEL_TYPES = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -133,10 +134,7 @@ def _dense(options: LoadOptions, path: str, config: Mapping[str, Any]) -> torch.
     if file := find_file(options, f"{path}model.safetensors"):
         weights = safetensors.torch.load_file(file)
     elif options.use_safetensors:
-        raise LoadError(
-            f"{options.model_name} has no {path}model.safetensors - Pickled weights can run code: "
-            "set use_safetensors to false if you trust them"
-        )
+        raise LoadError(f"{options.model_name} has no {path}model.safetensors - {PICKLED_HINT}")
     else:
         file = find_file(options, f"{path}pytorch_model.bin")
         weights = torch.load(str(file), map_location="cpu", weights_only=True)

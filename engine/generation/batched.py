@@ -1,31 +1,20 @@
 """Static batching by transformers' own `generate`, for models without continuous batching.
 
-Those are encoder-decoder models and models that keep a recurrent state instead of a KV cache. A batch runs
-until its last sequence ends.
+Those are encoder-decoder models, models that keep a recurrent state instead of a KV cache, models sharded
+over several devices, and checkpoints that force or forbid tokens (`support` decides). Of a longrope model
+(Phi-3) only the sequences beyond its threshold are batched here. A batch runs until its last sequence ends.
 """
 
-import logging
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from transformers import PreTrainedModel, StoppingCriteria
 
-from engine.attention.packed import longrope_threshold
+from engine.batching import MAX_SEQUENCES, Batching, run_or_halve
 from engine.errors import GenerationError
-from engine.generation.hf_generate import TokenChooser, generate
-from engine.generation.sequence import MAX_SEQUENCES, SequenceState, TokenizedRequest, extend
-
-logger = logging.getLogger(__name__)
-
-# Which sequences may share a batch: any, with padding; those with prompts of equal length; none.
-BatchMode = Literal["padded", "equal_length", "single"]
-# How a mode is called in the log and in the documentation.
-MODE_NAMES: dict[BatchMode, str] = {
-    "padded": "in batches",
-    "equal_length": "in batches of one length",
-    "single": "one by one",
-}
+from engine.generation.hf_generate import BatchSampler, generate
+from engine.generation.sequence import SequenceState, TokenizedRequest, extend
+from engine.model_properties import max_batch_length
 
 
 class StaticBatching:
@@ -42,7 +31,7 @@ class StaticBatching:
         eos: frozenset[int],
         pad: int,
         context_length: int | None,
-        mode: BatchMode = "padded",
+        batching: Batching = "padded",
     ) -> None:
         """Takes any model that `generate` takes.
 
@@ -50,13 +39,16 @@ class StaticBatching:
             eos: token ids that end a sequence.
             pad: the token id that fills short prompts; may be an EOS token, for padding is always masked.
             context_length: the most tokens that prompt and answer may have together; None: no limit.
-            mode: which sequences may share a batch.
+            batching: which sequences may share a batch: "padded", "equal_length" or "single".
         """
         self.model = model
         self.eos = eos
         self.pad = pad
-        self.mode = mode
-        self.max_length = _max_batch_length(model, context_length)
+        self.batching = batching
+        # The most tokens that the longest prompt and the longest answer of a batch may have together:
+        # `generate` pads a sequence that has ended until its batch ends, and learned positions (GPT-2) end at
+        # the context length.
+        self.max_length = None if model.config.is_encoder_decoder else max_batch_length(model, context_length)
         self.waiting: list[SequenceState] = []
         self.num_running = 0
 
@@ -65,11 +57,16 @@ class StaticBatching:
         """Whether any sequence has not ended."""
         return bool(self.waiting)
 
-    def add(self, request: TokenizedRequest, front: bool = False) -> SequenceState:
-        """Queues a request. The longest prompts go first, so `front` has no effect here."""
+    def add(self, request: TokenizedRequest) -> SequenceState:
+        """Queues a request. The longest prompts are generated first."""
         sequence = SequenceState(request, self.model, self.eos)
         self.waiting.append(sequence)
         return sequence
+
+    def drop(self, sequence: SequenceState) -> None:
+        """Removes a sequence from the queue, if it is there. Between two steps no batch is running."""
+        if sequence in self.waiting:
+            self.waiting.remove(sequence)
 
     def step(self) -> list[SequenceState]:
         """Generates the next batch to its end and returns its sequences.
@@ -78,7 +75,11 @@ class StaticBatching:
         """
         batch = self._next_batch()
         self.num_running = len(batch)
-        self._generate_or_halve(batch)
+        for part, error in run_or_halve(batch, self._generate):
+            if error is not None:
+                reason = f"{type(error).__name__}: {error}"
+                part[0].restart()
+                part[0].fail(GenerationError(f"the model failed on this conversation: {reason}"))
         self.num_running = 0
         return batch
 
@@ -88,32 +89,19 @@ class StaticBatching:
         prompt = len(self.waiting[0].request.prompt)
         count = answer = 0
         for request in (
-            sequence.request for sequence in self.waiting[: 1 if self.mode == "single" else MAX_SEQUENCES]
+            sequence.request for sequence in self.waiting[: 1 if self.batching == "single" else MAX_SEQUENCES]
         ):
             answer = max(answer, request.max_new_tokens)
             too_long = self.max_length is not None and prompt + answer > self.max_length
-            if count and (too_long or (self.mode == "equal_length" and len(request.prompt) != prompt)):
+            if count and (too_long or (self.batching == "equal_length" and len(request.prompt) != prompt)):
                 break
             count += 1
         batch, self.waiting = self.waiting[:count], self.waiting[count:]
         return batch
 
-    def _generate_or_halve(self, batch: list[SequenceState]) -> None:
-        try:
-            self._generate(batch)
-            return
-        except Exception as error:  # The model's code may raise anything.
-            reason = f"{type(error).__name__}: {error}"
-        for sequence in batch:
-            sequence.restart()
-        if len(batch) == 1:
-            batch[0].fail(GenerationError(f"the model failed on this conversation: {reason}"))
-            return
-        logger.warning("a batch of %d rows failed (%s): trying halves", len(batch), reason)
-        self._generate_or_halve(batch[: len(batch) // 2])
-        self._generate_or_halve(batch[len(batch) // 2 :])
-
     def _generate(self, batch: Sequence[SequenceState]) -> None:
+        for sequence in batch:  # They may have tokens of a larger batch that failed.
+            sequence.restart()
         generate(
             self.model,
             [sequence.request.prompt for sequence in batch],
@@ -125,24 +113,13 @@ class StaticBatching:
         )
 
 
-def _max_batch_length(model: PreTrainedModel, context_length: int | None) -> int | None:
-    """The most tokens that the longest prompt and the longest answer of a batch may have together.
-
-    `generate` pads a sequence that has ended until its batch ends, and learned positions (GPT-2) end at the
-    context length. Longrope positions (Phi-3) change for the whole batch once it is beyond a threshold.
-    """
-    if model.config.is_encoder_decoder:
-        return None
-    return min(filter(None, (context_length, longrope_threshold(model))), default=None)
-
-
-class _SampledTokens(TokenChooser):
+class _SampledTokens(BatchSampler):
     """Each sequence's next token, by its own sampler."""
 
     def __init__(self, sequences: Sequence[SequenceState]) -> None:
         self.sequences = sequences
 
-    def choose(self, scores: torch.Tensor) -> torch.Tensor:
+    def sample(self, scores: torch.Tensor) -> torch.Tensor:
         """Extends the sequences and returns the last token of each, (sequences,)."""
         extend(self.sequences, self.logits.to(scores.device), scores)
         return torch.tensor([sequence.tokens[-1] for sequence in self.sequences], device=scores.device)
@@ -155,4 +132,4 @@ class _Ended(StoppingCriteria):
         self.sequences = sequences
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: object) -> torch.Tensor:
-        return torch.tensor([not sequence.live for sequence in self.sequences], device=input_ids.device)
+        return torch.tensor([not sequence.running for sequence in self.sequences], device=input_ids.device)

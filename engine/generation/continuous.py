@@ -8,11 +8,11 @@ sequence are in the KV cache, and a step computes the next ones.
 - Prefix caching: a sequence starts from the longest prefix that any slot has cached: a shared system prompt,
   the turn before it, the same prompt sampled n times.
 - Deferring: a waiting sequence is not admitted while a running one prefills a prefix that both share.
-- Preemption: when a step fails, for lack of memory say, the KV cache is cleared and half as many sequences
-  run. Those that wait keep the tokens they have generated; all of them are recomputed when they run again.
+- Preemption: when a step fails, the KV cache is cleared and half as many sequences run. If memory ran out,
+  it stays so; after any other error the number grows again as sequences end. The others wait. All keep the
+  tokens they have generated, whose keys and values are recomputed when they run again.
 """
 
-import bisect
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -22,11 +22,12 @@ import torch
 from transformers import PreTrainedModel
 
 from engine.attention.packed import logits
+from engine.batching import MAX_SEQUENCES, common_prefix
 from engine.errors import GenerationError
 from engine.generation.forward_batch import ForwardBatch, QueryChunk
-from engine.generation.kv_cache import BLOCK, KVCache
-from engine.generation.sequence import MAX_SEQUENCES, SequenceState, TokenizedRequest, extend
-from engine.memory import free_memory, is_out_of_memory
+from engine.generation.kv_cache import KVCache
+from engine.generation.sequence import SequenceState, TokenizedRequest, extend
+from engine.memory import free_memory, is_out_of_memory, usable_memory
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,6 @@ logger = logging.getLogger(__name__)
 PREFILL_BUDGET = 512
 # A sequence is deferred if waiting for a running one's prefill spares it this number of tokens.
 DEFER_TOKENS = 32
-# The share of the free memory that the KV cache may take.
-MEMORY_SHARE = 0.8
 
 
 class ContinuousBatching:
@@ -44,7 +43,7 @@ class ContinuousBatching:
     Attributes:
         waiting: the queue of sequences without a slot.
         running: the sequence in each slot; None where it has just ended.
-        cached: the token ids in each slot's KV cache, also of a sequence that has ended.
+        cached_tokens: the token ids in each slot's KV cache, also of a sequence that has ended.
         kv_cache: their keys and values.
     """
 
@@ -59,13 +58,13 @@ class ContinuousBatching:
         self.eos = eos
         self.waiting: deque[SequenceState] = deque()
         self.running: list[SequenceState | None] = []
-        self.cached: list[list[int]] = []
+        self.cached_tokens: list[list[int]] = []
         self.kv_cache = KVCache()
-        # The most sequences to run now, and the most that this may grow to. Preemption lowers both; each
-        # sequence that ends doubles the limit up to the ceiling.
+        # The most sequences to run now, and the most that this may grow to. A step that fails lowers the
+        # limit, and each sequence that ends doubles it up to the ceiling, which only out of memory lowers.
         self._limit = self._ceiling = MAX_SEQUENCES
         self._kv_token_bytes = kv_token_bytes
-        self._memory = int(MEMORY_SHARE * free_memory(model.device))
+        self._memory = usable_memory(model.device)
 
     @property
     def num_running(self) -> int:
@@ -86,6 +85,13 @@ class ContinuousBatching:
             self.waiting.append(sequence)
         return sequence
 
+    def drop(self, sequence: SequenceState) -> None:
+        """Ends a sequence, if it is here. What its slot has cached stays, for others with that prefix."""
+        if sequence in self.running:
+            self._release(self.running.index(sequence))
+        elif sequence in self.waiting:
+            self.waiting.remove(sequence)
+
     @torch.inference_mode()
     def step(self) -> list[SequenceState]:
         """Runs the model once; returns the sequences that have a new token or have failed."""
@@ -95,15 +101,15 @@ class ContinuousBatching:
             # Those whose last token is computed have their next token sampled.
             complete = [chunk for chunk in chunks if chunk.end == len(self._sequence(chunk).tokens)]
             results = self._run(chunks, complete)
-        except Exception as error:  # The model's code may raise anything.
+        except Exception as error:  # Third-party code: any exception is possible.
             return self._preempt_or_fail(error)
         for chunk in chunks:
-            self.cached[chunk.slot] = self._sequence(chunk).tokens[: chunk.end]
+            self.cached_tokens[chunk.slot] = self._sequence(chunk).tokens[: chunk.end]
         sequences = [self._sequence(chunk) for chunk in complete]
         if sequences:
             extend(sequences, results)
         for chunk, sequence in zip(complete, sequences, strict=True):
-            if not sequence.live:
+            if not sequence.running:
                 self._release(chunk.slot)
         return sequences
 
@@ -123,7 +129,7 @@ class ContinuousBatching:
     def _schedule(self) -> Iterator[QueryChunk]:
         """The tokens of this step: one of each decoding sequence, and prefill chunks within the budget."""
         pending = [
-            (slot, len(self.cached[slot]), sequence)
+            (slot, len(self.cached_tokens[slot]), sequence)
             for slot, sequence in enumerate(self.running)
             if sequence is not None
         ]
@@ -153,32 +159,34 @@ class ContinuousBatching:
             gap, last = self.running.index(None), len(self.running) - 1
             moved = self.running.pop()
             if moved is not None:
-                tokens = len(self.cached[last])
+                tokens = len(self.cached_tokens[last])
                 self.kv_cache.copy(last, gap, tokens)
                 self.kv_cache.zero(last, tokens)
                 self.running[gap] = moved
-                self.cached[gap], self.cached[last] = self.cached[last], []
+                self.cached_tokens[gap], self.cached_tokens[last] = self.cached_tokens[last], []
 
     def _assign_slot(self, sequence: SequenceState) -> None:
         """Puts a sequence into a free slot, with the longest prefix of it that any slot has cached."""
         free = [slot for slot, running in enumerate(self.running) if running is None] or [len(self.running)]
-        self.cached += [[]] * (free[-1] + 1 - len(self.cached))
+        self.cached_tokens += [[]] * (free[-1] + 1 - len(self.cached_tokens))
         # The last token is always computed: its logits are needed.
-        prefixes = [common_prefix(cached, sequence.tokens[:-1]) for cached in self.cached]
+        prefixes = [common_prefix(cached, sequence.tokens[:-1]) for cached in self.cached_tokens]
         slot = max(free, key=prefixes.__getitem__)
         self.running[slot : slot + 1] = [sequence]
         if slot >= self.kv_cache.slots or sequence.max_length > self.kv_cache.capacity:
             slots = min(self._limit, self._affordable_slots(sequence.max_length))
-            self.kv_cache.resize(slots, sequence.max_length, [len(cached) for cached in self.cached])
-            del self.cached[slots:], prefixes[slots:]
+            self.kv_cache.resize(slots, sequence.max_length, [len(cached) for cached in self.cached_tokens])
+            del self.cached_tokens[slots:], prefixes[slots:]
         source = max(range(len(prefixes)), key=prefixes.__getitem__)
         if prefixes[source] > prefixes[slot]:
             self.kv_cache.copy(source, slot, prefixes[source])
-        self.cached[slot] = sequence.tokens[: prefixes[source]]
+        self.cached_tokens[slot] = sequence.tokens[: prefixes[source]]
+        if not sequence.generated.token_ids:
+            sequence.cached_tokens = prefixes[source]
 
     def _should_defer(self, sequence: SequenceState) -> bool:
         """Whether a running sequence is about to cache a much longer prefix of this one than any slot has."""
-        cached = max((common_prefix(cached, sequence.tokens) for cached in self.cached), default=0)
+        cached = max((common_prefix(cached, sequence.tokens) for cached in self.cached_tokens), default=0)
         return any(
             common_prefix(running.tokens, sequence.tokens) >= cached + DEFER_TOKENS
             for running in self.running
@@ -187,33 +195,40 @@ class ContinuousBatching:
 
     def _affordable_slots(self, tokens: int) -> int:
         """How many slots of at least `tokens` fit into the memory; not less than are in use."""
-        size = max(self.kv_cache.capacity, -(-tokens // BLOCK) * BLOCK) * self._kv_token_bytes
-        return max(self._memory // size, len(self.running))
+        return max(self._memory // self._slot_bytes(tokens), len(self.running))
 
     def _fits(self, sequence: SequenceState) -> bool:
         """Whether the memory has room for one more slot, with all slots long enough for this sequence."""
-        size = max(self.kv_cache.capacity, sequence.max_length) * self._kv_token_bytes
-        return (self.num_running + 1) * size <= self._memory
+        return (self.num_running + 1) * self._slot_bytes(sequence.max_length) <= self._memory
+
+    def _slot_bytes(self, tokens: int) -> int:
+        """Bytes of a slot with room for `tokens`, and for all that the present slots have room for."""
+        return self.kv_cache.capacity_for(tokens) * self._kv_token_bytes
 
     def _release(self, slot: int) -> None:
-        """Frees the slot of a sequence that has ended; its KV cache stays, for others with that prefix."""
+        """Frees the slot of a sequence that has ended, and raises the limit towards the ceiling.
+
+        The slot's KV cache stays, for other sequences with that prefix.
+        """
         sequence = self.running[slot]
         assert sequence is not None
         self.running[slot] = None
         if sequence.generated.error:
-            self.kv_cache.zero(slot, len(self.cached[slot]))
-            self.cached[slot] = []
+            self.kv_cache.zero(slot, len(self.cached_tokens[slot]))
+            self.cached_tokens[slot] = []
         self._limit = min(2 * self._limit, self._ceiling)
 
     def _preempt_or_fail(self, error: Exception) -> list[SequenceState]:
-        """After a step that failed: clears the KV cache, and runs half as many sequences from now on.
+        """After a step that failed: clears the KV cache, and runs half as many sequences.
+
+        Only after an out-of-memory error it stays so: see `_release`.
 
         The sequences go back to the front of the queue with what they have generated, to be recomputed. A
         sequence that failed alone is ended and returned.
         """
         sequences = [sequence for sequence in self.running if sequence is not None]
         sequences = sequences or [self.waiting.popleft()]
-        self.running, self.cached = [], []
+        self.running, self.cached_tokens = [], []
         self.kv_cache.clear()
         reason = f"{type(error).__name__}: {error}"
         if len(sequences) == 1:
@@ -223,7 +238,9 @@ class ContinuousBatching:
         self._limit = len(sequences) // 2
         if is_out_of_memory(error):
             self._ceiling = self._limit
-        logger.warning("a step of %d rows failed (%s): going on with %d", len(sequences), reason, self._limit)
+        logger.warning(
+            "a step of %d sequences failed (%s): running %d from now on", len(sequences), reason, self._limit
+        )
         self.waiting.extendleft(reversed(sequences))
         return []
 
@@ -237,11 +254,3 @@ class ContinuousBatching:
             f"and {free_memory(self.model.device) / 2**30:.2f} GiB are free. Lower max_new_tokens, shorten "
             f"the conversation, or take a smaller model ({reason})"
         )
-
-
-def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    """Length of the longest common prefix of two token sequences."""
-    shorter = min(len(one), len(other))
-    if one[:shorter] == other[:shorter]:
-        return shorter
-    return bisect.bisect_left(range(shorter), True, key=lambda end: one[: end + 1] != other[: end + 1])

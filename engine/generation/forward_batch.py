@@ -16,7 +16,7 @@ from engine.generation.kv_cache import KVCache
 
 # The overhead of an attention call, as the bytes of KV cache that could be read in the same time: measured on
 # CPUs, estimated from the launch overhead of kernels elsewhere.
-CALL_BYTES, CALL_BYTES_ELSEWHERE = 1_000_000, 100_000_000
+CALL_BYTES, CALL_BYTES_GPU = 1_000_000, 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,5 +184,5 @@ def attention_batches(chunks: Sequence[QueryChunk], call_tokens: float) -> list[
 
 def _call_tokens(kv_cache: KVCache, device: torch.device) -> float:
     """The overhead of an attention call in one layer, in cached tokens."""
-    size = CALL_BYTES if device.type == "cpu" else CALL_BYTES_ELSEWHERE
+    size = CALL_BYTES if device.type == "cpu" else CALL_BYTES_GPU
     return size * kv_cache.layers / max(kv_cache.kv_token_bytes, 1)

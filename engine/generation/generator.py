@@ -5,10 +5,11 @@ It knows token ids and no text: custom stopping criteria are callbacks on token 
 
 from transformers import PreTrainedModel
 
-from engine.attention.packed import longrope_threshold
-from engine.generation.batched import BatchMode, StaticBatching
+from engine.generation.batched import StaticBatching
 from engine.generation.continuous import ContinuousBatching
 from engine.generation.sequence import SequenceState, TokenizedRequest
+from engine.generation.support import BatchingSupport
+from engine.model_properties import longrope_threshold
 
 
 class Generator:
@@ -21,8 +22,7 @@ class Generator:
         eos: frozenset[int],
         pad: int,
         context_length: int | None,
-        kv_token_bytes: int | None,
-        mode: BatchMode = "padded",
+        support: BatchingSupport,
     ) -> None:
         """Runs nothing before the first step.
 
@@ -30,12 +30,12 @@ class Generator:
             eos: token ids that end a sequence.
             pad: the token id that fills short prompts of a static batch.
             context_length: the most tokens that prompt and answer may have together; None: no limit.
-            kv_token_bytes: bytes of KV cache that a token takes, by `check_continuous_batching`; None for a
-                model that does not support continuous batching.
-            mode: which sequences may share a static batch, by `batch_mode`.
+            support: how the model's sequences may be batched, by `find_batching`.
         """
-        self._static = StaticBatching(model, eos, pad, context_length, mode)
-        self._continuous = None if kv_token_bytes is None else ContinuousBatching(model, eos, kv_token_bytes)
+        continuous = support.batching == "continuous"
+        self._continuous = ContinuousBatching(model, eos, support.kv_token_bytes) if continuous else None
+        static = "padded" if continuous else support.batching
+        self._static = StaticBatching(model, eos, pad, context_length, static)
         self._longrope_threshold = longrope_threshold(model)
 
     @property
@@ -54,17 +54,31 @@ class Generator:
         return len(self._static.waiting) + (len(self._continuous.waiting) if self._continuous else 0)
 
     def add(self, request: TokenizedRequest, front: bool = False) -> SequenceState:
-        """Queues a request; `front` puts it before all others, for the next turn of a conversation."""
+        """Queues a request.
+
+        Args:
+            front: whether it goes before all others, for the next turn of a conversation. Static batching
+                generates the longest prompts first instead.
+        """
         # Sequences beyond the threshold would change the positions of those within it.
         threshold = self._longrope_threshold
         long = threshold is not None and len(request.prompt) + request.max_new_tokens > threshold
-        queue = self._static if self._continuous is None or long else self._continuous
-        return queue.add(request, front)
+        if self._continuous is None or long:
+            return self._static.add(request)
+        return self._continuous.add(request, front)
+
+    def drop(self, sequence: SequenceState) -> None:
+        """Ends a sequence that has not ended yet; `step` does not return it any more."""
+        for batching in (self._continuous, self._static):
+            if batching is not None:
+                batching.drop(sequence)
 
     def step(self) -> list[SequenceState]:
         """Advances the running sequences and returns those that have a new token or have ended.
 
-        A step is one forward pass in continuous batching, a whole batch in static batching.
+        A step is one forward pass in continuous batching, a whole batch in static batching. Where a model has
+        both (longrope), static batches wait until continuous batching has no sequence left: they would stall
+        its answers.
         """
         if self._continuous is not None and self._continuous.busy:
             return self._continuous.step()

@@ -1,4 +1,4 @@
-"""transformers' `generate`, with the choice of each token taken over by a `TokenChooser`."""
+"""transformers' `generate`, with each token sampled by a `BatchSampler`."""
 
 import copy
 import functools
@@ -14,11 +14,10 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from engine import trial
 from engine.module_state import model_lock, reset_state
 
 
-class TokenChooser(LogitsProcessor):
+class BatchSampler(LogitsProcessor):
     """Chooses the next token of each sequence: the last logits processor, which masks all other tokens.
 
     Attributes:
@@ -40,10 +39,10 @@ class TokenChooser(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Masks all tokens but the chosen ones: (sequences, vocabulary) logits, 0 or -inf."""
-        chosen = self.choose(scores)
+        chosen = self.sample(scores)
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
 
-    def choose(self, scores: torch.Tensor) -> torch.Tensor:
+    def sample(self, scores: torch.Tensor) -> torch.Tensor:
         """Returns the next tokens, (sequences,).
 
         Args:
@@ -55,14 +54,14 @@ class TokenChooser(LogitsProcessor):
 def generate(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
-    chooser: TokenChooser,
+    sampler: BatchSampler,
     *,
     max_new_tokens: int,
     eos: frozenset[int],
     pad: int,
     stopping: StoppingCriteria | None = None,
 ) -> None:
-    """Runs `generate` on a batch of padded prompts; what it generates is up to the chooser, and kept there.
+    """Runs `generate` on a batch of padded prompts; what it generates is up to the sampler, and kept there.
 
     Args:
         pad: the token id that fills short prompts; it is always masked.
@@ -74,23 +73,16 @@ def generate(
     view = _without_sampling(model, max_new_tokens, eos, pad)
     input_ids = torch.tensor(padded(model, prompts, pad))
     mask = torch.tensor(padded(model, [[1] * len(prompt) for prompt in prompts], 0))
-    view.forward = chooser.watch(view.forward)
+    view.forward = sampler.watch(view.forward)
     with model_lock(view):
         reset_state(view)
         view.generate(  # type: ignore[operator]
             input_ids=input_ids.to(view.device),
             attention_mask=mask.to(view.device),
             generation_config=view.generation_config,
-            logits_processor=LogitsProcessorList([chooser]),
+            logits_processor=LogitsProcessorList([sampler]),
             stopping_criteria=StoppingCriteriaList([] if stopping is None else [stopping]),
         )
-
-
-def forced_logits(model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
-    """The logits of a batch that generates two given tokens: (sequences, 2, vocabulary), float32."""
-    chooser = _ForcedTokens(trial.token_ids(model, 2, step=29))
-    generate(model, prompts, chooser, max_new_tokens=2, eos=frozenset(), pad=pad)
-    return torch.stack(chooser.steps, dim=1)
 
 
 def has_token_rules(model: PreTrainedModel, eos: frozenset[int]) -> bool:
@@ -137,21 +129,3 @@ def _without_sampling(
     )
     view.generation_config = config
     return view
-
-
-class _ForcedTokens(TokenChooser):
-    """The same given tokens for each sequence.
-
-    Attributes:
-        steps: the model's logits at each step.
-    """
-
-    def __init__(self, tokens: Sequence[int]) -> None:
-        self.tokens = tokens
-        self.steps: list[torch.Tensor] = []
-
-    def choose(self, scores: torch.Tensor) -> torch.Tensor:
-        """Returns the next given token for each sequence, (sequences,)."""
-        token = self.tokens[len(self.steps)]
-        self.steps.append(self.logits)
-        return torch.full((len(scores),), token, device=scores.device)

@@ -45,6 +45,10 @@ class KVCache:
         """Number of layers that have written."""
         return len(self._layers)
 
+    def capacity_for(self, tokens: int) -> int:
+        """The capacity after `resize` for slots of at least `tokens`: whole blocks, never less than now."""
+        return max(self.capacity, -(-tokens // BLOCK) * BLOCK)
+
     def resize(self, slots: int, tokens: int, cached: Sequence[int] = ()) -> None:
         """Changes the number of slots, and makes each at least `tokens` long; slots never get shorter.
 
@@ -55,7 +59,7 @@ class KVCache:
             torch.OutOfMemoryError: the new slots do not fit into a GPU's memory.
             OSError: they do not fit into the machine's.
         """
-        self.slots, self.capacity = slots, max(self.capacity, -(-tokens // BLOCK) * BLOCK)
+        self.slots, self.capacity = slots, self.capacity_for(tokens)
         for layer, parts in self._layers.items():
             keys, values = (self._empty_like(part) for part in parts)
             for slot, count in enumerate(cached[:slots]):

@@ -5,7 +5,7 @@ penalties), then either the argmax, or the warpers (temperature, top-k, top-p, m
 sequence's own random generator. Log-probabilities are the model's own, before processors and warpers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from engine.confidence import FIRST_TOP
+from engine.confidence import TOP_K
 from engine.generation.penalties import Penalties
 from engine.options import GenerationOptions
 
@@ -38,15 +38,24 @@ class SampledToken:
         token: its id.
         logprob: natural log-probability by the model's logits.
         top: the most likely tokens at its position, as many as its sampler asks for.
+        margin: the probability of the most likely token at its position minus that of the second; None if
+            its sampler does not ask for it.
+        entropy: of the whole distribution at its position, in nats; None if its sampler does not ask for it.
     """
 
     token: int
     logprob: float
     top: TopTokens
+    margin: float | None = None
+    entropy: float | None = None
 
 
 class Sampler:
-    """Chooses the tokens of one sequence by its options."""
+    """Chooses the tokens of one sequence by its options.
+
+    Attributes:
+        evidence: what is recorded of each token besides its log-probability: fields of `Evidence`.
+    """
 
     def __init__(self, options: GenerationOptions, repetition_penalty: float) -> None:
         """Call `restart` before the first token.
@@ -61,6 +70,7 @@ class Sampler:
             options.presence_penalty,
         )
         self._warpers = _warpers(options) if options.sampled else None
+        self.evidence = options.evidence
 
     def restart(self, prompt: Sequence[int]) -> None:
         """Starts an answer to a prompt of token ids."""
@@ -81,7 +91,7 @@ class Sampler:
     @property
     def top_count(self) -> int:
         """Number of most likely tokens to record with the next token."""
-        first = FIRST_TOP.get(self._options.confidence, 0) if self._first else 0
+        first = TOP_K if self._first and "first_top" in self.evidence else 0
         return max(first, self._options.top_logprobs)
 
     def __call__(self, scores: torch.Tensor) -> torch.Tensor:
@@ -124,7 +134,10 @@ def sample(
     """
     logits = logits.float()
     scores = logits if scores is None else scores.float()
-    normalizer = logits.logsumexp(-1)
+    highest = logits.amax(1, keepdim=True)
+    shifted = logits - highest
+    weights = shifted.exp()
+    normalizer = weights.sum(1).log() + highest[:, 0]
     finite = normalizer.isfinite().tolist()
     samplers = [sampler if ok else None for sampler, ok in zip(samplers, finite, strict=True)]
     chosen = _argmax(scores)
@@ -143,10 +156,56 @@ def sample(
         values = (likeliest.values[i, : counts[i]] - normalizer[i]).tolist()
         return tuple(zip(likeliest.indices[i, : counts[i]].tolist(), values, strict=True))
 
+    def asking(field: str) -> list[int]:
+        return [i for i, one in enumerate(samplers) if one is not None and field in one.evidence]
+
+    margins = _of_rows(asking("margins"), _margins, logits, normalizer)
+    entropies = _of_rows(asking("entropies"), _entropies, shifted, weights)
     return [
-        None if sampler is None else SampledToken(tokens[i], logprobs[i], top(i))
+        None
+        if sampler is None
+        else SampledToken(tokens[i], logprobs[i], top(i), margins.get(i), entropies.get(i))
         for i, sampler in enumerate(samplers)
     ]
+
+
+def _of_rows(
+    rows: Sequence[int],
+    measure: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    one: torch.Tensor,
+    other: torch.Tensor,
+) -> dict[int, float]:
+    """A measure of some rows of two tensors, by row."""
+    if not rows:
+        return {}
+    if len(rows) < len(one):
+        one, other = one[rows], other[rows]
+    return dict(zip(rows, measure(one, other).tolist(), strict=True))
+
+
+def _margins(logits: torch.Tensor, normalizer: torch.Tensor) -> torch.Tensor:
+    """(rows, vocabulary) → (rows,): the gap between the probabilities of the two most likely tokens."""
+    best = _argmax(logits)[:, None]
+    first = logits.gather(1, best)
+    # In place, and back: a copy of the logits takes longer than all else here.
+    second = logits.scatter_(1, best, -torch.inf).amax(1)
+    logits.scatter_(1, best, first)
+    return (first[:, 0] - normalizer).exp() - (second - normalizer).exp()
+
+
+def _entropies(shifted: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """(rows, vocabulary) → (rows,): the entropy -Σ p log p, in nats.
+
+    Args:
+        shifted: log-probabilities, up to a number that is added to all of a row.
+        weights: their exponentials.
+    """
+    sums = weights.sum(1)
+    means = torch.linalg.vecdot(weights, shifted) / sums
+    if means.isnan().any():  # Of 0 · -inf.
+        means = torch.linalg.vecdot(weights, shifted.clamp(min=torch.finfo(torch.float32).min)) / sums
+    entropies: torch.Tensor = sums.log() - means
+    return entropies
 
 
 def _argmax(scores: torch.Tensor) -> torch.Tensor:

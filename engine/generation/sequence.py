@@ -6,31 +6,16 @@ from dataclasses import dataclass, field
 import torch
 from transformers import PreTrainedModel
 
-from engine.confidence import FIRST_TOP, Evidence
-from engine.errors import GenerationError, Unsupported
+from engine.confidence import TOP_K, Evidence
+from engine.errors import GenerationError
 from engine.generation.sampling import SampledToken, Sampler, TopTokens, sample
+from engine.model_properties import decoder_start
 from engine.options import GenerationOptions
 
 _NOT_FINITE = (
     "the model gave logits that are no numbers: where dtype is float16, set it to bfloat16 or float32, else "
     "check the model's weights"
 )
-
-# The most sequences that run at the same time: the batch size.
-MAX_SEQUENCES = 32
-
-
-def decoder_start(model: PreTrainedModel) -> int:
-    """The token that an encoder-decoder model's answers begin with, as transformers' `generate` finds it.
-
-    Raises:
-        Unsupported: the checkpoint names none.
-    """
-    settings = model.generation_config
-    for token in (settings.decoder_start_token_id, settings.bos_token_id):
-        if token is not None:
-            return int(token)
-    raise Unsupported("the model names no decoder_start_token_id: set it in its generation configuration")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +28,15 @@ class TokenizedRequest:
         options: how tokens are sampled.
         stopping: makes the stopping criterion of one sequence: called with each generated token in order, it
             returns True to end the sequence. None: only EOS tokens and the length end it.
-        trim: whether leading and trailing whitespace of the answer is removed.
+        is_chat: whether it is a conversation, not a plain prompt. Then the chat template's end of turn ends
+            the answer, whose leading and trailing whitespace is removed.
     """
 
     prompt: Sequence[int]
     max_new_tokens: int
     options: GenerationOptions
     stopping: Callable[[], Callable[[int], bool]] | None = None
-    trim: bool = True
+    is_chat: bool = True
 
 
 @dataclass(slots=True)
@@ -62,6 +48,8 @@ class Generated:
         logprobs: natural log-probability of each, by the model's own logits.
         top_logprobs: the most likely tokens at each position, where the options ask for them.
         first_top: log-probabilities of the most likely first tokens, where the confidence needs them.
+        margins: the gap between the two most likely tokens at each position, where the confidence needs it.
+        entropies: the entropy at each position in nats, where the confidence needs it.
         stopped: whether a token or stop string ended the sequence, not its length.
         error: why there is no answer; None where there is one.
     """
@@ -70,13 +58,15 @@ class Generated:
     logprobs: list[float] = field(default_factory=list)
     top_logprobs: list[TopTokens] = field(default_factory=list)
     first_top: list[float] = field(default_factory=list)
+    margins: list[float] = field(default_factory=list)
+    entropies: list[float] = field(default_factory=list)
     stopped: bool = False
     error: GenerationError | None = None
 
     @property
     def evidence(self) -> Evidence:
         """What the confidence is computed from."""
-        return Evidence(self.logprobs, self.first_top)
+        return Evidence(self.logprobs, self.first_top, self.margins, self.entropies)
 
 
 class SequenceState:
@@ -88,11 +78,13 @@ class SequenceState:
             generated tokens.
         generated: the generated tokens and what was recorded of them.
         sampler: chooses the next token.
-        live: False once the sequence has ended.
+        running: False once the sequence has ended.
+        cached_tokens: tokens of the prompt that were in the KV cache when the sequence got its slot.
     """
 
     def __init__(self, request: TokenizedRequest, model: PreTrainedModel, eos: frozenset[int]) -> None:
         self.request = request
+        self.cached_tokens = 0
         self.sampler = Sampler(request.options, model.generation_config.repetition_penalty or 1.0)
         self._eos = eos
         seq2seq = model.config.is_encoder_decoder
@@ -104,7 +96,7 @@ class SequenceState:
         self.generated = Generated()
         self.tokens = list(self._prompt)
         self.sampler.restart(self._prompt)
-        self.live = True
+        self.running = True
         self._stops = self.request.stopping() if self.request.stopping else None
 
     @property
@@ -115,9 +107,12 @@ class SequenceState:
     def append(self, sampled: SampledToken) -> None:
         """Appends a token, and ends the sequence if it is the last one."""
         generated, options = self.generated, self.request.options
-        if not generated.token_ids:
-            first = FIRST_TOP.get(options.confidence, 0)
-            generated.first_top = [logprob for _, logprob in sampled.top[:first]]
+        if not generated.token_ids and "first_top" in self.sampler.evidence:
+            generated.first_top = [logprob for _, logprob in sampled.top[:TOP_K]]
+        if sampled.margin is not None:
+            generated.margins.append(sampled.margin)
+        if sampled.entropy is not None:
+            generated.entropies.append(sampled.entropy)
         if options.top_logprobs:
             generated.top_logprobs.append(sampled.top[: options.top_logprobs])
         generated.token_ids.append(sampled.token)
@@ -126,27 +121,27 @@ class SequenceState:
         self.sampler.accept(sampled.token)
         stops = self._stops is not None and self._stops(sampled.token)
         generated.stopped = sampled.token in self._eos or stops
-        self.live = not generated.stopped and len(generated.token_ids) < self.request.max_new_tokens
+        self.running = not generated.stopped and len(generated.token_ids) < self.request.max_new_tokens
 
     def fail(self, error: GenerationError) -> None:
         """Ends the sequence without an answer."""
         self.generated.error = error
-        self.live = False
+        self.running = False
 
 
 def extend(
     sequences: Sequence[SequenceState], logits: torch.Tensor, scores: torch.Tensor | None = None
 ) -> None:
-    """Samples the next token of each live sequence and appends it; a sequence without finite logits fails.
+    """Samples the next token of each running sequence and appends it; a sequence without finite logits fails.
 
     Args:
         logits: (sequences, vocabulary) the model's logits after each sequence.
         scores: (sequences, vocabulary) the logits to choose by, where the checkpoint forces or suppresses
             tokens; None: `logits`.
     """
-    samplers = [sequence.sampler if sequence.live else None for sequence in sequences]
+    samplers = [sequence.sampler if sequence.running else None for sequence in sequences]
     for sequence, sampled in zip(sequences, sample(samplers, logits, scores), strict=True):
         if sampled is not None:
             sequence.append(sampled)
-        elif sequence.live:
+        elif sequence.running:
             sequence.fail(GenerationError(_NOT_FINITE))

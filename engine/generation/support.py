@@ -3,20 +3,57 @@
 import functools
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
 
 from engine import trial
 from engine.attention.packed import logits, supports_packing
+from engine.batching import Batching
 from engine.errors import AdapterError, Unsupported
-from engine.generation.batched import BatchMode
 from engine.generation.forward_batch import ForwardBatch, QueryChunk
-from engine.generation.hf_generate import forced_logits, has_token_rules, padded
+from engine.generation.hf_generate import has_token_rules, padded
 from engine.generation.kv_cache import KVCache
 from engine.loading.placement import is_sharded
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchingSupport:
+    """How the sequences of a model may share a batch.
+
+    Attributes:
+        batching: "continuous", or for static batching "padded", "equal_length" or "single".
+        kv_token_bytes: bytes of KV cache that a token takes; 0 without continuous batching.
+    """
+
+    batching: Batching
+    kv_token_bytes: int = 0
+
+
+def find_batching(model: PreTrainedModel, eos: frozenset[int], pad: int) -> BatchingSupport:
+    """The fastest batching that leaves the model's logits as they are; the log says why it is not continuous.
+
+    Args:
+        eos: token ids that end a sequence.
+        pad: the token id that fills short prompts.
+
+    Raises:
+        Unsupported: transformers itself cannot generate with the model.
+    """
+    try:
+        return BatchingSupport("continuous", check_continuous_batching(model, eos))
+    except Unsupported as reason:
+        batching = static_batching(model, pad)
+        logger.info(
+            "%s generates in static batches (%s), not continuously: %s",
+            type(model).__name__,
+            batching,
+            reason,
+        )
+        return BatchingSupport(batching)
 
 
 def check_continuous_batching(model: PreTrainedModel, eos: frozenset[int]) -> int:
@@ -47,7 +84,7 @@ def check_continuous_batching(model: PreTrainedModel, eos: frozenset[int]) -> in
             right = trial.matches(model, together, expected, alone)
     except AdapterError:
         raise
-    except Exception as error:  # The model's code may raise anything.
+    except Exception as error:  # Third-party code: any exception is possible.
         raise Unsupported(f"it failed on a trial: {type(error).__name__}: {error}") from error
     if not right:
         far = trial.relative_error(together, expected)
@@ -80,8 +117,8 @@ def _chunked_logits(
     return [torch.cat(parts) for parts in found]
 
 
-def batch_mode(model: PreTrainedModel, pad: int) -> BatchMode:
-    """Which sequences may share a static batch: the first mode that leaves their logits as they are alone.
+def static_batching(model: PreTrainedModel, pad: int) -> Batching:
+    """Which sequences may share a static batch: the first way that leaves their logits as they are alone.
 
     A model with a recurrent state may ignore the padding mask; one whose experts have a capacity depends on
     the other sequences of its batch.
@@ -94,25 +131,25 @@ def batch_mode(model: PreTrainedModel, pad: int) -> BatchMode:
     """
     prompts = trial.prompts(model)
     equal = [prompts[0], trial.token_ids(model, len(prompts[0]), step=19)]
-    modes: list[tuple[BatchMode, list[list[int]]]] = [("padded", prompts), ("equal_length", equal)]
-    alone = functools.cache(lambda prompt: forced_logits(model, [prompt], pad))
+    ways: list[tuple[Batching, list[list[int]]]] = [("padded", prompts), ("equal_length", equal)]
+    alone = functools.cache(lambda prompt: trial.forced_logits(model, [prompt], pad))
 
     def unmasked(prompts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        return list(forced_logits(model, padded(model, prompts, pad), pad))
+        return list(trial.forced_logits(model, padded(model, prompts, pad), pad))
 
     with trial.narrowed_windows(model):
-        for mode, batch in modes[trial.forbids_padding(model) :]:
+        for batching, batch in ways[trial.forbids_padding(model) :]:
             try:
                 expected = [alone(tuple(prompt))[0] for prompt in batch]
-            except Exception as error:  # The model's code may raise anything.
+            except Exception as error:  # Third-party code: any exception is possible.
                 reason = f"{type(error).__name__}: {error}"
                 raise Unsupported(
                     f"{type(model).__name__} cannot generate: it fails by itself ({reason})"
                 ) from error
             try:
-                found = list(forced_logits(model, batch, pad))
+                found = list(trial.forced_logits(model, batch, pad))
                 if trial.matches(model, found, expected, functools.partial(unmasked, batch)):
-                    return mode
+                    return batching
             except Exception as error:
-                logger.debug("a trial of answers %s failed", mode, exc_info=error)
+                logger.debug("a trial of static batching (%s) failed", batching, exc_info=error)
     return "single"

@@ -36,8 +36,8 @@ def check_generates_text(name: str, config: PretrainedConfig) -> None:
     others = [known for known in declared if known.endswith(_NON_GENERATIVE_ENDINGS)]
     if others == declared and others and not getattr(config, "is_decoder", False):
         raise LoadError(
-            f"{name} is a {others[0]} by its configuration and has no weights to go on with a text (an "
-            "output layer, as lm_head.weight): take a …ForCausalLM or …ForConditionalGeneration"
+            f"{name} is a {others[0]} by its configuration and has no weights to generate text (an output "
+            "layer, as lm_head.weight): take a …ForCausalLM or …ForConditionalGeneration"
         )
 
 
@@ -53,8 +53,8 @@ def check_complete(name: str, model: PreTrainedModel, report: Mapping[str, Any],
     """
     if missing := sorted(_missing_weights(model, report["missing_keys"], task)):
         raise LoadError(
-            f"{name} has no weights for {_listed(missing)}, and random ones would answer: take a model whose "
-            "checkpoint is complete and made for this"
+            f"{name} has no weights for {_listed(missing)}, and they would be initialized randomly: take a "
+            "model whose checkpoint is complete and made for this"
         )
     if report["mismatched_keys"]:
         weights = [

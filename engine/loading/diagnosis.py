@@ -13,6 +13,7 @@ from huggingface_hub import errors as hub
 from engine.environment import TOKEN_VARIABLES
 from engine.errors import AdapterError, LoadError
 from engine.loading.files import find_file, folder_or_hub_id, transformer_subfolder
+from engine.loading.untrusted import PICKLED_HINT
 from engine.memory import is_out_of_memory
 from engine.options import LoadOptions
 
@@ -85,7 +86,7 @@ def _explanation(error: Exception, options: LoadOptions, option: str) -> str:
 
 def _option_hint(reason: str, options: LoadOptions) -> str:
     if "safetensors" in reason and options.use_safetensors:
-        return " - Pickled weights can run code: set use_safetensors to false if you trust them"
+        return f" - {PICKLED_HINT}"
     if "ttention" in reason and options.attn_implementation:
         return " - Leave attn_implementation out to take what this machine has"
     return ""
@@ -155,10 +156,7 @@ def _weights_problem(root: Path, options: LoadOptions) -> str | None:
             f"it has {parts[0].name}, but no model.safetensors.index.json, which says what is where: {_AGAIN}"
         )
     if any(root.glob("*.bin")):
-        return (
-            "it has no model.safetensors. Pickled weights can run code: set use_safetensors to false if you "
-            "trust them"
-        )
+        return f"it has no model.safetensors. {PICKLED_HINT}"
     others = sorted(
         file.name
         for ending in ("gguf", "onnx", "h5", "msgpack", "pt", "pth")

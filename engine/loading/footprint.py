@@ -32,14 +32,14 @@ class MemoryFootprint:
     Attributes:
         model: the model without weights, on the device "meta".
         dtype, quantized: the dtype and quantization its weights will have.
-        window: the context window in tokens; None if unbounded.
+        context_length: the most tokens of a sequence; None if unbounded.
         free: free bytes of each device it will be on, by device name.
     """
 
     model: PreTrainedModel
     dtype: torch.dtype
     quantized: BitsAndBytesConfig | None
-    window: int | None
+    context_length: int | None
     free: Mapping[str, int]
 
     @property
@@ -50,7 +50,7 @@ class MemoryFootprint:
     @property
     def sequence_tokens(self) -> int:
         """Tokens of the sequence that `kv_cache` is about."""
-        return min(self.window or LONGEST_SEQUENCE, LONGEST_SEQUENCE)
+        return min(self.context_length or LONGEST_SEQUENCE, LONGEST_SEQUENCE)
 
     @property
     def kv_cache(self) -> int | None:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from engine.errors import LoadError
 from engine.loading.files import find_file, folder_or_hub_id, read_json
+from engine.loading.untrusted import PICKLED_HINT
 from engine.options import LoadOptions
 
 CONFIG = "adapter_config.json"
@@ -127,10 +128,7 @@ def _weights(options: LoadOptions) -> dict[str, torch.Tensor]:
     if pickled is None:
         raise LoadError(f"{options.model_name} has no adapter_model.safetensors: download it again")
     if options.use_safetensors:
-        raise LoadError(
-            f"{options.model_name} has no adapter_model.safetensors - Pickled weights can run code: "
-            "set use_safetensors to false if you trust them"
-        )
+        raise LoadError(f"{options.model_name} has no adapter_model.safetensors - {PICKLED_HINT}")
     return torch.load(str(pickled), map_location="cpu", weights_only=True)
 
 

@@ -80,7 +80,7 @@ def find_device(name: str | int, option: str = "device") -> torch.device:
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0].split(". ")[0]
         instead = "leave it out" if option == "max_memory" else "use auto or cpu"
-        raise ConfigurationError(f"{option} {name!r} is not to be had here ({reason}): {instead}") from None
+        raise ConfigurationError(f"{option} {name!r} is not available here ({reason}): {instead}") from None
     return device
 
 
@@ -131,7 +131,7 @@ def attention_implementation(options: LoadOptions, device: torch.device) -> str 
     missing = _missing_requirement(name, device) if name and flash else None
     if missing:
         raise ConfigurationError(
-            f"{asked} cannot be had here: {missing}. "
+            f"{asked} is not available here: {missing}. "
             f"Leave {asked.split()[0]} out to take what this machine has"
         )
     return name

@@ -11,6 +11,8 @@ from engine.errors import LoadError
 
 logger = logging.getLogger(__name__)
 
+# What to do about pickled weights, for error texts.
+PICKLED_HINT = "Pickled weights can run code: set use_safetensors to false if you trust them"
 INDEX = "model.safetensors.index.json"
 
 
@@ -53,8 +55,7 @@ def check_weight_index(name: str, index: Path | None, allow_pickle: bool) -> Non
             )
         if not allow_pickle and not file.endswith(".safetensors"):
             raise LoadError(
-                f"{name} names weights that are no safetensors ({file!r}) in {INDEX}, and pickled ones can "
-                "run code: set use_safetensors to false if you trust them"
+                f"{name} names weights that are no safetensors ({file!r}) in {INDEX} - {PICKLED_HINT}"
             )
 
 

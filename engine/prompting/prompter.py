@@ -29,19 +29,19 @@ _BARE_QUESTION = Template(
 
 
 class Prompter:
-    """Prepares prompts for one tokenizer and context window.
+    """Prepares prompts for one tokenizer and context length.
 
     Attributes:
-        window: the context window in tokens; None if unbounded.
+        context_length: the most tokens of a sequence; None if unbounded.
         seq2seq: whether the model is an encoder-decoder: the answer then needs no room beside the prompt.
         fallback: the template for a tokenizer without one.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, window: int | None
+        self, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, context_length: int | None
     ) -> None:
         self.tokenizer = tokenizer
-        self.window = window
+        self.context_length = context_length
         self.seq2seq = bool(config.is_encoder_decoder)
         self.fallback = _fallback(config)
         self.escaper = ControlTokenEscaper(tokenizer)
@@ -52,8 +52,8 @@ class Prompter:
     def encode(self, messages: Sequence[Message], options: GenerationOptions) -> list[int]:
         """The token ids of a conversation, without the oldest turns if it is too long.
 
-        Room is kept for `max_new_tokens`, up to half of the window. The system prompt and the open question
-        (everything after the last answer) are never dropped.
+        Room is kept for `max_new_tokens`, up to half of the context length. The system prompt and the open
+        question (everything after the last answer) are never dropped.
 
         Raises:
             PromptError: the conversation is empty or too long, or the template refuses it.
@@ -101,9 +101,7 @@ class Prompter:
             PromptError: the tokenizer has neither.
         """
         if self.begin_token is None:
-            raise PromptError(
-                "it is empty, and the tokenizer has no token that begins a text: give it a text"
-            )
+            raise PromptError("the prompt is empty and the tokenizer has no BOS token: give it a text")
         return self.begin_token
 
     def _tokenize(self, text: str) -> list[int]:
@@ -112,26 +110,26 @@ class Prompter:
     def _fit_window(self, messages: Sequence[Message], options: GenerationOptions) -> tuple[str, list[int]]:
         template, _ = self._template(options.chat_template)
         chat = to_chat(messages, lambda text: self.escaper.mark(text, template.text))
-        if options.system_prompt and all(message["role"] != "system" for message in chat):
-            chat.insert(0, {"role": "system", "content": options.system_prompt})
-        chat = merge_same_role(chat)
-        if self.window is None:
+        chat = merge_same_role(with_system_prompt(chat, options.system_prompt))
+        if self.context_length is None:
             return self._render(chat, options)
         starts = _turn_starts(chat)
         if options.overflow == "drop_oldest":
-            roomy = self.window - (0 if self.seq2seq else min(options.max_new_tokens, self.window // 2))
+            roomy = self.context_length - (
+                0 if self.seq2seq else min(options.max_new_tokens, self.context_length // 2)
+            )
             starts, text, ids = self._drop_oldest(chat, starts, roomy, options)
         else:
             text, ids = self._render(chat, options)
-        if len(ids) > self.window - (0 if self.seq2seq else 1):
+        if len(ids) > self.context_length - (0 if self.seq2seq else 1):
             what, hint = (
                 ("this turn alone", "")
                 if len(starts) == 1
                 else ("the conversation", ', or set overflow to "drop_oldest"')
             )
             raise PromptError(
-                f"{what} is {len(ids)} tokens long and the model's window is {self.window} tokens: "
-                f"shorten it{hint}"
+                f"{what} is {len(ids)} tokens long and the model's context length is "
+                f"{self.context_length} tokens: shorten it{hint}"
             )
         return text, ids
 
@@ -187,10 +185,10 @@ class Prompter:
         return frozenset() if end is None else frozenset([end])
 
     def max_answer_tokens(self, prompt_tokens: int, options: GenerationOptions) -> int:
-        """The most tokens to generate: `max_new_tokens`, or what the window leaves after the prompt."""
-        if self.window is None:
+        """The most tokens to generate: `max_new_tokens`, or what the prompt leaves of the context length."""
+        if self.context_length is None:
             return options.max_new_tokens
-        return min(options.max_new_tokens, self.window - (0 if self.seq2seq else prompt_tokens))
+        return min(options.max_new_tokens, self.context_length - (0 if self.seq2seq else prompt_tokens))
 
     def _render(self, chat: Chat, options: GenerationOptions) -> tuple[str, list[int]]:
         template, _ = self._template(options.chat_template)
@@ -232,13 +230,20 @@ def to_chat(messages: Sequence[Message], mark: Callable[[str], str]) -> Chat:
         mark: applied to the text of each message.
 
     Raises:
-        PromptError: the last turn asks nothing.
+        PromptError: the last message has no text.
     """
     if any(isinstance(part, Image) for message in messages for part in message.parts):
         logger.warning("this model reads text only: images are left out")
     if not messages or messages[-1].role == "system" or not messages[-1].text.strip():
-        raise PromptError("the turn asks nothing in words, and this model reads text only: add a question")
+        raise PromptError("the last message has no text, and this model reads text only: add a question")
     return [{"role": str(message.role), "content": mark(message.text)} for message in messages]
+
+
+def with_system_prompt(chat: Chat, system_prompt: str | None) -> Chat:
+    """The messages after the system prompt, if there is one and they have no system message themselves."""
+    if not system_prompt or any(message["role"] == "system" for message in chat):
+        return chat
+    return [{"role": "system", "content": system_prompt}, *chat]
 
 
 def _turn_starts(chat: Chat) -> list[int]:

@@ -84,7 +84,7 @@ class ChatRenderer:
             text = encodable(self._render(chat, template, message_format))
         except AdapterError:
             raise
-        except Exception as error:  # A template is its author's code.
+        except Exception as error:  # Third-party code: any exception is possible.
             raise _refusal_error(error, template) from None
         _check_complete(chat, unmark(text))
         return text
@@ -132,7 +132,7 @@ class ChatRenderer:
                 text = self._render(chat, template, message_format, add_generation_prompt=False)
             except AdapterError:
                 continue
-            except Exception:  # A template is its author's code.
+            except Exception:  # Third-party code: any exception is possible.
                 logger.debug("the chat template failed", exc_info=True)
                 continue
             content = chat[1]["content"]
@@ -153,7 +153,7 @@ class ChatRenderer:
                 text = self._render(chat, template, message_format)
             except AdapterError:
                 raise
-            except Exception as error:  # A template is its author's code.
+            except Exception as error:  # Third-party code: any exception is possible.
                 failure = failure or _refusal_error(error, template)
                 continue
             if not text:
@@ -176,7 +176,7 @@ class ChatRenderer:
             return True
         except AdapterError:
             raise
-        except Exception:  # A template is its author's code.
+        except Exception:  # Third-party code: any exception is possible.
             logger.debug("the chat template failed", exc_info=True)
         return False
 

@@ -1,6 +1,5 @@
 """Computes log-probabilities or logits of scoring inputs, in few forward passes within a token budget."""
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import TypeVar
@@ -8,13 +7,12 @@ from typing import TypeVar
 import torch
 from transformers import PreTrainedModel
 
-from engine.attention import packed
+from engine.batching import Batching, run_or_halve
 from engine.errors import GenerationError
+from engine.model_properties import longrope_threshold, vocabulary_size
 from engine.progress import progress_bar
 from engine.scoring.logits_readers import LogitsReader, ScoringInput
 from engine.scoring.reader_selection import select_reader
-
-logger = logging.getLogger(__name__)
 
 # Budget of a pass over several inputs: tokens, and bytes of logits in float32.
 TOKENS = 2048
@@ -72,24 +70,34 @@ def last_logits(
 def _run(
     model: PreTrainedModel, inputs: Sequence[ScoringInput], extract: Extract[Result]
 ) -> list[Result | GenerationError]:
-    reader, batched = select_reader(model)
+    reader, batching = select_reader(model)
     results: dict[int, Result | GenerationError] = {}
+
+    def run(batch: Sequence[int]) -> list[Result]:
+        chosen = [inputs[i] for i in batch]
+        with torch.inference_mode():
+            return [*extract(chosen, *reader.logits(chosen))]
+
     with progress_bar("scoring", len(inputs), "text") as bar:
-        for batch in _batches(reader, inputs, batched):
-            found = _pass(reader, [inputs[i] for i in batch], extract)
-            results |= zip(batch, found, strict=True)
-            bar.update(len(batch))
+        for whole in _batches(reader, inputs, batching):
+            for batch, found in run_or_halve(whole, run):
+                if isinstance(found, Exception):
+                    reason = f"{type(found).__name__}: {found}"
+                    results[batch[0]] = GenerationError(f"the model failed on this prompt: {reason}")
+                else:
+                    results |= zip(batch, found, strict=True)
+                bar.update(len(batch))
     return [results[i] for i in range(len(inputs))]
 
 
-def _batches(reader: LogitsReader, inputs: Sequence[ScoringInput], batched: bool) -> Iterator[list[int]]:
+def _batches(reader: LogitsReader, inputs: Sequence[ScoringInput], batching: Batching) -> Iterator[list[int]]:
     """Indices of the inputs of each pass. A group is split only if it exceeds the budget by itself."""
-    if not batched:
+    if batching == "single":
         for i in range(len(inputs)):
             yield [i]
         return
-    threshold = packed.longrope_threshold(reader.model)  # A longrope model's long inputs are read apart.
-    most_rows = LOGITS_BYTES // (4 * reader.model.config.get_text_config(decoder=True).vocab_size)
+    threshold = longrope_threshold(reader.model)  # A longrope model's long inputs are read apart.
+    most_rows = LOGITS_BYTES // (4 * vocabulary_size(reader.model))
 
     def fits(batch: list[int]) -> bool:
         tokens, rows = reader.cost([inputs[i] for i in batch])
@@ -109,19 +117,3 @@ def _batches(reader: LogitsReader, inputs: Sequence[ScoringInput], batched: bool
             batch = batch + part
     if batch:
         yield batch
-
-
-def _pass(
-    reader: LogitsReader, inputs: list[ScoringInput], extract: Extract[Result]
-) -> list[Result | GenerationError]:
-    """The results of one pass. If it fails, e.g. out of memory, each half is tried by itself."""
-    try:
-        with torch.inference_mode():
-            return [*extract(inputs, *reader.logits(inputs))]
-    except Exception as error:  # A model's code is its author's.
-        reason = f"{type(error).__name__}: {error}"
-    if len(inputs) == 1:
-        return [GenerationError(f"the model failed on this prompt: {reason}")]
-    logger.warning("a pass over %d rows failed (%s): trying halves", len(inputs), reason)
-    half = len(inputs) // 2
-    return _pass(reader, inputs[:half], extract) + _pass(reader, inputs[half:], extract)

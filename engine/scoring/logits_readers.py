@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from engine.attention.packed import logits
-from engine.generation.continuous import common_prefix
+from engine.batching import common_prefix
 from engine.module_state import model_lock, reset_state
 from engine.scoring.tree_attention import TreeMetadata
 

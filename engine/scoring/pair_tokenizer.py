@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from engine.contract import Candidate
 from engine.errors import PromptError
 from engine.prompting.prompter import Prompter
 from engine.text import encodable
@@ -28,20 +29,20 @@ class Pair:
 
 
 class PairTokenizer:
-    """Tokenizes pairs for the tokenizer, architecture and context window of a prompter."""
+    """Tokenizes pairs for the tokenizer, architecture and context length of a prompter."""
 
     def __init__(self, prompter: Prompter) -> None:
         self.prompter = prompter
         self.tokenizer = prompter.tokenizer
 
-    def split(self, prompt: Request | str, candidates: Sequence[str | Sequence[int]]) -> list[Pair]:
-        """One pair per candidate, in order; each fits the context window.
+    def split(self, prompt: Request | str, candidates: Sequence[Candidate]) -> list[Pair]:
+        """One pair per candidate, in order; each fits the context length.
 
         Args:
             candidates: texts or token ids.
 
         Raises:
-            PromptError: there are no candidates, or one is empty, adds no token or does not fit the window.
+            PromptError: there are no candidates, or one is empty, adds no token or is too long.
         """
         if isinstance(candidates, str) or not candidates:
             raise PromptError("it has no list of candidates: give at least one text in a list")
@@ -63,18 +64,16 @@ class PairTokenizer:
         return [self._fit_window(pair, i, isinstance(prompt, str)) for i, pair in enumerate(pairs)]
 
     def context(self, prompt: Request | str) -> list[int]:
-        """The token ids of a prompt with its trailing spaces, truncated to the context window.
+        """The token ids of a prompt with its trailing spaces, truncated to the context length.
 
         Raises:
-            PromptError: a conversation does not fit the window.
+            PromptError: a conversation exceeds the context length.
         """
         text, encode = self._render(prompt)
         ids = encode(text) if text else []
         return self._truncate(ids or [self.prompter.require_begin_token()])
 
-    def _render(
-        self, prompt: Request | str, candidates: Sequence[str | Sequence[int]] = ()
-    ) -> tuple[str, Encode]:
+    def _render(self, prompt: Request | str, candidates: Sequence[Candidate] = ()) -> tuple[str, Encode]:
         """The prompt as text, and the function that encodes texts that begin with it."""
         if isinstance(prompt, str):
             return encodable(prompt), self.prompter.tokenize_plain
@@ -98,34 +97,37 @@ class PairTokenizer:
         return Pair([begin], ids[1:] if ids[:1] == [begin] else ids)
 
     def _fit_window(self, pair: Pair, candidate: int, plain: bool) -> Pair:
-        """Truncates a plain context to the window. The last token of a pair is only scored, not read."""
-        window, size = self.prompter.window, len(pair.continuation)
+        """Truncates a plain prompt to the context length. The last token of a pair is scored, not read."""
+        limit, size = self.prompter.context_length, len(pair.continuation)
         if not size:
             raise PromptError(
                 f"candidate {candidate} adds no token: the tokenizer joins it to the end of the prompt. End "
                 "the prompt at a word's end, or lengthen the candidate"
             )
-        if window is None:
+        if limit is None:
             return pair
-        if size > window:
+        if size > limit:
             raise PromptError(
-                f"candidate {candidate} is {size} tokens long and the model's window is {window}: shorten it"
+                f"candidate {candidate} is {size} tokens long and the model's context length is {limit}: "
+                "shorten it"
             )
         if self.prompter.seq2seq:
             return Pair(self._truncate(pair.context), pair.continuation)
-        if (over := len(pair.context) + size - 1 - window) <= 0:
+        if (over := len(pair.context) + size - 1 - limit) <= 0:
             return pair
         if not plain:
             raise PromptError(
-                f"the conversation and candidate {candidate} are {over} tokens longer than the window of "
-                f"{window}: shorten one of them"
+                f"the conversation and candidate {candidate} are {over} tokens longer than the context "
+                f"length of {limit}: shorten one of them"
             )
-        return Pair(self._truncate(pair.context, window + 1 - size), pair.continuation)
+        return Pair(self._truncate(pair.context, limit + 1 - size), pair.continuation)
 
     def _truncate(self, ids: list[int], room: int | None = None) -> list[int]:
-        """The last tokens, as many as fit into `room`, by default the whole window."""
-        room = self.prompter.window if room is None else room
+        """The last tokens, as many as fit into `room`, by default the whole context length."""
+        room = self.prompter.context_length if room is None else room
         if room is None or len(ids) <= room:
             return ids
-        logger.warning("a prompt of %d tokens is cut to its last %d, to fit the window", len(ids), room)
+        logger.warning(
+            "a prompt of %d tokens is cut to its last %d, to fit the context length", len(ids), room
+        )
         return ids[-room:]

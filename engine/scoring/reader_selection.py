@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from engine import trial
 from engine.attention import packed
+from engine.batching import Batching
 from engine.errors import Unsupported
 from engine.module_state import reset_state
 from engine.scoring.logits_readers import (
@@ -22,33 +23,33 @@ from engine.scoring.logits_readers import (
 logger = logging.getLogger(__name__)
 
 _ReaderClass = type[TreeReader] | type[PaddedReader] | type[EncoderDecoderReader]
-_selected: WeakKeyDictionary[PreTrainedModel, tuple[_ReaderClass, bool]] = WeakKeyDictionary()
+_selected: WeakKeyDictionary[PreTrainedModel, tuple[_ReaderClass, Batching]] = WeakKeyDictionary()
 
 
-def select_reader(model: PreTrainedModel) -> tuple[LogitsReader, bool]:
-    """The reader for a model, and whether several inputs may share a pass. Tried once per model.
+def select_reader(model: PreTrainedModel) -> tuple[LogitsReader, Batching]:
+    """The reader for a model, and how inputs share a pass: packed, padded or single. Tried once per model.
 
     Raises:
         Unsupported: no reader gives the model's own logits.
     """
     if model not in _selected:
         _selected[model] = _fastest(model)
-    reader, batched = _selected[model]
-    return reader(model), batched
+    reader, batching = _selected[model]
+    return reader(model), batching
 
 
-def _fastest(model: PreTrainedModel) -> tuple[_ReaderClass, bool]:
+def _fastest(model: PreTrainedModel) -> tuple[_ReaderClass, Batching]:
     """The first reader that gives trial inputs the logits that the model gives each of them alone.
 
     Raises:
         Unsupported: there is none.
     """
     padded: _ReaderClass = EncoderDecoderReader if model.config.is_encoder_decoder else PaddedReader
-    candidates: list[tuple[_ReaderClass, bool]] = [(padded, True), (padded, False)]
+    candidates: list[tuple[_ReaderClass, Batching]] = [(padded, "padded"), (padded, "single")]
     if packed.supports_packing(model):
-        candidates.insert(0, (TreeReader, True))
+        candidates.insert(0, (TreeReader, "packed"))
     if trial.forbids_padding(model):
-        candidates = [(padded, False)]
+        candidates = [(padded, "single")]
     inputs = _trial_inputs(model)
     name = type(model).__name__
 
@@ -59,19 +60,19 @@ def _fastest(model: PreTrainedModel) -> tuple[_ReaderClass, bool]:
         try:
             with trial.narrowed_windows(model):
                 expected = alone()
-        except Exception as error:  # A model's code is its author's.
+        except Exception as error:  # Third-party code: any exception is possible.
             reason = f"{type(error).__name__}: {error}"
             raise Unsupported(f"{name} cannot score: it fails by itself ({reason})") from None
-        for reader, batched in candidates:
+        for reader, batching in candidates:
             try:
                 with trial.narrowed_windows(model):
-                    found = _logits(reader(model), inputs, batched)
+                    found = _logits(reader(model), inputs, batching)
             except Exception as error:
                 logger.debug("a trial of scoring failed", exc_info=error)
                 continue
             if trial.matches(model, found, expected, alone):
-                logger.info("%s scores by %s, batched: %s", name, reader.__name__, batched)
-                return reader, batched
+                logger.info("%s scores texts %s", name, batching)
+                return reader, batching
     raise Unsupported(f"{name} cannot score: a trial gave other logits than the model alone")
 
 
@@ -101,10 +102,10 @@ def _alone(model: PreTrainedModel, item: ScoringInput) -> torch.Tensor:
     return model(input_ids=tokens, use_cache=False).logits[0, positions]
 
 
-def _logits(reader: LogitsReader, inputs: Sequence[ScoringInput], batched: bool) -> list[torch.Tensor]:
+def _logits(reader: LogitsReader, inputs: Sequence[ScoringInput], batching: Batching) -> list[torch.Tensor]:
     """The logits of each input as the reader gives them, (targets, vocabulary), in order."""
-    if not batched:
-        return [_logits(reader, [item], True)[0] for item in inputs]
+    if batching == "single":
+        return [_logits(reader, [item], "padded")[0] for item in inputs]
     order = sorted(range(len(inputs)), key=lambda i: reader.sort_key(inputs[i]))
     logits, rows = reader.logits([inputs[i] for i in order])
     found = dict(zip(order, rows, strict=True))

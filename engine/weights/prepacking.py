@@ -12,9 +12,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from engine import trial
-from engine.generation.hf_generate import forced_logits
 from engine.loading.placement import is_sharded
-from engine.memory import free_memory
+from engine.memory import usable_memory
 from engine.progress import progress_bar
 from engine.weights import cpu
 from engine.weights.fusing import FusedProjection, LinearLayer, fusable_groups, trace
@@ -55,7 +54,7 @@ def prepack(model: PreTrainedModel) -> dict[str, torch.dtype]:
     with trial.narrowed_windows(model):
         try:
             traced = trace(model, layers)
-        except Exception as error:  # A model's code is its author's.
+        except Exception as error:  # Third-party code: any exception is possible.
             logger.info("the weights stay as they are, for the model fails on a trial: %s", error)
             return dtypes
         before = [traced.output, *_answer_logits(model)]
@@ -128,8 +127,8 @@ def _answer_logits(model: PreTrainedModel) -> list[torch.Tensor]:
     if not model.can_generate():
         return []
     try:
-        return [forced_logits(model, trial.prompts(model)[:1], pad=0)]
-    except Exception as error:  # A model's code is its author's.
+        return [trial.forced_logits(model, trial.prompts(model)[:1], pad=0)]
+    except Exception as error:  # Third-party code: any exception is possible.
         logger.debug("a trial of an answer failed", exc_info=error)
         return []
 
@@ -155,4 +154,4 @@ def _widening_bytes(model: PreTrainedModel, prepacked: Collection[nn.Parameter])
 
 
 def _fits_in_memory(extra: int) -> bool:
-    return extra <= 0.8 * free_memory(torch.device("cpu"))
+    return extra <= usable_memory(torch.device("cpu"))

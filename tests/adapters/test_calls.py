@@ -37,7 +37,7 @@ def test_candidates_are_ranked_by_their_probability(model):
 
 def test_scores_are_the_engines(model):
     prompt, candidates = "The capital of Japan is", [" Tokyo", " Oslo"]
-    assert model.score(prompt, candidates) == model.engine.score(prompt, candidates)
+    assert [model.score(prompt, candidates)] == model.engine.score([prompt], [candidates])
     one, other = model.score([prompt, "A"], candidates)
     assert one.candidates[0].total == pytest.approx(
         model.score(prompt, candidates).candidates[0].total, abs=1e-4

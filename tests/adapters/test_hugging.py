@@ -66,7 +66,7 @@ def test_what_fails_is_named_by_item_and_prompt_and_costs_nothing_else(adapter):
     assert named == {(0, "/a.json"), (1, "17"), (2, "item 3"), (3, "/b.json")}
     reasons = [failure.reason for failure in failures if failure.position == 0]
     assert reasons[0] == "it refuses"
-    assert "not asked" in reasons[1]
+    assert "skipped: an earlier turn failed" in reasons[1]
     assert "/a.json: prompt 'bad': it refuses" in map(str, failures)
 
 

@@ -16,7 +16,7 @@ CALLS = {
     "score": lambda engine: engine.score(["hi"], [["a"]]),
     "next_logits": lambda engine: engine.next_logits(["hi"]),
     "embed": lambda engine: engine.embed(["hi"]),
-    "tokens": lambda engine: engine.tokens(["hi"]),
+    "token_ids": lambda engine: engine.token_ids(["hi"]),
     "hidden_states": lambda engine: engine.hidden_states(["hi"]),
     "prompt_text": lambda engine: engine.prompt_text(Request((), GenerationOptions(), "hi")),
     "prompt_tokens": lambda engine: engine.prompt_tokens(Request((), GenerationOptions(), "hi")),
@@ -53,7 +53,10 @@ def test_tokens_are_counted_by_the_tokenizer_or_estimated():
     assert local().count_tokens("Grüße") == len("Grüße".encode())
     assert local().count_tokens("\ud800") == 1
     assert endpoint().count_tokens("Grüße!") == 3
-    assert (local().context_length, endpoint().context_length) == (tiny.engine("llama").loaded.window, None)
+    assert (local().context_length, endpoint().context_length) == (
+        tiny.engine("llama").loaded.context_length,
+        None,
+    )
 
 
 def test_the_first_answer_of_each_index_is_gathered():

@@ -122,11 +122,14 @@ def test_a_turn_that_fails_ends_its_own_dialogue_only():
     assert not any("x" in transcript(request) for request in engine.requests)
 
 
-def test_turns_after_a_failure_say_that_they_were_not_asked_and_name_its_key():
+def test_turns_after_a_failure_say_that_they_were_skipped_and_name_its_key():
     ((failed, *rest),) = answered(FakeEngine(refuse_no), [dialogue("a", "no", "x", "y")], OPTIONS)
     assert str(failed.error) == "asked for it"
     assert [type(answer.error) for answer in rest] == [PromptError, PromptError]
-    assert all("not asked" in str(answer.error) and "'a.1'" in str(answer.error) for answer in rest)
+    assert all(
+        "skipped: an earlier turn failed" in str(answer.error) and "'a.1'" in str(answer.error)
+        for answer in rest
+    )
 
 
 def test_a_dialogue_without_turns_has_no_answers_and_costs_none():

@@ -20,7 +20,7 @@ def engine() -> LocalEngine:
 
 def tokens_seen(engine: LocalEngine, requests: list[Request], follow=None) -> int:
     """How many tokens the model computes to answer."""
-    assert engine.kv_token_bytes
+    assert engine.batching.kv_token_bytes
     with seen(engine.loaded.model) as passes:
         engine.generate(requests, follow)
     return sum(ids.numel() for ids in passes)

@@ -135,7 +135,7 @@ def test_every_bad_value_is_named_at_once():
 
 def test_an_unknown_confidence_is_refused_with_those_that_are():
     with pytest.raises(
-        ConfigurationError, match="'confidence': no such method; there are mean_logprob, top_k_mass"
+        ConfigurationError, match="'confidence': no such method; there are mean_logprob, sequence, "
     ):
         split({**MODEL, "confidence": "vibes"})
 

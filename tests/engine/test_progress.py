@@ -41,25 +41,25 @@ def test_nothing_is_written_where_the_output_is_no_terminal(capsys: pytest.Captu
     assert captured.out + captured.err == ""
 
 
-def test_a_terminal_shows_answers_tokens_a_second_and_live_rows():
+def test_a_terminal_shows_answers_tokens_a_second_and_running_sequences():
     with terminal() as screen, Progress(3) as line:
-        line.answered(12, live=2)
+        line.answered(12, num_running=2)
         assert "1/3" in screen.line
-        assert "tokens/s, 2 rows" in screen.line
+        assert "tokens/s, 2 sequences" in screen.line
 
 
 def test_the_line_is_gone_in_the_end():
     with terminal() as screen:
         with Progress(1) as line:
-            line.answered(12, live=0)
+            line.answered(12, num_running=0)
         assert "1/1" in screen.getvalue()
         assert screen.line == ""
 
 
 def test_answers_that_follow_others_are_counted():
     with terminal() as screen, Progress(1) as line:
-        for live in (1, 1, 0):
-            line.answered(5, live)
+        for num_running in (1, 1, 0):
+            line.answered(5, num_running)
         assert "3/3" in screen.line
 
 

@@ -7,7 +7,7 @@ import transformers
 from engine import trial
 from engine.backends.local import LocalEngine
 from engine.errors import Unsupported
-from engine.generation.support import batch_mode
+from engine.generation.support import static_batching
 from engine.options import GenerationOptions
 from engine.types import Request
 from tests import tiny
@@ -87,12 +87,12 @@ def test_in_half_precision_a_window_counts_where_it_changes_less_than_rounding_m
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("architecture", ["t5", "bloom", "gpt2"])
 def test_models_that_mask_padding_are_padded_in_any_dtype(architecture: str, dtype: torch.dtype):
-    assert batch_mode(tiny.random_model(architecture).to(dtype), tiny.PAD) == "padded"
+    assert static_batching(tiny.random_model(architecture).to(dtype), tiny.PAD) == "padded"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_models_that_do_not_are_not(dtype: torch.dtype):
-    assert batch_mode(architectures.tiny_model("minimax").to(dtype), tiny.PAD) == "equal_length"
+    assert static_batching(architectures.tiny_model("minimax").to(dtype), tiny.PAD) == "equal_length"
 
 
 @pytest.mark.parametrize("window", [16, 300])
@@ -102,7 +102,7 @@ def test_a_window_that_only_the_mask_knows_has_no_continuous_batching(window: in
     for layer in model.model.layers:
         layer.self_attn.config = _Windowless(layer.self_attn.config)
     engine = loaded(model)
-    assert engine.batching == "in batches"
+    assert engine.batching.batching == "padded"
     assert answers(engine) == [answers(engine, [one])[0] for one in PROMPTS]
 
 
@@ -131,13 +131,13 @@ RWKV = {"hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32, 
 @pytest.mark.parametrize(
     ("kind", "settings", "way"),
     [
-        ("RecurrentGemma", RECURRENT, "in batches of one length"),
-        ("Rwkv", RWKV, "one by one"),  # In a batch of several it goes on from a wrong state.
+        ("RecurrentGemma", RECURRENT, "equal_length"),
+        ("Rwkv", RWKV, "single"),  # In a batch of several it goes on from a wrong state.
     ],
 )
 def test_a_model_that_depends_on_padding_or_its_neighbours_gets_none(kind: str, settings: dict, way: str):
     engine, reference = (loaded(made(config(kind, **settings))) for _ in range(2))
-    assert engine.batching == way
+    assert engine.batching.batching == way
     expected = [answers(reference, [one])[0] for one in PROMPTS]
     assert answers(engine) == expected
     own = made(config(kind, **settings))
@@ -163,7 +163,7 @@ def test_a_model_whose_sequences_depend_on_each_other_answers_one_by_one():
 
     block.register_forward_pre_hook(look_around)
     engine = loaded(model)
-    assert engine.batching == "one by one"
+    assert engine.batching.batching == "single"
     assert answers(engine) == [answers(engine, [one])[0] for one in PROMPTS]
 
 
@@ -173,7 +173,7 @@ def test_a_model_that_cannot_generate_by_itself_is_refused():
     with pytest.raises(
         Unsupported, match=r"BloomForCausalLM cannot generate: it fails by itself \(ZeroDivision"
     ):
-        loaded(model).generator()
+        loaded(model).new_generator()
 
 
 @pytest.mark.parametrize(
@@ -190,5 +190,5 @@ def test_a_weight_that_is_read_past_its_layer_stays(kind: str, settings: dict):
         for p in PROMPTS
     ]
     assert [list(tokens) for tokens in answers(engine)] == expected
-    assert engine.score("Hello", [" a", " b"]).error is None
+    assert engine.score(["Hello"], [[" a", " b"]])[0].error is None
     assert engine.embed(["Hello"]).shape == (1, 32)

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import jwt
@@ -9,6 +10,7 @@ import jwt
 from tests.gateway.store import Refusal
 
 TESTER = "tester@example.com"
+COOKIE = "JWT-APP"
 
 
 def new_token(secret: str, user: str, expires_in: float) -> str:
@@ -27,6 +29,11 @@ def user_of(secret: str, authorization: str) -> str:
         raise Refusal(401, "Expired token: log in again") from None
     except jwt.InvalidTokenError as error:
         raise Refusal(401, f"Invalid token: {error}") from None
+
+
+def login_of(headers: Mapping[str, str], cookies: Mapping[str, str]) -> str:
+    """The login of a request: its header, or the cookie that opens an app's server."""
+    return headers.get("Authorization") or f"Bearer {cookies.get(COOKIE, '')}"
 
 
 def sdk_environment(url: str, token: str) -> dict:

@@ -178,7 +178,9 @@ class Gateway:
         log = Request(request.method, path, dict(request.query), None, "")
         dropped = False
         try:
-            log.user = request[USER] = auth.user_of(self._secret, request.headers.get("Authorization", ""))
+            log.user = request[USER] = auth.user_of(
+                self._secret, auth.login_of(request.headers, request.cookies)
+            )
             if request.content_type == "application/json" and request.can_read_body:
                 log.json = await request.json()
             fault = next((f for f in self._faults if f.strikes(request.method, path, log.json)), None)

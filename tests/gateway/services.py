@@ -47,7 +47,7 @@ class Services:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=code,
-                env=kept | login | {"HOME": str(home)},
+                env=kept | login | {"HOME": str(home), "PORT": str(service.get("port", ""))},
                 start_new_session=True,
             )
 
@@ -97,6 +97,11 @@ class Services:
         process.wait()
         assert process.stdin is not None
         process.stdin.close()
+
+    def runs(self, service_id: str) -> bool:
+        """Whether the process of a service runs."""
+        process = self._processes.get(service_id)
+        return process is not None and process.poll() is None
 
     def stop(self) -> None:
         """End the processes of all services."""

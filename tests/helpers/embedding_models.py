@@ -91,7 +91,7 @@ BATCHINGS = {
         "roberta",
     ),
     "padded": ("bart", "bloom", "deberta", "mpnet", "t5"),
-    "level": ("convbert", "fnet"),
+    "equal_length": ("convbert", "fnet"),
 }
 DECODERS = ("bloom", "gpt2", "gpt_oss", "llama", "longrope", "mistral", "phi3", "qwen3")
 
@@ -129,7 +129,7 @@ def embedder(architecture: str, budget: int = 64) -> Embedder:
 
 def states_alone(made: Embedder, text: str, layer: int = -1) -> np.ndarray:
     """The hidden states that the plain model gives one text, (tokens, dim)."""
-    ids = made.tokenizer(text, truncation=True, max_length=made.reader.window, return_tensors="pt")[
+    ids = made.tokenizer(text, truncation=True, max_length=made.reader.context_length, return_tensors="pt")[
         "input_ids"
     ]
     with torch.inference_mode():

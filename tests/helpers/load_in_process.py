@@ -26,7 +26,7 @@ def outcome(options: dict, save: str | None) -> dict:
     return {
         "model": type(loaded.model).__name__,
         "tokenizer": type(loaded.tokenizer).__name__,
-        "window": loaded.window,
+        "context_length": loaded.context_length,
         "written": repr((loaded, vars(loaded.tokenizer), loaded.model.config)),
     }
 

@@ -24,7 +24,7 @@ WITH_BOS = "{{ bos_token }}" + ALTERNATING
 def prompter(
     template: str | dict[str, str] | None = tiny.CHAT_TEMPLATE,
     architecture: str = "llama",
-    window: int | None = None,
+    context_length: int | None = None,
     before: str = "",
     after: str = "",
     **changes,
@@ -37,7 +37,7 @@ def prompter(
     )
     config = tiny.CONFIGS[architecture]()
     config.update(changes)
-    return Prompter(tokenizer, config, window)
+    return Prompter(tokenizer, config, context_length)
 
 
 def read(prompter: Prompter, *messages: Message, **options) -> str:

@@ -78,7 +78,7 @@ def made(name: str) -> Loaded:
 
 
 def prompter_of(loaded: Loaded) -> Prompter:
-    return Prompter(loaded.tokenizer, loaded.model.config, loaded.window)
+    return Prompter(loaded.tokenizer, loaded.model.config, loaded.context_length)
 
 
 def scores(

@@ -8,7 +8,7 @@ import torch
 from engine.errors import Unsupported
 from engine.generation.generator import Generator
 from engine.generation.sequence import Generated, SequenceState, TokenizedRequest
-from engine.generation.support import check_continuous_batching
+from engine.generation.support import BatchingSupport, check_continuous_batching
 from engine.options import GenerationOptions
 from tests import tiny
 
@@ -46,7 +46,7 @@ def generator(
         eos=frozenset(eos),
         pad=pad,
         context_length=getattr(model.config, "max_position_embeddings", None),
-        kv_token_bytes=kv_token_bytes(model, frozenset(eos)) if continuous_batching else None,
+        support=_support(model, frozenset(eos)) if continuous_batching else BatchingSupport("padded"),
     )
 
 
@@ -71,7 +71,7 @@ def steps(run) -> Iterator[list[SequenceState]]:
 
 def finish(run) -> list[SequenceState]:
     """Steps until nothing is left to do; returns the sequences in the order in which they ended."""
-    return [sequence for news in steps(run) for sequence in news if not sequence.live]
+    return [sequence for news in steps(run) for sequence in news if not sequence.running]
 
 
 def running_counts(run) -> list[int]:
@@ -142,9 +142,13 @@ def poisoned(model, token: int):
     return model
 
 
-def kv_token_bytes(model, eos: frozenset[int] = frozenset(tiny.ENDS)) -> int | None:
-    """Bytes of KV cache that a token takes; None where the model does not support continuous batching."""
+def kv_token_bytes(model) -> int:
+    """Bytes of KV cache that a token takes."""
+    return check_continuous_batching(model, frozenset(tiny.ENDS))
+
+
+def _support(model, eos: frozenset[int]) -> BatchingSupport:
     try:
-        return check_continuous_batching(model, eos)
+        return BatchingSupport("continuous", check_continuous_batching(model, eos))
     except Unsupported:
-        return None
+        return BatchingSupport("padded")

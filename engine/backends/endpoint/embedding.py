@@ -48,16 +48,16 @@ def joined(vectors: list[np.ndarray], options: EmbeddingOptions) -> np.ndarray:
 
 
 async def openai(client: Client, texts: list[str], options: EmbeddingOptions) -> np.ndarray:
-    """OpenAI's route."""
+    """OpenAI's route /v1/embeddings."""
     body = {"model": client.server.options.model_name or "dummy", "input": texts, "encoding_format": "float"}
     answer = json.loads(await client.post("embeddings", body))
     rows = sorted(answer["data"], key=lambda row: row["index"])
     return _checked(client, np.array([row["embedding"] for row in rows], np.float32), texts)
 
 
-async def native(client: Client, texts: list[str], options: EmbeddingOptions) -> np.ndarray:
-    """The route of TGI's sister for embeddings, and the hub's providers'."""
-    root = client.where.root
+async def tgi(client: Client, texts: list[str], options: EmbeddingOptions) -> np.ndarray:
+    """The route /embed of TEI (Text Embeddings Inference), or that of the hub's providers."""
+    root = client.address.root
     own: dict[str, Any] = {"normalize": options.normalize, "truncate": True} if root else {}
     vectors = await client.feature_extraction(texts, model=f"{root}/embed" if root else None, **own)
     return _checked(client, vectors, texts)

@@ -10,7 +10,7 @@ OPEN, CLOSE = "<think>", "</think>"
 _CLOSED = re.compile(rf"(?<![`'\"]){CLOSE}(?![`'\"])")
 
 
-class Thoughts:
+class ReasoningSplitter:
     """Removes the <think>…</think> at the beginning of a growing text.
 
     Attributes:
@@ -52,7 +52,7 @@ class Thoughts:
         return held
 
 
-def unopened(text: str) -> tuple[str | None, str]:
+def split_unopened(text: str) -> tuple[str | None, str]:
     """The reasoning (or None) and the answer of a whole text.
 
     If the model's chat template writes the <think>, the text contains only the </think>. So while the text
@@ -62,7 +62,7 @@ def unopened(text: str) -> tuple[str | None, str]:
     return (parts[0], parts[1]) if len(parts) == 2 else (None, text)
 
 
-def first_of(text: str, tokens: Sequence[str]) -> int:
+def first_answer_token(text: str, tokens: Sequence[str]) -> int:
     """The index of the token with which a text begins; `len(tokens)` if that cannot be told.
 
     A server may list the tokens of the reasoning before those of the answer, and the end token after them.

@@ -1,9 +1,6 @@
 """The errors of requests that a server does not answer, with what to do about them."""
 
 import re
-from contextlib import suppress
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 from engine.errors import GenerationError
 
@@ -14,7 +11,7 @@ _HINTS = {
     404: "check base_url, and that model_name is what the server calls the model",
     405: "check base_url and api: the server has no such route",
     413: "shorten the conversation",
-    429: "it is asked too often: lower max_concurrent, or raise retries",
+    429: "too many requests: lower max_concurrent, or raise retries",
 }
 
 _TOO_LONG = re.compile(
@@ -54,22 +51,10 @@ def hint(status: int, said: str) -> str:
     if status in _HINTS:
         return _HINTS[status]
     if status >= 500:
-        return "its log says why"
+        return "see its log"
     if status < 400:
-        return "it leads elsewhere, where nothing is sent: set base_url to where it leads"
+        return "it redirects to another host, which is not followed: set base_url to that address"
     named = [option for option in _OPTIONS if option in said]
     if named and not _QUOTED.search(said):
         return f"leave out or change {' and '.join(named)}"
-    return "leave out options that it may not know; its words are in the log at DEBUG"
-
-
-def seconds(retry_after: str | None) -> float | None:
-    """A Retry-After header, seconds or a date, as seconds from now."""
-    if retry_after is None:
-        return None
-    with suppress(ValueError):
-        return max(float(retry_after), 0)
-    with suppress(ValueError, TypeError):
-        when = parsedate_to_datetime(retry_after)
-        return max((when - datetime.now(UTC)).total_seconds(), 0)
-    return None
+    return "leave out options that it may not know; the full response is logged at DEBUG"

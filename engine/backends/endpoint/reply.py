@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from itertools import islice, zip_longest
 from typing import Any
 
-from engine import confidence
-from engine.backends.endpoint.reasoning import Thoughts, first_of, unopened
+from engine.backends.endpoint.reasoning import ReasoningSplitter, first_answer_token, split_unopened
 from engine.backends.endpoint.wire import Server
-from engine.confidence import FIRST_TOP, Evidence
+from engine.confidence import TOP_K, Evidence, measured
 from engine.errors import GenerationError
 from engine.options import GenerationOptions
 from engine.text import before_stop
@@ -23,7 +22,7 @@ _CUT = ("length", "max_tokens", "model_length")
 # Finish reasons of failed answers.
 _FAULTS = {
     "abort": "gave up",
-    "content_filter": "withheld the answer: its content filter took offence",
+    "content_filter": "withheld the answer: it was blocked by its content filter",
     "error": "failed",
 }
 
@@ -33,7 +32,8 @@ class Reply:
 
     Attributes:
         text: the text so far, without reasoning.
-        streamed: the whole text, with reasoning that the chat template opened: it was recognized at the end.
+        streamed: the text that was given as deltas. It has the reasoning, too, if the chat template wrote the
+            opening <think>: the end of the answer shows that.
         finish: the server's finish reason; None until it ends.
     """
 
@@ -48,14 +48,14 @@ class Reply:
         self.text = self.streamed = ""
         self.finish: str | None = None
         self._chat = chat
-        self._thoughts = Thoughts()
+        self._splitter = ReasoningSplitter()
         self._half = ""  # Of a surrogate pair whose other half is in the next chunk.
         self._reasoning = ""  # What the server sends in fields of its own.
         self._reasoned = self._refused = self._called = False
         self._tokens: list[Token] = []
         self._ids: list[int] = []
         self._top_ids: list[tuple[tuple[int, float], ...]] = []
-        self._usage: tuple[int, int] | None = None
+        self._usage: Usage | None = None
         self._silent = False  # Some of the text came without log-probabilities.
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -75,7 +75,7 @@ class Reply:
         else:
             raise GenerationError(f"{self.server.name} answered with no completion: check base_url and api")
         if self.finish in _FAULTS:
-            raise GenerationError(f"{self.server.name} {_FAULTS[self.finish]}: its log may say why")
+            raise GenerationError(f"{self.server.name} {_FAULTS[self.finish]}: see its log")
         return self.text[known:]
 
     def end(self) -> None:
@@ -84,10 +84,10 @@ class Reply:
         Raises:
             GenerationError: it has no text.
         """
-        self.text += self._thoughts.rest() + _paired(self._half)
+        self.text += self._splitter.rest() + _paired(self._half)
         self.streamed = self.text
-        if self._chat and self._thoughts.text is None:
-            thought, self.text = unopened(self.text)
+        if self._chat and self._splitter.text is None:
+            thought, self.text = split_unopened(self.text)
             self._reasoning += thought or ""
             self._reasoned |= thought is not None
         if self._chat and not self.text.strip() and self._lacking:
@@ -95,49 +95,57 @@ class Reply:
         if self.finish is None and not self.text:
             raise GenerationError(f"{self.server.name} answered nothing: check base_url and api")
         if self._chat and not self.text.strip():
-            raise GenerationError(f"the answer of {self.server.name} is empty: ask again, or in other words")
+            raise GenerationError(
+                f"the answer of {self.server.name} is empty: try again, or rephrase the question"
+            )
 
     def answer(self, options: GenerationOptions) -> Answer:
         """The answer, after `end`."""
         text = before_stop(self.text, options.stop)
-        first = first_of(self.text.strip(), [token.text for token in self._tokens]) if self._reasoned else 0
+        first = 0
+        if self._reasoned:
+            first = first_answer_token(self.text.strip(), [token.text for token in self._tokens])
         tokens = self._tokens[first:]
         logprobs = tuple(token.logprob for token in tokens)
         known = bool(logprobs) and not self._silent and not any(map(math.isnan, logprobs))
-        prompt, completion = self._usage or (0, len(self._tokens))
         cut = len(text) < len(self.text)
         top = options.top_logprobs
-        reasoning = _paired(self._reasoning + (self._thoughts.text or "")).strip()
+        reasoning = _paired(self._reasoning + (self._splitter.text or "")).strip()
         return Answer(
             text=text.strip() if self._chat else text,
             token_ids=tuple(self._ids[first:]),
             logprobs=logprobs if known else None,
-            confidence=_confidence(options, tokens) if known else None,
             finish_reason="length" if self.finish in _CUT and not cut else "stop",
-            usage=Usage(prompt, completion),
+            usage=self._usage or Usage(0, len(self._tokens)),
             top_logprobs=tuple(likeliest[:top] for likeliest in self._top_ids[first:]) if top else (),
             tokens=tuple(Token(token.text, token.logprob, token.top[:top]) for token in tokens)
             if known and options.logprobs
             else None,
             reasoning=reasoning or None,
+            **measured(
+                options.confidence, options.confidence_methods, _evidence(tokens) if known else Evidence()
+            ),
         )
 
     @property
     def _lacking(self) -> str | None:
         """What the server sent instead of a text, and what to do; None if it sent nothing else."""
         if self._refused:
-            return "is a refusal: ask in other words, or another model"
+            return "is a refusal: rephrase the question, or use another model"
         if self._called:
-            return "is a call of a tool, and there are none here: set the server up without tools"
-        if self._reasoned or self._thoughts.text is not None:
+            return "is a tool call, and tools are not supported: set the server up without tools"
+        if self._reasoned or self._splitter.text is not None:
             return "has only reasoning: raise max_new_tokens, or have the server reason less"
         if self.finish in _CUT:
-            return "ends before its first word: raise max_new_tokens"
+            return "ends before its first character: raise max_new_tokens"
         return None
 
     def _openai(self, body: dict[str, Any]) -> None:
         if isinstance(usage := body.get("usage"), dict):
-            self._usage = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+            self._usage = Usage(
+                usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0, cached or 0
+            )
             self._reasoned |= bool((usage.get("completion_tokens_details") or {}).get("reasoning_tokens"))
         # One choice was requested; of several, the one of index 0 counts.
         choices = [one for one in body["choices"] or [] if not one.get("index")]
@@ -163,8 +171,8 @@ class Reply:
         if "\ud800" <= text[-1:] <= "\udbff":
             text, self._half = text[:-1], text[-1]
         text = _paired(text)
-        self.text += self._thoughts.part(text) if self._chat else text
-        self._reasoned |= self._thoughts.text is not None
+        self.text += self._splitter.part(text) if self._chat else text
+        self._reasoned |= self._splitter.text is not None
 
     def _tgi(self, body: dict[str, Any]) -> None:
         details = body.get("details") or {}
@@ -185,7 +193,7 @@ class Reply:
             if not streamed:
                 self._say(whole)
             self.finish = details.get("finish_reason") or "stop"
-            self._usage = 0, details.get("generated_tokens") or len(self._tokens)
+            self._usage = Usage(0, details.get("generated_tokens") or len(self._tokens))
 
     def _note(self, token: Any, logprob: Any, top: Likeliest) -> None:
         text = self._decoder.decode(bytes(token)) if isinstance(token, list) else str(token)
@@ -194,12 +202,15 @@ class Reply:
         self._tokens.append(Token(text, math.nan if unknown else float(value or 0), top))
 
 
-def _confidence(options: GenerationOptions, tokens: Sequence[Token]) -> float | None:
-    wanted = FIRST_TOP.get(options.confidence, 0)
-    first = [logprob for _, logprob in tokens[0].top[:wanted]]
-    if len(first) < wanted:  # The server gave fewer: their sum would be another number.
-        return None
-    return confidence.measure(options.confidence, Evidence([token.logprob for token in tokens], first))
+def _evidence(tokens: Sequence[Token]) -> Evidence:
+    """What a server says of its tokens; a field that it gives too little for is empty."""
+    first = [logprob for _, logprob in tokens[0].top[:TOP_K]]
+    two = [[math.exp(logprob) for _, logprob in token.top[:2]] for token in tokens]
+    return Evidence(
+        [token.logprob for token in tokens],
+        first_top=first if len(first) == TOP_K else (),
+        margins=[pair[0] - pair[1] for pair in two] if all(len(pair) == 2 for pair in two) else (),
+    )
 
 
 def _paired(text: str) -> str:

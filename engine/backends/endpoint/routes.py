@@ -7,27 +7,27 @@ from typing import Any, cast
 from jinja2.exceptions import TemplateSyntaxError
 
 from engine.backends.endpoint.wire import Client
-from engine.confidence import FIRST_TOP
+from engine.confidence import TOP_K
 from engine.errors import AdapterError, ConfigurationError, PromptError, Unsupported
 from engine.options import GenerationOptions
-from engine.prompting.prompter import to_chat
+from engine.prompting.prompter import to_chat, with_system_prompt
 from engine.prompting.renderer import merge_same_role
 from engine.prompting.sandbox import render
 from engine.prompting.templates import find_template, invalid_template
 from engine.text import encodable
 from engine.types import Request
 
-# A client, a request, whether to stream, and the extras that the server rejects → its answers.
+# A client, a request, whether to stream, and the optional parameters that the server rejects → its answers.
 Route = Callable[[Client, Request, bool, frozenset[str]], AsyncIterator[Any]]
 
 _END = "\ue0ff"  # Replaces the end token while a template is rendered; no text has this character.
 # Optional parameters: a server that rejects one is asked without it.
-EXTRAS = frozenset({"logprobs", "stream_options"})
+OPTIONAL_PARAMETERS = frozenset({"logprobs", "stream_options"})
 
 
-def chat(client: Client, request: Request, stream: bool, without: frozenset[str]) -> AsyncIterator[Any]:
+def chat(client: Client, request: Request, stream: bool, rejected: frozenset[str]) -> AsyncIterator[Any]:
     """OpenAI's route for conversations; TGI and the hub's providers have it, too."""
-    body = _openai(request.options, without)
+    body = _openai(request.options, rejected)
     own = ("top_k", "min_p", "repetition_penalty")
     arguments = {key: value for key, value in body.items() if key not in own}
     return _each(
@@ -36,7 +36,7 @@ def chat(client: Client, request: Request, stream: bool, without: frozenset[str]
             _said(request),
             model=client.server.options.model_name,
             stream=stream,
-            stream_options=cast(Any, _usage(stream, without) or None),
+            stream_options=cast(Any, _usage(stream, rejected) or None),
             extra_body={key: body[key] for key in own if key in body} or None,
             **arguments,
         ),
@@ -45,11 +45,11 @@ def chat(client: Client, request: Request, stream: bool, without: frozenset[str]
 
 
 async def completion(
-    client: Client, request: Request, stream: bool, without: frozenset[str]
+    client: Client, request: Request, stream: bool, rejected: frozenset[str]
 ) -> AsyncIterator[Any]:
     """OpenAI's route for plain prompts."""
     prompt = request.prompt
-    body = _openai(request.options, without) | {
+    body = _openai(request.options, rejected) | {
         "model": client.server.options.model_name or "dummy",
         "prompt": encodable(prompt) if isinstance(prompt, str) else list(prompt or ()),
     }
@@ -59,14 +59,14 @@ async def completion(
     if not stream:
         yield json.loads(await client.post("completions", body))
         return
-    options = _usage(stream, without)
+    options = _usage(stream, rejected)
     body |= {"stream": True} | ({"stream_options": options} if options else {})
     await client.post("completions", body, stream=True)
     async for chunk in client.answers:
         yield chunk
 
 
-def tgi(client: Client, request: Request, stream: bool, without: frozenset[str]) -> AsyncIterator[Any]:
+def tgi(client: Client, request: Request, stream: bool, rejected: frozenset[str]) -> AsyncIterator[Any]:
     """TGI's own route for plain prompts, and the hub's providers'."""
     options = request.options
     missing = [key for key in ("min_p", "presence_penalty") if getattr(options, key)]
@@ -76,7 +76,7 @@ def tgi(client: Client, request: Request, stream: bool, without: frozenset[str])
         )
     if not isinstance(request.prompt, str):
         raise Unsupported("TGI's own routes take no token ids: give the prompt as text")
-    root = client.where.root
+    root = client.address.root
     stream = stream and root is not None  # The hub's providers have different stream formats.
     sampled = options.sampled
     return _each(
@@ -124,7 +124,7 @@ def rendered(request: Request) -> Request:
         raise
     except TemplateSyntaxError as error:
         raise invalid_template(str(error)) from None
-    except Exception as error:  # A template is its author's code.
+    except Exception as error:  # Third-party code: any exception is possible.
         raise PromptError(f"the chat_template refuses this conversation: {type(error).__name__}") from None
     if _END in prompt:
         raise PromptError(
@@ -136,11 +136,9 @@ def rendered(request: Request) -> Request:
 
 
 def _said(request: Request) -> list[dict[str, str]]:
-    chat = to_chat(request.messages, encodable)
     system = request.options.system_prompt
-    if system and all(message["role"] != "system" for message in chat):
-        chat.insert(0, {"role": "system", "content": encodable(system)})
-    return merge_same_role(chat)
+    chat = to_chat(request.messages, encodable)
+    return merge_same_role(with_system_prompt(chat, system and encodable(system)))
 
 
 async def _each(client: Client, answered: Any, stream: bool) -> AsyncIterator[Any]:
@@ -152,7 +150,7 @@ async def _each(client: Client, answered: Any, stream: bool) -> AsyncIterator[An
         yield chunk
 
 
-def _openai(options: GenerationOptions, without: frozenset[str]) -> dict[str, Any]:
+def _openai(options: GenerationOptions, rejected: frozenset[str]) -> dict[str, Any]:
     sampled = options.sampled
     body = {
         "max_tokens": options.max_new_tokens,
@@ -166,14 +164,15 @@ def _openai(options: GenerationOptions, without: frozenset[str]) -> dict[str, An
         "presence_penalty": options.presence_penalty or None,
         "seed": options.seed,
     }
-    if "logprobs" not in without:
+    if "logprobs" not in rejected:
         body |= {"logprobs": True, "top_logprobs": _top(options)}
     return {key: value for key, value in body.items() if value is not None}
 
 
 def _top(options: GenerationOptions) -> int:
-    return max(options.top_logprobs, FIRST_TOP.get(options.confidence, 0))
+    needed = {"first_top": TOP_K, "margins": 2}
+    return max(options.top_logprobs, *(needed.get(field, 0) for field in options.evidence))
 
 
-def _usage(stream: bool, without: frozenset[str]) -> dict[str, bool]:
-    return {"include_usage": True} if stream and "stream_options" not in without else {}
+def _usage(stream: bool, rejected: frozenset[str]) -> dict[str, bool]:
+    return {"include_usage": True} if stream and "stream_options" not in rejected else {}

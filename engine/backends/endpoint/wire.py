@@ -17,10 +17,11 @@ from huggingface_hub.utils import build_hf_headers
 from engine import redaction
 from engine.backends.endpoint import address, app
 from engine.backends.endpoint.events import events
-from engine.backends.endpoint.rejections import Dropped, Rejected, hint, seconds
+from engine.backends.endpoint.rejections import Dropped, Rejected, hint
 from engine.environment import hub_token
 from engine.errors import AdapterError, ConfigurationError, GenerationError
 from engine.options import EndpointOptions
+from engine.retry import retry_after
 
 try:
     import httpx2 as httpx
@@ -45,20 +46,20 @@ class Client(AsyncInferenceClient):
     """
 
     def __init__(self, server: "Server", session: httpx.AsyncClient) -> None:
-        where = server.address
-        place: dict[str, Any] = {"base_url": f"{where.openai}/chat/completions"}
-        if where.hub:
-            place = {"model": server.options.model_name, "provider": server.options.provider or "auto"}
-        super().__init__(token=where.token, headers=cast(Any, dict(where.headers)), **place)
+        address = server.address
+        target: dict[str, Any] = {"base_url": f"{address.openai}/chat/completions"}
+        if address.hub:
+            target = {"model": server.options.model_name, "provider": server.options.provider or "auto"}
+        super().__init__(token=address.token, headers=cast(Any, dict(address.headers)), **target)
         self.server = server
         self.session = session
-        self.where = where
+        self.address = address
         self.sent = False
         self.answers: AsyncIterator[Any]
 
     async def _inner_post(self, request_parameters: Any, *, stream: bool = False) -> Any:
-        asked = request_parameters
-        found = await self.send(asked.url, asked.json, asked.headers, stream)
+        parameters = request_parameters
+        found = await self.send(parameters.url, parameters.json, parameters.headers, stream)
         if not stream and (b"NaN" in found or b"Infinity" in found):  # The hub library hangs on these.
             found = json.dumps(json.loads(found, parse_constant=_finite)).encode()
         return found
@@ -66,7 +67,7 @@ class Client(AsyncInferenceClient):
     async def post(self, route: str, body: dict[str, Any], stream: bool = False) -> Any:
         """Posts to an OpenAI route; returns the body as bytes. Events of a stream are in `answers`."""
         headers = build_hf_headers(token=False) | dict(self.headers)
-        return await self.send(f"{self.where.openai}/{route}", body, headers, stream)
+        return await self.send(f"{self.address.openai}/{route}", body, headers, stream)
 
     async def send(self, url: str, body: Any, headers: dict[str, Any], stream: bool) -> Any:
         """Posts JSON.
@@ -84,24 +85,24 @@ class Client(AsyncInferenceClient):
             raise self.server.dropped(error) from None
         self.exit_stack.push_async_callback(response.aclose)
         if not response.is_success:
-            raise self.server.rejected(response, await self._first(response))
+            raise self.server.rejected(response, await self._error_body(response))
         if stream:
-            self.answers = events(self._parts(response))
+            self.answers = events(self._body(response))
             return self.answers
-        return b"".join([part async for part in self._parts(response)])
+        return b"".join([part async for part in self._body(response)])
 
     async def _response(self, request: httpx.Request) -> httpx.Response:
         """The response, after redirects within one host: the request must not go to another one."""
         for _ in range(REDIRECTS):
             response = await self.session.send(request, stream=True, follow_redirects=False)
             following = response.next_request
-            if following is None or following.method != "POST" or not _same(request.url, following.url):
+            if following is None or following.method != "POST" or not _same_server(request, following):
                 return response
             await response.aclose()
             request = following
         return await self.session.send(request, stream=True, follow_redirects=False)
 
-    async def _parts(self, response: httpx.Response) -> AsyncIterator[bytes]:
+    async def _body(self, response: httpx.Response) -> AsyncIterator[bytes]:
         size = 0
         try:
             async for part in response.aiter_bytes():
@@ -114,7 +115,7 @@ class Client(AsyncInferenceClient):
         except httpx.HTTPError as error:
             raise self.server.dropped(error) from None
 
-    async def _first(self, response: httpx.Response) -> bytes:
+    async def _error_body(self, response: httpx.Response) -> bytes:
         """The first 64 KiB of the body of an error response."""
         body = b""
         with suppress(httpx.HTTPError):
@@ -141,11 +142,13 @@ class Server:
         self.options = options
         self.address = address.find(options, hub_token())
         self.name = self.address.name
-        self._places = asyncio.Semaphore(options.max_concurrent)
+        self._slots = asyncio.Semaphore(options.max_concurrent)
         self._session: httpx.AsyncClient | None = None
-        self._finding = asyncio.Lock()
+        self._connecting = asyncio.Lock()
         if self.address.withheld:
-            logger.warning("the token is not sent to %s: use https, for http can be read along", self.name)
+            logger.warning(
+                "the token is not sent to %s: use https, because plain http can be intercepted", self.name
+            )
 
     async def ask(
         self, call: Callable[[Client], Awaitable[Result]], repeatable: Callable[[], bool] = lambda: True
@@ -182,15 +185,15 @@ class Server:
         status, said = response.status_code, body.decode("utf-8", "replace").lower()
         codes = redaction.codes(body, self.address.secrets, status)
         why = f"status {status}, {codes}" if codes else f"status {status}"
-        text = f"{self.name} refused the request ({why}): {hint(status, said)}"
+        text = f"{self.name} rejected the request ({why}): {hint(status, said)}"
         if status in (401, 403) and self.address.withheld:
             text += " - it is not sent over plain http: use https"
-        return Rejected(text, status, said, seconds(response.headers.get("retry-after")))
+        return Rejected(text, status, said, retry_after(response.headers.get("retry-after")))
 
     def broke_off(self, said: Any) -> GenerationError:
         """The error of an answer that contains an error."""
         codes = redaction.codes(said, self.address.secrets)
-        return GenerationError(f"{self.name} broke off{f' ({codes})' if codes else ''}: its log may say why")
+        return GenerationError(f"{self.name} reported an error{f' ({codes})' if codes else ''}: see its log")
 
     def dropped(self, error: Exception) -> Dropped:
         """The error of a connection that failed or ended early."""
@@ -208,9 +211,9 @@ class Server:
     async def _once(self, call: Callable[[Client], Awaitable[Result]]) -> Result:
         try:
             async with (
-                self._places,
+                self._slots,
                 asyncio.timeout(self.options.timeout),
-                Client(self, await self._found()) as client,
+                Client(self, await self._connected()) as client,
             ):
                 try:
                     return await call(client)
@@ -227,13 +230,15 @@ class Server:
     def _unread(self, error: Exception, sent: bool) -> AdapterError:
         kind = type(error).__name__
         if not sent:
-            return ConfigurationError(f"{self.name} cannot be asked: {self.redacted(str(error)) or kind}")
-        logger.debug("an answer that cannot be read: %s", self.redacted(repr(error)))
-        return GenerationError(f"{self.name} answered what cannot be read ({kind}): check base_url and api")
+            return ConfigurationError(
+                f"a request to {self.name} cannot be sent: {self.redacted(str(error)) or kind}"
+            )
+        logger.debug("an invalid response: %s", self.redacted(repr(error)))
+        return GenerationError(f"{self.name} sent an invalid response ({kind}): check base_url and api")
 
-    async def _found(self) -> httpx.AsyncClient:
+    async def _connected(self) -> httpx.AsyncClient:
         """The HTTP session, after the server's address was found."""
-        async with self._finding:
+        async with self._connecting:
             if self._session is None:
                 # `_once` bounds it, by `max_concurrent` and `timeout`.
                 limits = httpx.Limits(max_connections=None)
@@ -270,18 +275,19 @@ def _finite(number: str) -> float | None:
     return -sys.float_info.max if number == "-Infinity" else None
 
 
-def _same(one: httpx.URL, other: httpx.URL) -> bool:
+def _same_server(request: httpx.Request, following: httpx.Request) -> bool:
     """Whether a redirect stays on the same server; from http to https it does."""
+    one, other = request.url, following.url
     ports = (one.port, other.port)
     upgraded = (one.scheme, other.scheme) == ("http", "https") and ports == (None, None)
     return one.host == other.host and (upgraded or (one.scheme == other.scheme and ports[0] == ports[1]))
 
 
-def _wordless(record: logging.LogRecord) -> bool:
+def _drop_reason_phrase(record: logging.LogRecord) -> bool:
     """Removes the server's reason phrase from the HTTP library's log line."""
     if isinstance(record.args, tuple) and len(record.args) == 5:
         record.args = (*record.args[:4], "")
     return True
 
 
-logging.getLogger(httpx.__name__).addFilter(_wordless)
+logging.getLogger(httpx.__name__).addFilter(_drop_reason_phrase)

@@ -1,5 +1,6 @@
 """Help comes at once, and wrong usage is one sentence that says what is right."""
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -22,10 +23,8 @@ def test_the_help_lists_every_command_with_what_it_does(capsys):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help(command: str, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    try:
+    with contextlib.suppress(SystemExit):  # Of the parser that `publish` has of its own.
         assert main([command, "--help"]) == 0
-    except SystemExit as ended:  # Of the parser that `publish` has of its own.
-        assert ended.code == 0
     assert f"python -m adapters {command}" in capsys.readouterr().out
 
 
@@ -93,6 +92,7 @@ def test_what_a_users_file_raises_is_told_with_its_line_and_whole_with_debug(
     told = capsys.readouterr().err
     last = told.splitlines()[-1]
     assert last == (
-        "error: models/broken.py cannot be made: RuntimeError: no such file of mine (models/broken.py, line 3)"
+        "error: models/broken.py cannot be made: "
+        "RuntimeError: no such file of mine (models/broken.py, line 3)"
     )
     assert ("Traceback" in told and "in helper" in told) is bool(debug)

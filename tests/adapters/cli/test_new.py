@@ -8,7 +8,16 @@ import pytest
 import models
 from adapters.cli import main
 
-TESTS = '"""Tests."""\n\nARCHITECTURES = {\n    "a_model": "gpt2",\n    "z_model": "t5",\n}\nPOOLINGS = {"bge": "cls"}\n\nREST = 1\n'
+TESTS = """\"\"\"Tests.\"\"\"
+
+ARCHITECTURES = {
+    "a_model": "gpt2",
+    "z_model": "t5",
+}
+POOLINGS = {"bge": "cls"}
+
+REST = 1
+"""
 
 
 @pytest.fixture

@@ -139,7 +139,7 @@ def test_entries_that_name_no_item_are_counted_in_one_line(caplog):
     item = {"prompts": {"1": prompt("Who?", *["a/b"] * 1000, "a")}}
     assert context.wanted(Item.of(item, "mine")) == ["a"]
     assert len(caplog.records) == 1
-    assert "prompt '1': 1000 entries of its context that name no item are left out" in caplog.text
+    assert "prompt '1': 1000 entries of its context name no item and are ignored" in caplog.text
 
 
 def test_a_text_that_is_empty_is_left_out(caplog):

@@ -13,7 +13,7 @@ from adapters.hugging import HuggingAdapter
 from adapters.items import context, stored
 from adapters.items.item import Item
 from adapters.items.references import ID, Source
-from adapters.platform.embedding import read_text
+from adapters.platform.texts import read_text
 from adapters.prediction.batches import predict_each
 from adapters.prediction.failures import Failure
 from engine.configuration import KNOWN, split
@@ -217,9 +217,11 @@ def test_what_is_nested_deep_costs_no_other_its_answers(adapter: HuggingAdapter,
 def test_an_annotation_of_any_shape_can_be_read(annotation: Any, name: str):
     assert isinstance(stored.is_by(annotation, name), bool)
     assert isinstance(stored.prompt_of(annotation), str | None)
-    assert stored.mark_of(annotation).keys() >= {"id", "number", "of"} or stored.mark_of(annotation) == {}
+    assert (
+        stored.upload_tag(annotation).keys() >= {"id", "number", "of"} or stored.upload_tag(annotation) == {}
+    )
     assert 0 <= stored.size_of(annotation) < 2**63
-    assert isinstance(stored.links(annotation), bool)
+    assert isinstance(stored.is_link(annotation), bool)
 
 
 SYSTEM = shaped(size=st.integers(), shebang=shaped(dltype=st.just("link"), linkInfo=shaped(ref=WORDS)))
@@ -234,7 +236,7 @@ def test_whatever_a_search_has_found_is_a_text_or_left_out(record: Any, content:
     parsed = Item.of({**item, "sources": found}, "mine")
     [dialogue] = context.with_context(parsed, len, 1000, fields=[field])
     assert dialogue.turns[-1].messages[-1].text == "Hi"
-    assert found == {} or not stored.links(record)
+    assert found == {} or not stored.is_link(record)
 
 
 @FUZZ

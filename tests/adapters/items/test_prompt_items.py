@@ -285,7 +285,8 @@ HISTORY = {
         [answer("a", "1", metadata={"system": {"promptId": "a"}, "user": {}})],
         OPEN_PAIR,
     ),
-    "an annotation of another type": (PAIR, [answer("a", "1", type="class"), {"type": "box"}], OPEN_PAIR),
+    "an annotation of another type": (PAIR, [answer("a", "1", type="box"), {"type": "class"}], OPEN_PAIR),
+    "a label of a classification": (PAIR, [answer("a", "", type="class", label="1")], ANSWERED_PAIR),
     "an answer to no prompt of the item": (PAIR, [answer("z", "1")], OPEN_PAIR),
     "an empty answer": (PAIR, [answer("a", "")], OPEN_PAIR),
     "the model is named in metadata.user alone": (

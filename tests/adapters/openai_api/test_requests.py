@@ -1,5 +1,6 @@
 """A model by OpenAI's interface: the official package's own types, its option names, its meanings."""
 
+import json
 import math
 
 import pytest
@@ -8,7 +9,9 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 import models
 from adapters.hugging import HuggingAdapter
+from adapters.openai_api.responses import chat_token
 from engine.errors import ConfigurationError, PromptError, Unsupported
+from engine.types import Token
 from tests.helpers.servers.misbehaving import Server
 
 CAPITAL = [
@@ -143,6 +146,11 @@ def test_each_request_of_a_batch_stops_at_its_own_string(model):
     assert answers == ["The capital of France is", "The capital of Fra", PARIS]
 
 
+def test_the_log_probability_of_what_cannot_be_is_json():
+    token = Token("a", -math.inf, (("a", -math.inf),))
+    assert json.loads(json.dumps(chat_token(token), allow_nan=False))["logprob"] == -9999
+
+
 # Completions
 
 
@@ -184,7 +192,7 @@ def test_an_echo_has_the_prompt_and_its_log_probabilities(model):
     ] == (logprobs.tokens)
     assert len(logprobs.token_logprobs) == len(logprobs.tokens)
     assert sum(logprobs.token_logprobs[:-3]) == pytest.approx(
-        model.engine.score("", [text]).candidates[0].total
+        model.engine.score([""], [[text]])[0].candidates[0].total
     )
     assert len(logprobs.top_logprobs[-1]) == 2
 
@@ -238,8 +246,8 @@ def test_a_completion_streams(model):
         ([], "no list of token ids"),
         ([["a"]], "no list of token ids"),
         ({"a": 1}, "one of these|no list"),
-        ([[10**6]], "token ids that this model does not"),
-        ("word " * 3000, "window is"),
+        ([[10**6]], "token ids outside the vocabulary"),
+        ("word " * 3000, "context length is"),
     ],
 )
 def test_a_prompt_that_cannot_be_is_refused(model, prompt, message: str):
@@ -255,7 +263,7 @@ def test_texts_and_their_token_ids_have_the_same_vectors(model):
     response = model.embeddings(input=texts)
     assert type(response) is CreateEmbeddingResponse
     assert [entry.index for entry in response.data] == [0, 1]
-    ids = model.engine.tokens(texts)
+    ids = model.engine.token_ids(texts)
     assert response.usage.prompt_tokens == response.usage.total_tokens == sum(map(len, ids))
     assert model.embeddings(input=ids) == response
     assert model.embeddings(input=texts[0]).data[0].embedding == pytest.approx(
@@ -267,7 +275,7 @@ def test_texts_and_their_token_ids_have_the_same_vectors(model):
 
 
 def test_token_ids_that_the_model_does_not_have_are_refused(model):
-    with pytest.raises(ConfigurationError, match="token ids that this model does not have"):
+    with pytest.raises(ConfigurationError, match="token ids outside the vocabulary have"):
         model.embeddings(input=[10**6])
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from adapters.dataloop import ModelAdapter
-from adapters.platform.embedding import PROBE, EmbeddingError, Text, read_text
+from adapters.platform.embedding import PROBE, EmbeddingError
+from adapters.platform.texts import Text, read_text
 from engine.errors import ConfigurationError, PromptError, Unsupported
 from tests.helpers import sentences
 
@@ -143,7 +145,7 @@ def test_a_text_that_the_model_fails_on_costs_no_other_its_vector(adapter, uploa
         embedder.embed_items([dog, cat, cow])
     assert {failure.item: failure.reason for failure in raised.value.failures} == {
         dog.id: "it could not be embedded (RuntimeError)",
-        cow.id: "it could not be embedded (its vector has numbers that are not finite)",
+        cow.id: "it could not be embedded (its embedding has numbers that are not finite)",
     }
     assert len(features_of(embedder, cat)) == 1
 
@@ -167,7 +169,7 @@ def test_vectors_refused_together_are_stored_one_by_one(adapter, upload, gateway
     embedder = adapter()
     items = [upload(f"{name}.txt", name.encode()) for name in ("one", "two", "three")]
     gateway.fail("POST", "^/features/vectors$", status=400, times=2)
-    with pytest.raises(EmbeddingError, match="its vector could not be stored") as raised:
+    with pytest.raises(EmbeddingError, match="its embedding could not be stored") as raised:
         embedder.embed_items(items)
     assert [failure.item for failure in raised.value.failures] == [items[0].id]
     assert [len(features_of(embedder, item)) for item in items] == [0, 1, 1]
@@ -216,6 +218,13 @@ def test_a_batch_is_as_large_as_the_configuration_says(adapter, upload, gateway)
     embedder.embed_items([upload(f"{i}.txt", b"Text.") for i in range(3)])
     stored = [len(request.json) for request in gateway.sent("POST", "^/features/vectors$")]
     assert stored == [2, 1]
+
+
+def test_progress_is_reported_to_the_platform(adapter, upload):
+    updates: list[dict[str, Any]] = []
+    progress = SimpleNamespace(update=lambda **told: updates.append(told))
+    adapter().embed_items([upload(f"{i}.txt", b"Text.") for i in range(3)], progress=progress)
+    assert updates[-1] == {"progress": 100, "message": "3 of 3 items"}
 
 
 def test_a_prompt_item_is_a_query_and_a_text_a_document(adapter, upload, messages, expected):

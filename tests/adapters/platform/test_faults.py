@@ -63,7 +63,7 @@ def test_a_download_that_fails_once_is_tried_again(adapter, upload, questions, g
 def test_a_download_that_always_fails_is_named(adapter, upload, questions, gateway):
     item, good = upload("questions.json", questions), upload("good.json", questions)
     gateway.fail("GET", f"/items/{item.id}/stream", status=500, times=math.inf)
-    with pytest.raises(PredictionError, match=r"could not be downloaded .500: it failed") as raised:
+    with pytest.raises(PredictionError, match=r"could not be downloaded .500: server error") as raised:
         adapter.predict_items([item, good])
     assert listed(raised) == [item.id]
     assert len(gateway.sent("GET", f"/items/{item.id}/stream")) == remote.TRIES
@@ -75,7 +75,7 @@ def test_a_download_that_fails_is_named_where_predict_is_called(adapter, upload,
     gateway.fail("GET", f"/items/{item.id}/stream", status=500, times=math.inf)
     failures = []
     assert len(adapter.predict([adapter.prepare_item_func(item)], failures)[0]) == 0
-    assert "500: it failed" in failures[0].reason
+    assert "500: server error" in failures[0].reason
 
 
 RETRIED = {
@@ -107,7 +107,7 @@ def test_an_upload_that_fails_for_good_leaves_the_old_answers(
     changing.predict_items([item])
     old = answers_on(item)
     fault = gateway.fail("POST", f"/items/{item.id}/annotations$", status=status, times=math.inf)
-    with pytest.raises(PredictionError, match=f"could not be stored: {status}: it") as raised:
+    with pytest.raises(PredictionError, match=f"could not be stored: {status}: ") as raised:
         adapter.predict_items([item, good])
     assert listed(raised) == [item.id]
     assert fault.seen == tries
@@ -147,6 +147,32 @@ def test_old_answers_whose_removal_is_refused_for_many_are_removed_for_fewer(
     assert [texts_on(item) for item in items] == 3 * [ANSWERS]
 
 
+@pytest.mark.parametrize(
+    ("status", "requests"),
+    [(413, 3), (403, 1), (404, 1)],  # 3: one for all, then one for each half.
+)
+def test_a_rejected_removal_is_divided_only_where_fewer_items_may_be_accepted(
+    adapter, changing, upload, questions, gateway, status, requests
+):
+    items = [upload(f"{i}.json", questions) for i in range(2)]
+    changing.predict_items(items)
+    gateway.fail("POST", "/query$", status=status, body='"delete": true')
+    adapter.predict_items(items)
+    sent = [request for request in gateway.sent("POST", "/query$") if request.json.get("delete")]
+    assert len(sent) == requests
+    assert all(texts_on(item) == ANSWERS for item in items) == (status == 413)
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_rejected_check_is_not_repeated_for_each_item(adapter, upload, questions, gateway, status):
+    items = [upload(f"{i}.json", questions) for i in range(4)]
+    gateway.fail("POST", "/query$", nth=2, status=status, times=math.inf)
+    adapter.predict_items(items)
+    assert len([request for request in gateway.sent("POST", "/query$") if request.status == status]) == 2
+    gateway._faults.clear()
+    assert [texts_on(item) for item in items] == 4 * [ANSWERS]
+
+
 def test_a_platform_that_is_away_is_not_asked_again_for_each_item(adapter, upload, questions, gateway):
     items = [upload(f"{i}.json", questions) for i in range(3)]
     gateway.fail("POST", "/query$", nth=2, status=500, times=math.inf)
@@ -164,7 +190,7 @@ def test_a_run_that_cannot_look_afterwards_has_stored_its_answers(
     item = upload("questions.json", questions)
     gateway.fail("POST", "/query$", nth=2, status=500, times=math.inf)
     adapter.predict_items([item])
-    assert "replace is still there" in caplog.text
+    assert "replaced answers were not removed" in caplog.text
     gateway._faults.clear()
     assert texts_on(item) == ANSWERS
 
@@ -195,7 +221,7 @@ def test_a_part_of_250_answers_is_taken_back(adapter, changing, upload, many_que
 def test_an_item_that_was_deleted_before_is_named(adapter, upload, questions):
     gone, good = upload("gone.json", questions), upload("good.json", questions)
     gone.delete()
-    with pytest.raises(PredictionError, match="404: it is not there") as raised:
+    with pytest.raises(PredictionError, match="404: not found") as raised:
         adapter.predict_items([gone, good])
     assert listed(raised) == [gone.id]
     assert texts_on(good) == ANSWERS
@@ -294,7 +320,7 @@ def test_what_is_stored_is_what_the_sdk_would_store(answering, upload, questions
     item.annotations.upload(annotations=[entity])
     (by_the_sdk,) = answers_on(item)
     stored = storing.store(
-        settling.look(item.dataset_id, [item.id])[item.id], [as_record(answer, adapter.model_entity)]
+        settling.list_items(item.dataset_id, [item.id])[item.id], [as_record(answer, adapter.model_entity)]
     )
     (ours,) = [a for a in answers_on(item) if a["id"] == stored.annotations[0]["id"]]
     del ours["metadata"]["user"]["upload"]

@@ -172,7 +172,7 @@ def test_what_is_kept_of_a_dataset_does_not_grow_with_it(answering, monkeypatch)
     assert listing.stored == 3000
     assert len(alive) == 6
     # On their way, in the chunk that was just listed, and waiting to be looked at again.
-    assert max(alive) <= flow.IN_PROGRESS + flow.TOGETHER + flow.CONNECTIONS * flow.TOGETHER
+    assert max(alive) <= flow.IN_PROGRESS + flow.TOGETHER + flow.WORKERS * flow.TOGETHER
     assert alive[-1] <= 2 * max(alive[:3])
 
 

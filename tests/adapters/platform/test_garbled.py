@@ -6,7 +6,7 @@ import pytest
 from urllib3 import Timeout
 
 from adapters.dataloop import PredictionError
-from adapters.platform import embedding, remote
+from adapters.platform import remote, texts
 from adapters.prediction.failures import Failure
 from tests.adapters.conftest import ANSWERS, answers_on, listed, texts_on
 
@@ -170,7 +170,7 @@ def test_a_page_of_answers_that_cannot_be_read_costs_the_other_items_no_settling
 def test_a_proxys_page_is_embedded_as_no_text(gateway, upload, dataset, page):
     item = upload("text.txt", b"A cat sat on a mat.")
     gateway.fail("GET", "/stream$", status=200, garble=lambda body: page, times=math.inf)
-    found = embedding._read(dataset.items.get(item_id=item.id))
+    found = texts.download(dataset.items.get(item_id=item.id))
     assert isinstance(found, Failure)
     assert f"it should have 19 bytes, and has {len(page)}" in found.reason
 
@@ -191,4 +191,4 @@ def test_a_proxys_page_becomes_no_context(answering, gateway, upload):
 def test_a_text_that_was_changed_since_it_was_listed_is_read_as_it_is_now(dataset, upload):
     old = upload("text.txt", b"A cat.")
     upload("text.txt", b"A cat sat on a mat.")
-    assert embedding._read(old) == embedding.Text(old.id, "A cat sat on a mat.", "document")
+    assert texts.download(old) == texts.Text(old.id, "A cat sat on a mat.", "document")

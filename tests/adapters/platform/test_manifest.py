@@ -83,7 +83,7 @@ def test_the_model_to_be_named_by_the_user_has_no_name_yet():
 
 
 def test_the_module_has_the_functions_that_work_and_runs_where_a_compute_config_says():
-    (module,) = COMPONENTS["modules"]
+    module, _ = COMPONENTS["modules"]
     assert (module["entryPoint"], module["className"]) == ("adapters/dataloop.py", "ModelAdapter")
     assert module["integrations"] == ["dl-huggingface-api-key"]
     ports = {
@@ -113,7 +113,7 @@ def test_the_manifest_is_one_that_the_sdk_reads():
     from dtlpy.entities import Dpk
 
     dpk = Dpk.from_json(json.loads(manifest.dumps(BUILT)))
-    assert [module.name for module in dpk.components.modules] == [manifest.MODULE]
+    assert [module.name for module in dpk.components.modules] == [manifest.MODULE, manifest.SERVER]
     assert [config.name for config in dpk.components.compute_configs] == ["cpu", "gpu"]
 
 

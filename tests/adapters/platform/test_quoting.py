@@ -9,8 +9,8 @@ import pytest
 from aiohttp import web
 
 from adapters.dataloop import PredictionError
-from adapters.platform import embedding, partial, remote
-from adapters.platform.progress import Report
+from adapters.platform import partial, remote, texts
+from adapters.platform.progress import RunProgress
 from engine.errors import GenerationError
 from tests.adapters.conftest import answers_on, listed
 from tests.adapters.platform.test_streaming import AtOnce
@@ -96,7 +96,7 @@ def test_what_it_quotes_of_an_answer_that_grows_is_told_nobody(
         adapter.predict_items([item])
         assert [one["coordinates"] for one in answers_on(item)] == [PRIVATE] * 3
         nothing_told(dl, caplog)
-    assert "could not be shown: 400" in caplog.text
+    assert "a partial annotation could not be updated: 400" in caplog.text
     debug = [record.getMessage() for record in caplog.records if record.name == "engine.redaction"]
     assert any(PRIVATE[:9] in line for line in debug)
     assert any("Bearer <secret>" in line for line in debug)
@@ -105,8 +105,8 @@ def test_what_it_quotes_of_an_answer_that_grows_is_told_nobody(
 def test_what_the_sdk_quotes_is_told_nobody(dl, caplog):
     caplog.set_level(logging.DEBUG)
     error = dl.exceptions.BadRequest("400", f"{PRIVATE} {dl.client_api.token}")
-    assert remote.why(error) == "BadRequest, status 400"
-    assert remote.why(GenerationError("our words")) == "our words"
+    assert remote.describe_error(error) == "BadRequest, status 400"
+    assert remote.describe_error(GenerationError("our words")) == "our words"
     assert any(PRIVATE in record.getMessage() for record in caplog.records)
     nothing_told(dl, caplog)
 
@@ -117,9 +117,9 @@ def test_what_it_quotes_of_a_report_or_a_vector_is_told_nobody(dl, upload, monke
     def refuse(*_, **__):
         raise error
 
-    with Report(1, SimpleNamespace(update=refuse)):
+    with RunProgress(1, SimpleNamespace(update=refuse)):
         pass
     assert "the progress could not be reported: BadRequest, status 400" in caplog.text
     monkeypatch.setattr(remote, "text_content", refuse)
-    failure = embedding._read(upload("text.txt", b"A cat."))
+    failure = texts.download(upload("text.txt", b"A cat."))
     nothing_told(dl, caplog, failure.reason)

@@ -151,3 +151,13 @@ def test_where_a_writer_breaks_no_draft_stays(answering, upload, questions, monk
     with pytest.raises(PredictionError, match="RuntimeError"):
         answering(asked, stream=True, stream_interval=0).predict_items([item])
     assert answers_on(item) == []
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_partial_annotation_that_is_already_gone_counts_as_removed(
+    answering, gateway, caplog, no_pauses, status
+):
+    answering(asked)
+    gateway.fail("DELETE", "/annotations/", status=status)
+    partial.discard(["1"])
+    assert ("could not be removed" in caplog.text) == (status != 404)

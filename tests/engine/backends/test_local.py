@@ -78,7 +78,7 @@ def test_a_model_that_cannot_be_in_flight_says_so_once(caplog: pytest.LogCapture
         engine = tiny.engine("bloom")
         for _ in range(2):
             engine.generate([ask("Hello", max_new_tokens=2)])
-    assert caplog.text.count("BloomForCausalLM answers in batches, not in flight") == 1
+    assert caplog.text.count("BloomForCausalLM generates in static batches (padded), not continuously") == 1
 
 
 def test_a_model_that_is_in_flight_says_nothing(caplog: pytest.LogCaptureFixture):
@@ -326,7 +326,7 @@ def test_a_conversation_longer_than_the_window_is_answered_without_its_oldest_tu
 @pytest.mark.parametrize("architecture", ["llama", "bloom"])
 def test_a_row_the_model_fails_on_costs_no_other_its_answer(architecture: str):
     engine = tiny.engine(architecture, eos_token_id=tiny.PAD)
-    assert bool(engine.kv_token_bytes) == (architecture == "llama")
+    assert bool(engine.batching.kv_token_bytes) == (architecture == "llama")
     (poison,) = tiny.byte_tokenizer()("~")["input_ids"]
     reads_it = lambda inputs: bool((inputs["input_ids"] == poison).any()) and inputs["input_ids"].numel() > 5  # noqa: E731
     with breaking(engine.loaded.model, reads_it, RuntimeError("broken")):
@@ -352,7 +352,7 @@ def test_a_forked_child_is_refused_at_once():
     calls = {
         "generate": lambda: engine.generate([ask("hi")]),
         "stream": lambda: next(iter(engine.stream([ask("hi")]))),
-        "score": lambda: engine.score("hi", ["a"]),
+        "score": lambda: engine.score(["hi"], [["a"]]),
         "next_logits": lambda: engine.next_logits(["hi"]),
         "embed": lambda: engine.embed(["text"]),
         "hidden_states": lambda: engine.hidden_states(["text"]),

@@ -31,7 +31,7 @@ def stream(engine: LocalEngine, salt: str) -> str:
 
 
 def score(engine: LocalEngine, salt: str) -> list[float]:
-    return [candidate.total for candidate in engine.score(salt, ["abc", "b"]).candidates]
+    return [candidate.total for candidate in engine.score([salt], [["abc", "b"]])[0].candidates]
 
 
 def embed(engine: LocalEngine, salt: str) -> np.ndarray:

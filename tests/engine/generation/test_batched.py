@@ -6,10 +6,10 @@ import logging
 import pytest
 import torch
 
-from engine.attention.packed import longrope_threshold
 from engine.errors import GenerationError
 from engine.generation.batched import MAX_SEQUENCES, StaticBatching
 from engine.generation.hf_generate import has_token_rules
+from engine.model_properties import longrope_threshold
 from tests import tiny
 from tests.engine.generation.test_generator import LONGROPE
 from tests.helpers.sequences import (
@@ -190,7 +190,7 @@ def test_a_batch_too_large_is_halved_until_it_runs(
     with breaking(model, too_large, error), caplog.at_level(logging.WARNING):
         halved = tokens(model, requests, continuous_batching=False)
     assert halved == [alone(model, request) for request in requests]
-    assert "a batch of 7 rows failed" in caplog.text
+    assert "a batch of 7 sequences failed" in caplog.text
 
 
 def test_only_the_sequence_that_fails_alone_is_lost():

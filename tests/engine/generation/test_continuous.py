@@ -2,8 +2,8 @@
 
 import pytest
 
+from engine.batching import common_prefix
 from engine.generation import continuous
-from engine.generation.continuous import common_prefix
 from tests import tiny
 from tests.helpers.sequences import (
     alone,
@@ -15,6 +15,7 @@ from tests.helpers.sequences import (
     request,
     running_counts,
     seen,
+    steps,
     tokens,
 )
 
@@ -187,12 +188,12 @@ def test_the_next_turn_reads_only_what_is_new(llama):
     first = run.add(random_request(60, 6))
     for i in range(4):
         run.add(random_request(20 + i, 30))
-    while first.live:
+    while first.running:
         run.step()
     follow = request([*first.tokens, *prompt(9, salt=7)], 5)
     second = run.add(follow, front=True)
     with seen(llama) as passes:
-        while second.live:
+        while second.running:
             run.step()
     others = 4 * len(passes)
     # The last token of the first answer is not cached.
@@ -270,6 +271,17 @@ def test_a_long_sequence_after_short_ones_has_the_memory_that_they_had(llama, mo
     ]
 
 
+def test_slots_are_counted_as_long_as_they_are_made(llama, monkeypatch):
+    """Slots grow by blocks of 64 tokens: two sequences of 46 tokens need 128."""
+    requests = [random_request(40, 6), random_request(41, 5)]
+    for room, together in ((100, 1), (128, 2)):
+        _memory_for(monkeypatch, room)
+        run = generator(llama)
+        for one in requests:
+            run.add(one)
+        assert max(run.num_running for _ in steps(run)) == together
+
+
 def test_a_sequence_that_the_budget_has_no_room_for_is_tried_alone(llama, monkeypatch):
     _memory_for(monkeypatch, 10)
     requests = [random_request(40, 6), random_request(50, 6)]
@@ -279,6 +291,4 @@ def test_a_sequence_that_the_budget_has_no_room_for_is_tried_alone(llama, monkey
 def _memory_for(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
     """Leaves memory for a KV cache of `tokens` tokens of the tiny Llama."""
     size = kv_token_bytes(tiny.random_model("llama"))
-    monkeypatch.setattr(
-        continuous, "free_memory", lambda device: 1 + int(tokens * size / continuous.MEMORY_SHARE)
-    )
+    monkeypatch.setattr(continuous, "usable_memory", lambda device: tokens * size)

@@ -85,8 +85,8 @@ def test_out_of_memory_says_with_how_many_sequences_it_goes_on(llama, caplog: py
     requests = [random_request(n, 5) for n in (9, 30, 12, 60, 2, 33, 8)]
     with caplog.at_level(logging.WARNING):
         answers(llama, requests, lambda inputs: live(inputs) > 3, NO_MEMORY)
-    assert "a step of 7 rows failed" in caplog.text
-    assert "going on with 3" in caplog.text
+    assert "a step of 7 sequences failed" in caplog.text
+    assert "running 3 from now on" in caplog.text
 
 
 def test_what_was_generated_before_memory_ran_out_is_kept(llama):
@@ -218,7 +218,7 @@ def test_a_sequence_that_moves_leaves_no_nan_behind(monkeypatch, llama):
     # Its NaN is in the last slot, and its prefill not complete, when the slot before it is free.
     sick = run.add(request([POISON, *clean(150, salt=3)], 4))
     later = [request(clean(3 + i, salt=4 + i), 30) for i in range(4)]
-    while short.live:
+    while short.running:
         run.step()
     for _ in range(2):
         run.step()

@@ -94,7 +94,7 @@ def converse(architecture: str, conversations: list[Asked]) -> list[SequenceStat
 
     def note(news: list[SequenceState]) -> None:
         for sequence in news:
-            if not sequence.live:
+            if not sequence.running:
                 one, follows = following.pop(sequence)
                 if follows:
                     more = prompt(100 + follows[0], salt=one.salt)[100:]
@@ -150,5 +150,5 @@ def test_each_sequence_equals_its_run_alone_with_any_mask(architecture: str, con
 @given(conversations=conversations, sizes=sizes, memory=st.integers(1, 400))
 def test_whatever_memory_there_is_no_sequence_is_lost(conversations, sizes: dict[str, int], memory: int):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(continuous, "free_memory", lambda device: memory * size("llama"))
+        patch.setattr(continuous, "usable_memory", lambda device: memory * size("llama"))
         check("llama", conversations, sizes)

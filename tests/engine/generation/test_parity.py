@@ -11,7 +11,7 @@ from itertools import chain, pairwise
 import pytest
 
 from engine.backends.local import LocalEngine
-from engine.generation.continuous import common_prefix
+from engine.batching import common_prefix
 from engine.options import GenerationOptions
 from engine.text import without_incomplete_end
 from engine.types import Answer, Dialogue
@@ -86,7 +86,7 @@ def run(request: pytest.FixtureRequest) -> Run:
     log.addHandler(handler)
     try:
         engine = tiny.engine(request.param, eos_token_id=tiny.ENDS)
-        assert (engine.kv_token_bytes is None) == (request.param in tiny.BATCHED)
+        assert (engine.batching.kv_token_bytes == 0) == (request.param in tiny.BATCHED)
         with seen(engine.loaded.model) as passes:
             together = answered(engine, conversations(), OPTIONS)
             answered(engine, conversations()[:1], OPTIONS)
@@ -139,7 +139,9 @@ def test_batching_is_continuous_or_static_and_the_latter_is_logged_once(run: Run
     continuous_batching = run.architecture in tiny.IN_FLIGHT
     requests = {requests for requests, _ in run.passes}
     assert (requests == {1}) if continuous_batching else (max(requests) == CONVERSATIONS)
-    assert run.logged.count("answers in batches, not in flight") == (0 if continuous_batching else 1)
+    assert run.logged.count("generates in static batches (padded), not continuously") == (
+        0 if continuous_batching else 1
+    )
     assert "failed" not in run.logged
 
 

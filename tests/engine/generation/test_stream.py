@@ -78,7 +78,7 @@ def test_the_first_piece_comes_before_the_answer_is_made():
     engine = tiny.engine("llama", eos_token_id=tiny.PAD)
     passes = []
     with engine.loaded.model.register_forward_pre_hook(lambda *_: passes.append(1)):
-        assert engine.kv_token_bytes
+        assert engine.batching.kv_token_bytes
         passes.clear()
         chunks = engine.stream([ask("Hello", max_new_tokens=40)])
         next(chunks)
@@ -139,10 +139,10 @@ def test_whatever_tokens_come_the_pieces_are_the_answers_text(
     detokenizer, deltas = engine.conversion.streaming(request)
     given = ""
     for token in tokens:
-        if sequence.live:
+        if sequence.running:
             # The model is as certain of this token as can be.
             extend([sequence], torch.nn.functional.one_hot(torch.tensor([token]), tiny.VOCABULARY) * 50.0)
-            given += deltas.add(detokenizer.add(token)) if sequence.live else ""
+            given += deltas.add(detokenizer.add(token)) if sequence.running else ""
     answer = engine.conversion.decode(sequence)
     assert given + deltas.rest(answer.text) == answer.text
     assert not any(stop in answer.text for stop in stops)

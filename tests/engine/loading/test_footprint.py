@@ -43,7 +43,7 @@ def test_weights_take_what_the_plan_says(architecture: str, dtype: torch.dtype):
 @pytest.mark.parametrize("architecture", tiny.IN_FLIGHT)
 def test_keys_and_values_take_what_the_plan_says(architecture: str):
     engine = tiny.engine(architecture)
-    assert kv_token_bytes(engine.loaded.model.config, torch.float32) == engine.kv_token_bytes
+    assert kv_token_bytes(engine.loaded.model.config, torch.float32) == engine.batching.kv_token_bytes
 
 
 @pytest.mark.parametrize("architecture", tiny.BATCHED)
@@ -57,9 +57,9 @@ def test_keys_and_values_of_other_models_take_what_the_plan_says(architecture: s
     assert 3 * kv_token_bytes(model.config, torch.float32) == taken
 
 
-@pytest.mark.parametrize(("window", "tokens"), [(512, 512), (100_000, 4096), (None, 4096)])
-def test_the_kv_cache_is_that_of_the_window_or_of_4096_tokens(window: int | None, tokens: int):
-    footprint = MemoryFootprint(empty("llama"), torch.float32, None, window, {"cpu": 10**9})
+@pytest.mark.parametrize(("context_length", "tokens"), [(512, 512), (100_000, 4096), (None, 4096)])
+def test_the_kv_cache_is_that_of_the_window_or_of_4096_tokens(context_length: int | None, tokens: int):
+    footprint = MemoryFootprint(empty("llama"), torch.float32, None, context_length, {"cpu": 10**9})
     assert footprint.kv_cache == tokens * kv_token_bytes(footprint.model.config, torch.float32)
     assert f"a sequence of {tokens} tokens" in str(footprint)
 

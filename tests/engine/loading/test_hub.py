@@ -86,13 +86,13 @@ def loads(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_a_model_of_the_hub_is_downloaded_and_loaded(loads: Loads):
     assert loads.outcomes["served"]["model"] == "LlamaForCausalLM"
-    assert loads.outcomes["served"]["window"] == 512
+    assert loads.outcomes["served"]["context_length"] == 512
     assert "model.safetensors" in dict(loads.asked("tiny/llama"))
 
 
 def test_an_encoder_decoder_is_loaded_as_one(loads: Loads):
     assert loads.outcomes["encoder-decoder"]["model"] == "T5ForConditionalGeneration"
-    assert loads.outcomes["encoder-decoder"]["window"] is None
+    assert loads.outcomes["encoder-decoder"]["context_length"] is None
 
 
 def test_a_revision_may_be_a_commit(loads: Loads):

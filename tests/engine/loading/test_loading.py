@@ -117,7 +117,7 @@ def test_on_a_cpu_auto_is_the_checkpoints_own_dtype_where_it_is_fast(
 @pytest.mark.parametrize("device", ["cuda:99", "hpu", "abacus", ""])
 def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(device: str):
     with pytest.raises(
-        ConfigurationError, match=f"device '{device}' is not to be had here .*: use auto or cpu"
+        ConfigurationError, match=f"device '{device}' is not available here .*: use auto or cpu"
     ):
         load(LoadOptions(model_name="/no/such/folder", device=device))
 
@@ -144,7 +144,7 @@ def test_an_attention_that_is_not_there_is_an_error_that_names_the_option(load_f
 
 
 @pytest.mark.parametrize(
-    ("architecture", "changes", "window"),
+    ("architecture", "changes", "context_length"),
     [
         ("llama", {}, 512),
         ("gpt2", {"n_positions": 64}, 64),
@@ -152,15 +152,17 @@ def test_an_attention_that_is_not_there_is_an_error_that_names_the_option(load_f
         ("t5", {}, None),
     ],
 )
-def test_the_window_is_the_models(tmp_path: Path, architecture: str, changes: dict, window: int | None):
+def test_the_window_is_the_models(
+    tmp_path: Path, architecture: str, changes: dict, context_length: int | None
+):
     folder = tiny.save(tmp_path, architecture, **changes)
-    assert load(LoadOptions(model_name=str(folder))).window == window
+    assert load(LoadOptions(model_name=str(folder))).context_length == context_length
 
 
 def test_a_model_without_a_bound_has_its_tokenizers_window(tmp_path: Path):
     tiny.random_model("t5").save_pretrained(tmp_path)
     tiny.byte_tokenizer(model_max_length=100).save_pretrained(tmp_path)
-    assert load(LoadOptions(model_name=str(tmp_path))).window == 100
+    assert load(LoadOptions(model_name=str(tmp_path))).context_length == 100
 
 
 # To embed

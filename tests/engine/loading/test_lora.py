@@ -171,7 +171,7 @@ def test_without_peft_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch
     ("changes", "says"),
     [
         ({"base_model_name_or_path": None}, "names no base model: set base_model_name_or_path there"),
-        ({"base_model_name_or_path": "/gone"}, "its base model .* cannot be had: /gone is missing"),
+        ({"base_model_name_or_path": "/gone"}, "its base model .* is not available: /gone is missing"),
         ({"task_type": "SEQ_CLS"}, "is an adapter for SEQ_CLS and writes no text"),
         ({"peft_type": None}, "of a kind that peft does not know"),
     ],

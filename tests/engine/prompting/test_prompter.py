@@ -207,5 +207,5 @@ def test_images_are_left_out_with_a_warning(caplog: pytest.LogCaptureFixture):
     ],
 )
 def test_a_turn_that_asks_nothing_in_words_is_refused(chat: list[Message]):
-    with pytest.raises(PromptError, match=r"asks nothing in words.* add a question"):
+    with pytest.raises(PromptError, match=r"has no text.* add a question"):
         read(prompter(), *chat)

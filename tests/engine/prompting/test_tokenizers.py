@@ -38,7 +38,7 @@ def test_a_model_without_beginning_or_end_answers_texts_and_conversations(namele
     assert nameless.eos == frozenset()
     for answer in nameless.generate([plain("it is"), ask("it is", max_new_tokens=4)]):
         assert (answer.error, len(answer.token_ids)) == (None, 4)
-    assert nameless.score("it is", [" true", " a"]).error is None
+    assert nameless.score(["it is"], [[" true", " a"]])[0].error is None
     assert nameless.next_logits(["it is"]).shape[0] == 1
     assert nameless.embed(["it is", ""]).shape[0] == 2
 
@@ -46,10 +46,10 @@ def test_a_model_without_beginning_or_end_answers_texts_and_conversations(namele
 def test_an_empty_text_that_nothing_begins_costs_no_other_its_answer(nameless: LocalEngine):
     empty, fine = nameless.generate([plain(""), plain("it is")])
     assert isinstance(empty.error, PromptError)
-    assert "it is empty" in str(empty.error)
+    assert "the prompt is empty" in str(empty.error)
     assert fine.error is None
     failed, scored = nameless.score(["", "it is"], [["a"], ["a"]])
-    assert "it is empty" in str(failed.error)
+    assert "the prompt is empty" in str(failed.error)
     assert scored.error is None
 
 
@@ -64,7 +64,7 @@ def test_a_tokenizer_that_ends_each_text_ends_no_prompt_and_no_candidate(kind, f
     for one, same in zip(ending.generate(requests), other.generate(requests), strict=True):
         assert one.token_ids == same.token_ids
     for prompt in ("it is", "it is ", "", ask("it is")):
-        one, same = (which.score(prompt, [" true", " a fact"]) for which in (ending, other))
+        one, same = (which.score([prompt], [[" true", " a fact"]])[0] for which in (ending, other))
         assert [c.token_ids for c in one.candidates] == [c.token_ids for c in same.candidates]
         assert [c.total for c in one.candidates] == pytest.approx([c.total for c in same.candidates])
         assert all(2 not in candidate.token_ids for candidate in one.candidates)
@@ -95,7 +95,7 @@ def test_a_text_with_its_beginning_is_the_conversation_that_it_was_rendered_from
     asked, given = writer.conversion.encode(ask("it is")), writer.conversion.encode(plain(text))
     assert asked.prompt == given.prompt
     assert asked.prompt.count(1) == 1
-    assert writer.tokens([text])[0].count(1) == 1
+    assert writer.token_ids([text])[0].count(1) == 1
     [one, other] = writer.score([ask("it is"), text], [[" true"]] * 2)
     assert one.candidates[0].total == pytest.approx(other.candidates[0].total)
 
@@ -116,7 +116,7 @@ def test_half_a_surrogate_pair_is_read_as_a_question_mark_by_every_way_in():
         lambda text: writer.embed([text, "it is"]),
         lambda text: writer.hidden_states([text, "it is"]),
         lambda text: writer.next_logits([text]),
-        lambda text: [[c.total for c in writer.score(text, [text, "a"]).candidates]],
+        lambda text: [[c.total for c in writer.score([text], [[text, "a"]])[0].candidates]],
         lambda text: [writer.conversion.encode(ask("hi", system_prompt=text)).prompt],
         lambda text: [
             writer.conversion.encode(ask("hi", chat_template="{{ messages[0].content }}" + text)).prompt

@@ -93,9 +93,9 @@ def test_scores_are_those_of_lm_evaluation_harness(name: str):
         ("too long for the window " * 30, "one"),
         ("too long for the window " * 30, "more than one"),
     ]
-    pairs = pairs[: None if loaded.window else -2]
+    pairs = pairs[: None if loaded.context_length else -2]
     harness = HFLM(
-        loaded.model, tokenizer=tiny.byte_tokenizer(), batch_size=4, max_length=loaded.window or 512
+        loaded.model, tokenizer=tiny.byte_tokenizer(), batch_size=4, max_length=loaded.context_length or 512
     )
     requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
     expected = [total for total, _ in harness.loglikelihood(requests, disable_tqdm=True)]
@@ -249,5 +249,5 @@ def test_next_logits_read_an_empty_prompt_as_the_token_that_begins_a_text(llama:
 
 
 def test_next_logits_name_the_prompt_that_cannot_be_read(llama: Loaded):
-    with pytest.raises(PromptError, match="prompt 1: the turn asks nothing"):
+    with pytest.raises(PromptError, match="prompt 1: the last message has no text"):
         next_logits(llama, prompter_of(llama), ["fine", ask("")])

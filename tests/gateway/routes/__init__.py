@@ -13,6 +13,7 @@ from tests.gateway.routes import (
     models,
     packages,
     projects,
+    servers,
     services,
 )
 
@@ -26,6 +27,7 @@ _FAMILIES = (
     apps,
     models,
     services,
+    servers,
     executions,
     features,
 )

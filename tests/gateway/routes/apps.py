@@ -4,11 +4,11 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.gateway.api import SERVICES, STORE, USER, require
+from tests.gateway.api import PREFIX, SERVICES, STORE, USER, require
 from tests.gateway.query import page, select
 from tests.gateway.routes.dpks import revision
 from tests.gateway.routes.models import remove_model
-from tests.gateway.routes.services import renew
+from tests.gateway.routes.services import remove, renew, serve
 from tests.gateway.store import Record, Refusal, Store
 
 routes = web.RouteTableDef()
@@ -39,6 +39,18 @@ def _add_models(store: Store, app: Record, dpk: Record, user: str) -> None:
         store.add("models", model, user)
 
 
+def _serve(request: web.Request, app: Record, dpk: Record) -> None:
+    """Start the services of the manifest, in place of those of an earlier version."""
+    for service in request.app[STORE].find("services"):
+        if service["app"]["id"] == app["id"] and "port" in service:
+            remove(request, service["id"])
+    app["routes"] = {}
+    for component in dpk["components"].get("services") or []:
+        service = serve(request, app, dpk, component)
+        opened = f"http://{request.host}{PREFIX}/open/{service['id']}"
+        app["routes"] |= dict.fromkeys(service["panelNames"], opened)
+
+
 @routes.post("/apps")
 async def install(request: web.Request) -> Record:
     store, body = request.app[STORE], await request.json()
@@ -50,6 +62,7 @@ async def install(request: web.Request) -> Record:
     given = {key: value for key, value in body.items() if value is not None}
     app = store.add("apps", given | {"dpkVersion": dpk["version"], "status": "Installed"}, request[USER])
     _add_models(store, app, dpk, request[USER])
+    _serve(request, app, dpk)
     return _with_dpk(store, app)
 
 
@@ -71,6 +84,7 @@ async def update(request: web.Request) -> Record:
     dpk = revision(store, app["dpkName"], body.get("dpkVersion"))
     app["dpkVersion"] = dpk["version"]
     _add_models(store, app, dpk, request[USER])
+    _serve(request, app, dpk)
     for service in store.find("services"):
         if service["app"]["id"] == app["id"]:
             renew(request.app[SERVICES], service, dpk)
@@ -84,4 +98,7 @@ async def uninstall(request: web.Request) -> Record:
     for model in store.find("models"):
         if (model.get("app") or {}).get("id") == app_id:
             remove_model(request, model)
+    for service in store.find("services"):
+        if service["app"]["id"] == app_id:
+            remove(request, service["id"])
     return {}

@@ -49,7 +49,7 @@ def _add(store: Store, model: Record, user: str) -> Record:
 def remove_model(request: web.Request, model: Record) -> None:
     """Forget a model and end its services."""
     for service in request.app[STORE].find("services"):
-        if service["metadata"]["ml"]["modelId"] == model["id"]:
+        if service["metadata"].get("ml", {}).get("modelId") == model["id"]:
             services.remove(request, service["id"])
     request.app[STORE].remove("models", model["id"])
 

@@ -1,5 +1,7 @@
 """Services: a published module that runs for one model."""
 
+import socket
+
 from aiohttp import web
 
 from tests.gateway.api import SERVICES, STORE, USER
@@ -53,6 +55,25 @@ def create(request: web.Request, model: Record, operation: str, config: Record |
         "global": False,
     }
     service = store.add("services", service, request[USER])
+    request.app[SERVICES].start(service)
+    return service
+
+
+def serve(request: web.Request, app: Record, dpk: Record, component: Record) -> Record:
+    """Make a service of an app's manifest, which answers HTTP at a port of its own, and start its process."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    origin = {"id": app["id"], "dpkName": dpk["name"], "dpkVersion": dpk["version"]}
+    service = component | {
+        "projectId": app["projectId"],
+        "packageId": dpk["id"],
+        "packageRevision": dpk["version"],
+        "metadata": {},
+        "app": origin,
+        "active": True,
+        "port": port,
+    }
+    service = request.app[STORE].add("services", service, request[USER])
     request.app[SERVICES].start(service)
     return service
 

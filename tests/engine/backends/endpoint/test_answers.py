@@ -6,7 +6,7 @@ import math
 import pytest
 
 from engine.backends.endpoint import EndpointEngine
-from engine.backends.endpoint.reasoning import Thoughts
+from engine.backends.endpoint.reasoning import ReasoningSplitter
 from engine.types import Answer, Usage
 from tests.helpers.endpoint_engines import (
     Engines,
@@ -65,11 +65,11 @@ NONE = {
     "a thought": ({"content": "<think>Hm</think>\n"}, "stop", "only reasoning"),
     "half a thought": ({"content": "<think>Hm"}, "length", "only reasoning"),
     "thinking parts": ({"content": [{"type": "thinking", "thinking": "Hm"}]}, "stop", "only reasoning"),
-    "a tool's call": ({"content": None, "tool_calls": CALL}, "tool_calls", "a call of a tool"),
-    "an old call": ({"content": None, "function_call": {"name": "f"}}, "function_call", "a call of a tool"),
-    "a call after reasoning": ({"reasoning": "Hm", "tool_calls": CALL}, "tool_calls", "a call of a tool"),
+    "a tool's call": ({"content": None, "tool_calls": CALL}, "tool_calls", "a tool call"),
+    "an old call": ({"content": None, "function_call": {"name": "f"}}, "function_call", "a tool call"),
+    "a call after reasoning": ({"reasoning": "Hm", "tool_calls": CALL}, "tool_calls", "a tool call"),
     "a refusal": ({"content": None, "refusal": "private"}, "stop", "is a refusal"),
-    "null, cut": ({"content": None}, "length", "ends before its first word: raise max_new_tokens"),
+    "null, cut": ({"content": None}, "length", "ends before its first character: raise max_new_tokens"),
     "null": ({"content": None}, "stop", "is empty"),
     "nothing": ({"role": "assistant"}, "stop", "is empty"),
     "blanks": ({"content": " \n"}, "stop", "is empty"),
@@ -151,7 +151,7 @@ def test_a_thought_that_the_template_has_begun_alone_is_no_answer(engine: Endpoi
 )
 def test_a_thought_ends_alike_however_it_is_cut(text: str):
     def parted(pieces: list[str]) -> tuple[str, str | None]:
-        thoughts = Thoughts()
+        thoughts = ReasoningSplitter()
         said = "".join(map(thoughts.part, pieces))
         return said + thoughts.rest(), thoughts.text
 

@@ -334,7 +334,7 @@ def test_what_a_server_cannot_embed_is_said(engine: EndpointEngine, server: Serv
     [
         ("score", (["a"], [["b"]])),
         ("next_logits", (["a"],)),
-        ("tokens", (["a"],)),
+        ("token_ids", (["a"],)),
         ("hidden_states", (["a"],)),
         ("prompt_tokens", (plain("a"),)),
         ("save", ("folder",)),

@@ -50,7 +50,7 @@ def test_what_is_put_off_or_dropped_is_asked_again(
 def test_it_is_asked_so_often_and_no_more(engines: Engines, server: Server, waits: list[float]):
     server.will(*[refusing(503, {"error": {"message": "wait", "code": "loading"}})] * 4)
     text = failure(engines(retries=2), ask("hi"))
-    refused = f"{server.url} refused the request (status 503, loading): its log says why"
+    refused = f"{server.url} rejected the request (status 503, loading): see its log"
     assert text == f"{refused} (asked 3 times)"
     assert len(server.asked) == 3
 
@@ -102,7 +102,7 @@ def test_what_is_refused_is_not_asked_again(
 ):
     server.will(refusing(status, {"message": "because", "code": status}))
     text = failure(engine, ask("hi"))
-    assert text.startswith(f"{server.url} refused the request (status {status}): ")
+    assert text.startswith(f"{server.url} rejected the request (status {status}): ")
     assert hint in text
     assert (len(server.asked), waits) == (1, [])
     assert engine.generate([ask("hi")])[0].text == "HI"
@@ -204,14 +204,14 @@ def test_an_error_within_an_answer_is_told(engine: EndpointEngine, server: Serve
     server.will(answering(error), answering(error))
     streams = [list(engine.stream([request])) for request in (ask("hi"), plain("hi"), ask("hi"))]
     for answer in (*(stream[-1].answer for stream in streams), *engine.generate([ask("hi")])):
-        assert str(answer.error) == f"{server.url} broke off{named}: its log may say why"
+        assert str(answer.error) == f"{server.url} reported an error{named}: see its log"
 
 
 def test_wrong_json_within_a_stream_is_one_failure(engine: EndpointEngine, server: Server):
     server.will(answering(b"data: {not json\n\n"), answering(b"data: {not json\n\n"))
     for request in (ask("hi"), plain("hi")):
         [last] = engine.stream([request])
-        assert "cannot be read" in str(last.answer.error)
+        assert "sent an invalid response" in str(last.answer.error)
 
 
 def test_a_server_that_is_not_there(engines: Engines, waits: list[float]):
@@ -257,7 +257,10 @@ def test_an_answer_that_cannot_be_read_is_not_quoted(engine: EndpointEngine, ser
             "or lower max_new_tokens",
         ),
         ("Unrecognized request argument supplied: top_k", "leave out or change top_k"),
-        ('no: {"messages": [], "top_k": 3, "top_p": 1}', "may not know; its words are in the log at DEBUG"),
+        (
+            'no: {"messages": [], "top_k": 3, "top_p": 1}',
+            "may not know; the full response is logged at DEBUG",
+        ),
     ],
 )
 def test_what_it_names_of_ours_is_said_in_our_words(

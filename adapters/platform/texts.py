@@ -1,0 +1,82 @@
+"""Reads the text of an item that is to be embedded."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from adapters.items.item import Snapshot
+from adapters.items.prompt_items import read
+from adapters.items.traces import is_trace, question
+from adapters.platform import remote
+from adapters.prediction.failures import Failure
+from engine.errors import PromptError
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The text of an item: a document, or the question of a prompt item.
+
+    Attributes:
+        item: the item's id.
+        kind: which prefix the embedding model puts before it.
+    """
+
+    item: str
+    text: str
+    kind: Literal["document", "query"]
+
+
+def download(item: Any) -> Text | Failure:
+    """Downloads an item of the platform and reads its text. An error is returned and does not raise."""
+    try:
+        # Not by the SDK, which follows link items.
+        return read_text(item.id, remote.text_content(item.id, Snapshot.of_entity(item).size))
+    except PromptError as error:
+        return Failure(item.id, None, str(error))
+    except Exception as error:
+        return Failure(item.id, None, f"it could not be read ({remote.describe_error(error)})")
+
+
+def read_text(item: str, content: bytes) -> Text:
+    """The text of an item; for a prompt item the last question of each conversation, joined by newlines.
+
+    Args:
+        item: the item's id.
+
+    Raises:
+        PromptError: the content is not UTF-8, has no text, or is a prompt item with a prompt that cannot be
+            read.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise PromptError("its content is no UTF-8 text: embed text items and prompt items") from None
+    prompts = _json(text)
+    if isinstance(prompts, dict) and is_trace(prompts):
+        return Text(item, _not_empty(question(prompts, item)), "query")
+    if not isinstance(prompts, dict) or "prompts" not in prompts:
+        return Text(item, _not_empty(text), "document")
+    dialogues, errors = read(prompts, item, {})
+    if errors:
+        raise PromptError("; ".join(f"prompt {key!r}: {error}" for key, error in errors.items()))
+    asked = "\n".join(dialogue.turns[-1].messages[-1].text for dialogue in dialogues)
+    return Text(item, _not_empty(asked), "query")
+
+
+def _json(text: str) -> Any:
+    """A text as JSON; None if it is no JSON."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # Perhaps a prompt item: no document.
+        raise PromptError(f"its JSON cannot be read ({type(error).__name__}): {error}") from None
+
+
+def _not_empty(text: str) -> str:
+    if not text.strip():
+        raise PromptError("it has no text")
+    return text
