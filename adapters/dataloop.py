@@ -7,7 +7,7 @@ from typing import Any
 
 import dtlpy as dl
 
-from adapters import registry
+from adapters import evaluation, registry
 from adapters.hugging import HuggingAdapter
 from adapters.items.annotations import as_record, collection
 from adapters.items.item import Snapshot
@@ -15,6 +15,7 @@ from adapters.items.prompt_items import has_messages
 from adapters.items.stored import Record
 from adapters.platform import artifacts, reading, remote
 from adapters.platform.embedding import EmbeddingAdapter
+from adapters.platform.evaluation import judged, samples, upload
 from adapters.platform.flow import ItemAnswers, complete_answers
 from adapters.platform.progress import RunProgress
 from adapters.platform.run import Run
@@ -22,6 +23,7 @@ from adapters.platform.storing import answers_of
 from adapters.prediction import batches
 from adapters.prediction.batches import predict_each
 from adapters.prediction.failures import Failure, Unfinished, collect_or_log
+from engine.confidence import ONE_PASS
 from engine.configuration import override
 from engine.errors import AdapterError, ConfigurationError, Unsupported
 from engine.options import AdapterOptions
@@ -31,6 +33,8 @@ logger = logging.getLogger(__name__)
 BATCH_SIZE = 32
 # Options of a run, for a user's own model file too.
 FLOW_OPTIONS = ("resume", "stream", "stream_interval")
+# Options of an evaluation, likewise.
+EVALUATION_OPTIONS = ("measure", "right_from")
 
 
 class PredictionError(Unfinished):
@@ -179,9 +183,7 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
         **kwargs: Any,
     ) -> None:
         """As `predict_items`, for the items of a dataset that a filter selects, listed page by page."""
-        if not isinstance(filters, dl.Filters):
-            filters = dl.Filters(custom_filter=filters) if filters else dl.Filters()
-        query = filters.prepare()
+        query = _filters(filters).prepare()
         items = (
             Snapshot.of(item, dataset.id)
             for page in remote.pages(dataset.id, query)
@@ -190,6 +192,66 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
         )
         total = remote.count(dataset.id, query)
         self._run(items, total, lambda identity, records: None, batch_size, progress, resume, kwargs)
+
+    def evaluate_model(
+        self,
+        model: dl.Model,
+        dataset: dl.Dataset,
+        filters: Any = None,
+        progress: dl.Progress | None = None,
+        context: Any = None,
+    ) -> tuple[dl.Model, dl.Dataset]:
+        """Answers the items of a dataset, and compares the answers with what people have annotated there.
+
+        Raises:
+            Unsupported: a package that evaluation needs is not installed.
+            ConfigurationError: no answer has a true one.
+        """
+        evaluation.require_packages()
+        self.load_from_model(model_entity=model)
+        options: dict[str, Any] = {}
+        if isinstance(self.adapter, HuggingAdapter):
+            options = {"confidence": self.adapter.raw_method, "confidence_methods": list(ONE_PASS)}
+        try:
+            self.predict_dataset(dataset, filters, progress=progress, **options)
+        except PredictionError as error:
+            logger.warning("%s", error)
+        return self.evaluate(model, dataset, filters), dataset
+
+    def evaluate(self, model: dl.Model, dataset: dl.Dataset, filters: Any = None) -> dl.Model:
+        """Judges the stored answers of this model.
+
+        The figures become metrics of the model; the report and `calibration.json` its artifacts.
+
+        Raises:
+            ConfigurationError: no answer has a true one.
+        """
+        from adapters.evaluation.answering import Judge, notes, require_truth
+        from adapters.evaluation.measures import MEASURES
+        from adapters.evaluation.report import Subject, assess
+
+        chosen = self._options()
+        method, name = "confidence", model.name
+        described: dict[str, Any] = {}
+        if isinstance(self.adapter, HuggingAdapter):
+            method, name, described = self.adapter.evaluated()
+        judge = Judge(MEASURES[chosen.measure], chosen.right_from, method)
+        answers = judged(dataset.id, _filters(filters).prepare(), model.name, judge)
+        require_truth(answers, None)
+        present = {key: None for one in answers.judged for key in one.confidences}
+        methods = list({method: None} | present)
+        rates = sorted({*evaluation.MAX_ERRORS, *self._max_errors()})
+        subject = Subject(name, described, chosen.measure, chosen.right_from, method)
+        found = assess(answers.judged, subject, methods, rates, notes(answers, methods))
+        upload(found, model.artifacts)
+        model.metrics.create([dl.PlotSample(**one) for one in samples(found)], dataset.id)
+        if isinstance(self.adapter, HuggingAdapter) and found.calibration is not None:
+            self.adapter.calibration = found.calibration
+        return model
+
+    def _max_errors(self) -> list[float]:
+        chosen = self._configuration_copy().get("max_error")
+        return [] if chosen is None else [float(chosen)]
 
     def _run(
         self,
@@ -225,8 +287,17 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
         if isinstance(self.adapter, HuggingAdapter):
             return self.adapter.configuration.adapter
         configuration = self._configuration_copy()  # The other keys are the user's own.
-        return override(AdapterOptions(), {key: configuration.get(key) for key in FLOW_OPTIONS})
+        return override(
+            AdapterOptions(), {key: configuration.get(key) for key in FLOW_OPTIONS + EVALUATION_OPTIONS}
+        )
 
     def _configuration_copy(self) -> dict[str, Any]:
         # Not `self.configuration.get`: that writes the key back to the platform.
         return dict(self.model_entity.configuration or {})
+
+
+def _filters(given: Any) -> dl.Filters:
+    """Filters as the SDK has them, whether they are given so, as JSON, or not at all."""
+    if isinstance(given, dl.Filters):
+        return given
+    return dl.Filters(custom_filter=given) if given else dl.Filters()

@@ -10,14 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from adapters import calibrated
 from adapters.calls import Calls
 from adapters.items.context import reader
 from adapters.items.item import Item
 from adapters.prediction.answering import OnDelta, OnDone, answer
 from adapters.prediction.failures import Failure, collect_or_log
+from engine.confidence.calibration import CALIBRATED, Calibration
 from engine.configuration import override, split
 from engine.contract import Engine
 from engine.errors import ConfigurationError
+from engine.options import GenerationOptions
 
 
 class HuggingAdapter(Calls):
@@ -28,6 +31,7 @@ class HuggingAdapter(Calls):
             model's artifacts are used instead of either.
         defaults: values of options that the configuration may replace.
         task: "embed" for an embedding model, which cannot answer.
+        calibration: what was read from calibration.json, if there is one.
     """
 
     model_name: ClassVar[str | None] = None
@@ -42,6 +46,7 @@ class HuggingAdapter(Calls):
         """
         self.configuration = split({"model_name": self.model_name}, self.defaults, dict(configuration or {}))
         self._engine: Engine | None = None
+        self.calibration: Calibration | None = None
 
     @property
     def name(self) -> str:
@@ -66,6 +71,7 @@ class HuggingAdapter(Calls):
             LoadError: the model is gated, missing, offline, unsafe or too large; the text says what to do.
             Unsupported: transformers itself cannot generate with this model.
         """
+        self.calibration = calibrated.find(local_path, self.configuration)
         match self.configuration.adapter.backend:
             case "local":
                 self._engine = self._local_engine(local_path)
@@ -147,8 +153,40 @@ class HuggingAdapter(Calls):
         opened = reader(
             self.engine, chosen.max_context_tokens, chosen.inject_context_to_user, chosen.add_metadata
         )
+        generation, calibration = self._calibrated(options)
+
+        def done(item: Item, answers: list[dict[str, Any]], failures: list[Failure]) -> None:
+            if calibration is not None:
+                rate = generation.max_error
+                answers = [calibrated.calibrated(one, calibration, rate) for one in answers]
+            on_done(item, answers, failures)
+
+        answer(self.engine, items, done, model_name or self.name, generation, opened, on_delta)
+
+    @property
+    def raw_method(self) -> str:
+        """The method of the confidence before calibration."""
+        method = self.configuration.generation.confidence
+        if method != CALIBRATED:
+            return method
+        return self.calibration.confidence if self.calibration else GenerationOptions().confidence
+
+    def evaluated(self) -> tuple[str, str, dict[str, Any]]:
+        """The method of the raw confidence, the model's name and the options that a calibration is for."""
+        return (
+            self.raw_method,
+            self.name,
+            calibrated.described(self.configuration, self.configuration.generation),
+        )
+
+    def generation_options(self, options: Mapping[str, Any]) -> GenerationOptions:
+        """The generation options of a call; the confidence is the raw one."""
+        return self._calibrated(options)[0]
+
+    def _calibrated(self, options: Mapping[str, Any]) -> tuple[GenerationOptions, Calibration | None]:
         generation = override(self.configuration.generation, options)
-        answer(self.engine, items, on_done, model_name or self.name, generation, opened, on_delta)
+        described = calibrated.described(self.configuration, generation)
+        return calibrated.choose(self.calibration, generation, self.name, described)
 
 
 def _has_weights(folder: Path) -> bool:

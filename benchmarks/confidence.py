@@ -58,12 +58,11 @@ def run(size: Size, here: Machine) -> dict[str, float]:
     def alone(**options: object) -> Callable[[], list[Answer]]:
         return lambda: [engine.generate([request])[0] for request in ask(size.alone, **options)]
 
-    contenders = {"mean_logprob": together()}
+    contenders = {"default": together()}
     contenders |= {method: together(confidence=method) for method in ONE_PASS}
     times = interleave(contenders, size.rounds, "confidence")
     figures = {
-        f"confidence.{method}.over_generation": ratio(times[method], times["mean_logprob"])
-        for method in ONE_PASS
+        f"confidence.{method}.over_generation": ratio(times[method], times["default"]) for method in ONE_PASS
     }
     apart = interleave(
         {"one": alone(), "samples": alone(confidence="self_consistency", confidence_samples=8)},

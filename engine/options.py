@@ -32,6 +32,12 @@ class AdapterOptions(Options):
     stream_interval: float = Field(
         0.5, ge=0, description="Seconds between two updates of a streamed annotation."
     )
+    measure: Literal["exact_match", "contains", "number", "token_f1", "rouge_l", "bleu", "chrf"] = Field(
+        "exact_match", description="What makes an answer right when the platform evaluates the model."
+    )
+    right_from: float = Field(
+        0.5, gt=0, le=1, description="The least score, by `measure`, of a right answer."
+    )
     inject_context_to_user: bool = Field(
         False,
         description="Append retrieved context to the user's question instead of adding a separate message.",
@@ -220,8 +226,16 @@ class GenerationOptions(Options):
         description="How many of the most likely tokens to return at each position of an answer.",
     )
     confidence: str = Field(
-        "mean_logprob",
-        description="How the confidence is computed: mean_logprob, or another method of docs/confidence.md.",
+        "min_token",
+        description="How the confidence is computed, by a method of docs/confidence.md; the default is the "
+        "probability of the least likely token.",
+    )
+    max_error: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Write into an annotation's metadata whether to accept it, so that at most this share of "
+        "what is accepted is wrong; calibration.json has the threshold.",
     )
     confidence_methods: tuple[str, ...] = Field(
         (), description="More methods to compute; their values are in an annotation's metadata."
@@ -272,10 +286,20 @@ class GenerationOptions(Options):
     @classmethod
     def _known_methods(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         from engine.confidence import METHODS
+        from engine.confidence.calibration import CALIBRATED
 
+        if value == CALIBRATED:
+            return value
         for method in (value,) if isinstance(value, str) else value:
             if method not in METHODS:
                 raise ValueError(f"no such method; there are {', '.join(METHODS)}")
+        return value
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _recipes_are_not_read(cls, value: Any) -> Any:
+        if value == "recipe":
+            raise ValueError('the labels of a dataset\'s recipe are not read: list them, ["good", "bad"]')
         return value
 
     @field_validator("labels")

@@ -14,7 +14,7 @@ FILES = [path for folder in ("models", "adapters", "engine") for path in (ROOT /
 RINGS = {
     "engine": {"engine"},
     "adapters": {"adapters", "engine"},
-    "models": {"adapters.hugging", "adapters.registry", "engine"},
+    "models": {"adapters.evaluation", "adapters.hugging", "adapters.registry", "engine"},
 }
 COMMAND = "python -m adapters predict examples/items/capitals.json"
 DTLPY = {
@@ -55,7 +55,7 @@ def test_dtlpy_is_imported_where_the_platform_is(path: Path):
     assert name in DTLPY or "dtlpy" not in {module.split(".")[0] for module in imported(path)}
 
 
-@pytest.mark.parametrize("arguments", [["models"], ["--help"], ["predict", "--help"]])
+@pytest.mark.parametrize("arguments", [["models"], ["--help"], ["predict", "--help"], ["evaluate", "--help"]])
 def test_listing_and_help_import_nothing_heavy(arguments: list[str]):
     code = (
         "import sys, runpy\n"

@@ -52,6 +52,18 @@ def run(arguments: Sequence[str]) -> int:
         return 2
 
 
+def help_texts(width: int) -> dict[str, str]:
+    """The help of each command, as wide as that many characters."""
+    group = typer.main.get_command(_app(add_completion=False))
+    context = group.make_context(PROGRAM, [], resilient_parsing=True, terminal_width=width)
+    texts = {}
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        texts[name] = command.get_help(
+            command.make_context(name, [], context, resilient_parsing=True, terminal_width=width)
+        )
+    return texts
+
+
 def _app(add_completion: bool) -> typer.Typer:
     # Plain help: rich's takes three times as long.
     app = typer.Typer(

@@ -9,7 +9,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from adapters.cli.version import installed
@@ -124,22 +123,18 @@ def platform_login() -> Finding:
 
 
 def packages() -> Finding:
-    """Whether the versions of the packages are those that were tested."""
+    """Whether the packages that the app names are here, in the versions that were tested."""
     pinned = dict(_pinned(ROOT / "constraints.txt"))
-    needed = list(_needed(ROOT / "requirements.txt"))
-    missing = [name for name in needed if installed(name) is None]
-    if missing:
-        return Finding(f"missing: {', '.join(missing)}", "pip install -r requirements.txt -c constraints.txt")
-    others = [
-        f"{name} {version} (tested: {pinned[name]})"
-        for name, version in _installed()
-        if name in pinned and version.partition("+")[0] != pinned[name]
+    found = {name: installed(name) for name in _needed(ROOT / "requirements.txt")}
+    wrong = [f"{name} is missing" for name, version in found.items() if version is None]
+    wrong += [
+        f"{name} {version} (tested: {pinned[_plain(name)]})"
+        for name, version in found.items()
+        if version and pinned.get(_plain(name), version) not in (version, version.partition("+")[0])
     ]
-    if others:
-        return Finding(
-            f"other versions: {', '.join(others)}", "pip install -r requirements.txt -c constraints.txt"
-        )
-    return Finding(f"all {len(needed)} packages as tested")
+    if wrong:
+        return Finding(", ".join(wrong), "pip install -r requirements.txt -c constraints.txt")
+    return Finding(f"all {len(found)} packages as tested")
 
 
 CHECKS: dict[str, Callable[[], Finding]] = {
@@ -170,11 +165,6 @@ def _needed(file: Path) -> Iterator[str]:
     for line in file.read_text(encoding="utf-8").splitlines():
         if found := re.match(r"[\w.-]+", line):
             yield found[0]
-
-
-def _installed() -> Iterator[tuple[str, str]]:
-    for package in metadata.distributions():
-        yield _plain(package.name), package.version
 
 
 def _plain(name: str) -> str:

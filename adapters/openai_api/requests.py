@@ -106,6 +106,10 @@ class OpenAICalls(ABC):
     def engine(self) -> Engine:
         """The loaded model's engine."""
 
+    @abstractmethod
+    def generation_options(self, options: Mapping[str, Any]) -> GenerationOptions:
+        """The configured generation options with those of a call."""
+
     def chat(
         self, messages: Chat, model: str | None = None, **options: Any
     ) -> ChatCompletion | Iterator[ChatCompletionChunk]:
@@ -139,7 +143,7 @@ class OpenAICalls(ABC):
         call, values = _split(options, {"n", "stream", "stream_options", "response_format"})
         if values.get("top_logprobs") and not values.get("logprobs"):
             raise ConfigurationError("top_logprobs needs logprobs: true beside it")
-        request = Request(messages_of(messages), override(self.configuration.generation, values))
+        request = Request(messages_of(messages), self.generation_options(values))
         head = Head(name, call.n, call.stream_options.include_usage)
         return Call(head, _repeated([request], call.n), call.stream)
 
@@ -183,7 +187,7 @@ class OpenAICalls(ABC):
         likeliest = values.pop("logprobs", False)
         if likeliest is not False:
             values |= {"logprobs": True, "top_logprobs": likeliest}
-        chosen = override(self.configuration.generation, values)
+        chosen = self.generation_options(values)
         prompts = [Request((), chosen, one) for one in _prompts(prompt)]
         head = Head(name, call.n, call.stream_options.include_usage)
         return Call(head, _repeated(prompts, call.n), call.stream, call.echo)

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from adapters.hugging import HuggingAdapter
+from adapters.items.annotations import EXTRA
 from adapters.items.item import Item, item_name
 from adapters.items.stored import at, prompt_of, text_at
 from adapters.prediction.answering import OnDone
@@ -116,14 +117,16 @@ def _checked(answer: Any, model_name: str) -> dict[str, Any]:
     """
     given = answer if isinstance(answer, Mapping) else answer.to_json()
     text, key, model = text_at(given, "coordinates"), prompt_of(given), at(given, "metadata", "user", "model")
-    if at(given, "type") not in ("text", None) or text is None:
+    extra = {key: found for key in EXTRA if (found := at(given, "metadata", "user", key)) is not None}
+    labelled = at(given, "type") == "class" and "labels" in extra  # By label mode, not by a user's own code.
+    if not labelled and (at(given, "type") not in ("text", None) or text is None):
         raise GenerationError("predict returned an answer that is no text: return dl.FreeText annotations")
     if key is None:
         raise GenerationError("predict returned an answer without a prompt's key: give it as prompt_id")
     return {
-        "type": "text",
+        "type": "class" if labelled else "text",
         "label": text_at(given, "label") or "q",
-        "coordinates": text,
+        "coordinates": [] if labelled else text,
         "metadata": {
             "system": {"promptId": key},
             "user": {
@@ -132,6 +135,7 @@ def _checked(answer: Any, model_name: str) -> dict[str, Any]:
                     "name": text_at(model, "name") or model_name,
                     "confidence": _confidence(at(model, "confidence")),
                 },
+                **extra,
             },
         },
     }

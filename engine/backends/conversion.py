@@ -102,7 +102,7 @@ class Conversion:
         if generated.stopped and spoken[-1] in self._stop_tokens(tokenized):
             spoken = spoken[:-1]  # It may have a text, unlike a special token.
         text = decode_after(self._tokenizer, before, spoken)
-        text = without_incomplete_end(before_stop(text, tokenized.options.stop))
+        text = before_stop(without_incomplete_end(text), tokenized.options.stop)
         return Answer(
             text=text.strip() if tokenized.is_chat else text,
             token_ids=tuple(generated.token_ids),

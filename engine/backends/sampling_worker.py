@@ -182,7 +182,7 @@ def _sample(request: Request, number: int) -> Request:
         "do_sample": True,
         "temperature": options.temperature or 1.0,
         "seed": ((options.seed or 0) + number + 1) % 2**63,
-        "confidence": "mean_logprob",
+        "confidence": "min_token",
         "confidence_methods": (),
         "logprobs": False,
         "top_logprobs": 0,

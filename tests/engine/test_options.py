@@ -44,7 +44,7 @@ def test_what_is_safe_and_exact_is_the_default():
     assert load.use_safetensors
     assert not load.trust_remote_code
     assert not generation.sampled
-    assert generation.confidence == "mean_logprob"
+    assert generation.confidence == "min_token"
 
 
 def test_a_later_configuration_wins_whatever_name_it_uses():

@@ -25,6 +25,7 @@ TABLES = {
     "executions": "Execution",
     "feature_sets": "Feature set",
     "features": "Feature vector",
+    "metrics": "Metric",
 }
 
 # Seconds by which each date may be too early or too late.

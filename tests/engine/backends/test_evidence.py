@@ -52,7 +52,7 @@ def test_every_method_of_one_pass_comes_with_one_answer():
     assert answer.confidences == all_methods(answer.evidence)
     assert set(answer.confidences) == set(ONE_PASS)
     assert all(0 < confidence < 1 for confidence in answer.confidences.values())
-    assert answer.confidence == answer.confidences["mean_logprob"]
+    assert answer.confidence == answer.confidences["min_token"]
 
 
 def test_what_is_recorded_changes_no_answer():

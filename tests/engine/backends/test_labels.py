@@ -111,7 +111,13 @@ def test_a_stream_gives_a_label_in_one_chunk(engine: LocalEngine):
 
 @pytest.mark.parametrize(
     ("labels", "said"),
-    [(["one"], "at least two"), (["a", "a"], "each once"), (["a", " "], "is empty"), (3, "valid tuple")],
+    [
+        (["one"], "at least two"),
+        (["a", "a"], "each once"),
+        (["a", " "], "is empty"),
+        (3, "valid tuple"),
+        ("recipe", "list them"),
+    ],
 )
 def test_labels_that_are_none_are_refused(labels, said: str):
     with pytest.raises(ConfigurationError, match=said):

@@ -19,7 +19,7 @@ EVIDENCE = st.builds(
 
 
 @given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=50))
-def test_the_default_is_the_geometric_mean_of_the_tokens_probabilities(probabilities: list[float]):
+def test_mean_logprob_is_the_geometric_mean_of_the_tokens_probabilities(probabilities: list[float]):
     expected = math.prod(probability ** (1 / len(probabilities)) for probability in probabilities)
     assert measure("mean_logprob", Evidence(list(map(math.log, probabilities)))) == pytest.approx(expected)
 

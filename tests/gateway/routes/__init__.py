@@ -10,6 +10,7 @@ from tests.gateway.routes import (
     executions,
     features,
     items,
+    metrics,
     models,
     packages,
     projects,
@@ -30,6 +31,7 @@ _FAMILIES = (
     servers,
     executions,
     features,
+    metrics,
 )
 
 ROUTES: list[web.RouteDef] = [route for family in _FAMILIES for route in family.routes]

@@ -1,0 +1,205 @@
+"""Items → judged answers: each prompt with a true answer, what the model said, and how sure it was."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapters.evaluation.measures import Measure, available, best
+from adapters.evaluation.truth import Truth, by_people, names_of
+from adapters.items.item import Item
+from adapters.items.stored import answer_of, at, is_by, prompt_of
+from adapters.prediction.batches import predict_batches, takes_one_by_one
+from adapters.prediction.failures import Failure
+from engine.errors import ConfigurationError
+
+AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An answer whose right answers are known.
+
+    Attributes:
+        score: by the measure that decides, in [0, 1].
+        right: whether the score is high enough.
+        confidences: raw, by method; None where unknown.
+        scores: by each measure that is installed.
+    """
+
+    item: str
+    prompt: str
+    question: str
+    answer: str
+    truths: tuple[str, ...]
+    score: float
+    right: bool
+    confidences: Mapping[str, float | None]
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What was asked.
+
+    Attributes:
+        judged: answers with a true one.
+        without_truth: answers without.
+        failures: prompts and items that have no answer.
+    """
+
+    judged: list[Judged]
+    without_truth: int
+    failures: list[Failure]
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Decides which answers are right.
+
+    Attributes:
+        measure: gives the score that decides.
+        right_from: the least score of a right answer.
+        method: of the confidence that an answer is signed with.
+    """
+
+    measure: Measure
+    right_from: float
+    method: str
+
+    def judged(
+        self, item: str, prompt: str, question: str, answer: Mapping[str, Any], truths: tuple[str, ...]
+    ) -> Judged:
+        """Compares an answer, as `annotations.as_dict` has it, with the true ones."""
+        text = answer_of(answer) or ""
+        user = answer["metadata"]["user"]
+        confidences = dict(at(user, "confidences") or {})
+        confidences.setdefault(self.method, at(user, "model", "confidence"))
+        known = {method: _known(value) for method, value in confidences.items()}
+        score = best(self.measure, text, truths)
+        scores = {name: best(measure, text, truths) for name, measure in available().items()}
+        return Judged(item, prompt, question, text, truths, score, score >= self.right_from, known, scores)
+
+
+def _known(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not math.isnan(value) else None
+
+
+def read_items(given: Iterable[str | Path | Mapping[str, Any]]) -> Iterator[Mapping[str, Any] | Failure]:
+    """Prompt items as JSON: given so, in files, or in folders of .json files; or why one cannot be read."""
+    for one in given:
+        if isinstance(one, Mapping):
+            yield one
+            continue
+        path = Path(one)
+        for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
+            try:
+                content = json.loads(file.read_text(encoding="utf-8-sig"))
+            except (OSError, ValueError, RecursionError) as error:
+                yield Failure(str(file), None, f"it cannot be read ({error})")
+                continue
+            if isinstance(content, dict):
+                yield {**content, "filename": str(file)}
+            else:
+                yield Failure(str(file), None, "it is no prompt item: a JSON object with 'prompts' is needed")
+
+
+def answered(
+    adapter: Any,
+    items: Iterable[Mapping[str, Any] | Failure],
+    truth: Truth | None,
+    judge: Judge,
+    name: str,
+    options: Mapping[str, Any],
+) -> Answers:
+    """Answers items and judges each answer; of a prompt with several turns the last answer counts.
+
+    Args:
+        items: as JSON, "filename" and "annotations" included.
+        truth: right answers; those that people have given in the items' annotations where it is None.
+        name: what the model is called.
+        options: generation options.
+
+    Raises:
+        ConfigurationError: an option or a measure that cannot be.
+    """
+    judged: list[Judged] = []
+    failed: list[Failure] = []
+    without_truth = 0
+
+    def opened() -> Iterator[Item]:
+        for i, given in enumerate(items):
+            if isinstance(given, Failure):
+                failed.append(given)
+            else:
+                # Its own earlier answers would be taken for the conversation so far.
+                people = [one for one in given.get("annotations") or [] if not is_by(one, name)]
+                yield Item.of({**given, "annotations": people}, name, f"item {i + 1}")
+
+    def done(item: Item, answers: list[dict[str, Any]], failures: list[Failure]) -> None:
+        nonlocal without_truth
+        failed.extend(failures)
+        people = by_people(item.answers)
+        last = {prompt_of(answer) or "": answer for answer in answers}
+        for key, answer in last.items():
+            truths = people.get(key, ()) if truth is None else truth.of(names_of(item.name), key)
+            if truths:
+                judged.append(judge.judged(item.name, key, questions_of(item).get(key, ""), answer, truths))
+            else:
+                without_truth += 1
+
+    if takes_one_by_one(adapter):
+        adapter.answer(opened(), done, name, **options)
+    else:
+        predict_batches(adapter, opened(), done, name, AT_ONCE)
+    return Answers(judged, without_truth, failed)
+
+
+def questions_of(item: Item) -> dict[str, str]:
+    """The last message of each open prompt of an item, by the prompt's key."""
+    return {turn.key: turn.messages[-1].text for one in item.dialogues for turn in one.turns}
+
+
+def require_truth(answers: Answers, source: str | None) -> None:
+    """Makes sure that there is something to evaluate.
+
+    Args:
+        source: the file of true answers; None: the items' annotations.
+
+    Raises:
+        ConfigurationError: no answer has a true one; the text says what to do.
+    """
+    if answers.judged:
+        return
+    if not answers.without_truth:
+        reasons = "; ".join(map(str, answers.failures[:3])) or "there are no items"
+        raise ConfigurationError(f"nothing is answered, so nothing can be evaluated: {reasons}")
+    hint = (
+        f"no row of {source} has the item's file name and the prompt's key of one of them"
+        if source
+        else "have people annotate the prompts, or name a file of true answers"
+    )
+    raise ConfigurationError(f"none of {answers.without_truth} answers has a true one: {hint}")
+
+
+def notes(answers: Answers, methods: Sequence[str]) -> list[str]:
+    """What is left out, in sentences."""
+    total = len(answers.judged) + answers.without_truth
+    said = []
+    if answers.without_truth:
+        said.append(f"{answers.without_truth} of {total} answers have no true one and are left out")
+    if answers.failures:
+        first = "; ".join(map(str, answers.failures[:3]))
+        said.append(f"{len(answers.failures)} prompts or items have no answer and are left out: {first}")
+    for method in methods:
+        unknown = sum(one.confidences.get(method) is None for one in answers.judged)
+        if unknown:
+            said.append(
+                f"{unknown} of {len(answers.judged)} answers have no confidence by {method} (unknown, or "
+                "not a number) and are left out of its figures"
+            )
+    return said
