@@ -1,4 +1,4 @@
-"""docs/confidence.md is true: its blocks on methods run (on evaluation: test_command.py), and its table has every method."""
+"""docs/confidence.md is true: its blocks on methods run, and its table has every method."""
 
 import re
 import shlex
