@@ -9,17 +9,21 @@ from adapters import page, registry
 from adapters.cli.output import say
 
 
-def chat_page(models: Sequence[str], *, host: str, port: int, configuration: Mapping[str, Any]) -> None:
+def chat_page(
+    models: Sequence[str], *, host: str, port: int, open_to_all: bool, configuration: Mapping[str, Any]
+) -> None:
     """Loads one model or two by their names, and serves the page until it is interrupted.
 
     Raises:
         AdapterError: a model that cannot be loaded, or a page that cannot be served.
     """
+    page.check_host(host, open_to_all)  # Before the models are loaded, which may take minutes.
     first, *others = [registry.load(name, configuration) for name in models]
     page.launch(
         first,
         second=others[0] if others else None,
         host=host,
         port=port,
+        open_to_all=open_to_all,
         on_ready=lambda url: say(f"The page is at {url} (Ctrl-C ends it)"),
     )

@@ -20,6 +20,7 @@ def launch(
     second: HuggingAdapter | None = None,
     host: str = "127.0.0.1",
     port: int = 7860,
+    open_to_all: bool = False,
     meaning: Meaning | None = None,
     on_ready: Callable[[str], object] = lambda url: None,
 ) -> None:
@@ -28,14 +29,17 @@ def launch(
     Args:
         adapter: a loaded model.
         second: another loaded model, beside it.
-        host: the address to listen on. Whoever reaches it can use the models: there is no login.
-        port: 0 takes any free one.
+        host: the address to listen on.
+        port: the port to listen on.
+        open_to_all: allows an address that other machines reach: the page has no login.
         meaning: what a confidence means, in words.
         on_ready: takes the URL of the page when it is served.
 
     Raises:
-        ConfigurationError: Gradio is missing, the port is taken, or the models cannot be used here.
+        ConfigurationError: Gradio is missing, the address is open to other machines or taken, or the models
+            cannot be used here.
     """
+    check_host(host, open_to_all)
     app = start(adapter, second=second, host=host, port=port, meaning=meaning)
     on_ready(app.local_url)
     with suppress(KeyboardInterrupt):
@@ -74,3 +78,17 @@ def start(
     if second is not None and second.name == adapter.name:
         raise ConfigurationError(f"both models are {second.name}: give two different ones")
     return serve(Page(models, meaning).app, host, port)
+
+
+def check_host(host: str, open_to_all: bool) -> None:
+    """Refuses an address that other machines reach, unless that is allowed.
+
+    Raises:
+        ConfigurationError: the address is not this machine's alone.
+    """
+    from adapters.server import is_loopback
+
+    if not open_to_all and not is_loopback(host):
+        raise ConfigurationError(
+            f"{host} is reached from other machines, and the page has no login: allow that (--open-to-all)"
+        )

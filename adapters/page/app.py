@@ -190,10 +190,11 @@ class Page:
                 options = chosen(model.configuration.generation, self._fields, values)
             except AdapterError as error:
                 session.fail(i, error)
-                yield self._shown(session)[i]
-                return
-            for conversation in session.answer(i, model.engine, options):
-                yield html.messages(conversation, self._meaning)
+            else:
+                for conversation in session.answer(i, model.engine, options):
+                    yield html.messages(conversation, self._meaning)
+            # Gradio empties what a generator without a value was to fill.
+            yield self._shown(session)[i]
 
         return answer
 

@@ -79,14 +79,15 @@ def check_exposure(host: str, api_key: str | None, open_to_all: bool) -> None:
     """
     if api_key == "":
         raise ConfigurationError("the API key is empty: give one, or none at all")
-    if api_key is None and not open_to_all and not _is_loopback(host):
+    if api_key is None and not open_to_all and not is_loopback(host):
         raise ConfigurationError(
             f"{host} is reached from other machines, and anyone could ask: set an API key (--api-key), "
             "or allow that (--open-to-all)"
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

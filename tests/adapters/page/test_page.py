@@ -66,7 +66,7 @@ def test_a_question_is_answered_by_both_models_while_it_grows(client):
     client.predict("abc", api_name="/ask")
     first = client.submit(*options(), api_name="/answer_1")
     assert shown(first.result()) == ["abc", "ABC"]
-    assert [shown(stage)[-1] for stage in first.outputs()] == ["A", "AB", "ABC", "ABC"]
+    assert [shown(stage)[-1] for stage in first.outputs()] == ["A", "AB", "ABC", "ABC", "ABC"]
     assert shown(client.predict(*options(), api_name="/answer_2")) == ["abc", "hush"]
 
 
@@ -160,6 +160,13 @@ def test_a_port_that_is_taken_is_refused_in_a_sentence():
         port = listening.getsockname()[1]
         with pytest.raises(ConfigurationError, match="give another --port"):
             page.start(Model(str), port=port)
+
+
+def test_an_address_that_other_machines_reach_is_refused_unless_that_is_allowed():
+    with pytest.raises(ConfigurationError, match="--open-to-all"):
+        page.launch(Model(str), host="0.0.0.0")
+    page.check_host("0.0.0.0", open_to_all=True)
+    page.check_host("127.0.0.1", open_to_all=False)
 
 
 def test_models_that_cannot_be_shown_are_refused():
