@@ -197,10 +197,6 @@ def test_texts_that_do_not_fit_into_memory_together_are_read_apart(architecture:
 
     with made.reader.model.get_input_embeddings().register_forward_hook(fail):
         close(made.embed(texts), expected)
-<<<<<<< HEAD
-        assert "sequences failed (OutOfMemoryError: no memory for so many tokens): trying halves" in caplog.text
-=======
         assert "(OutOfMemoryError: no memory for so many tokens): trying halves" in caplog.text
->>>>>>> main
         with pytest.raises(torch.OutOfMemoryError):
             made.embed(["z" * 120])
