@@ -25,7 +25,7 @@ $(READY): constraints.txt requirements.txt requirements-dev.txt
 demo: $(READY)
 	@$(BIN)/python -m examples.demo
 
-# The chat page with the model of this repository.
+# TinyTalk on a chat page; Ctrl-C ends it.
 page: $(READY)
 	@$(BIN)/python -m adapters chat --page
 

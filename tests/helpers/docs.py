@@ -25,7 +25,7 @@ WIDTH, COLUMN = 110, 26
 # What the tree shows, and what it says of paths without a docstring.
 TOP = {
     "README.md": "What this is and how to use it.",
-    "Makefile": "setup, demo, serve, test, check, lint, docs, bench, soak.",
+    "Makefile": "setup, demo, page, serve, test, check, lint, docs, bench, soak.",
     "creation.py": "",
     "dataloop.json": "The app's manifest, written by `python creation.py --manifest`.",
     "models": "",
