@@ -8,8 +8,12 @@ PIP := $(BIN)/python -m pip install --constraint constraints.txt
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo page serve test check lint docs bench soak
-setup: $(READY)
+.DEFAULT_GOAL := setup
+.PHONY: help setup demo page serve test check lint docs bench soak
+help:  ## list these
+	@sed -n 's/^\([a-z]*\):.*  ## /make \1: /p' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## set up .venv
 
 $(READY): constraints.txt requirements.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
@@ -22,38 +26,37 @@ $(READY): constraints.txt requirements.txt requirements-dev.txt
 	@$(PIP) --requirement requirements-dev.txt
 	@touch $@
 
-demo: $(READY)
+demo: $(READY)  ## answer the example items on a local Dataloop server
 	@$(BIN)/python -m examples.demo
 
-# TinyTalk on a chat page; Ctrl-C ends it.
-page: $(READY)
+page: $(READY)  ## open the chat page with TinyTalk
 	@$(BIN)/python -m adapters chat --page
 
 # TinyTalk over HTTP, for OpenAI's clients; Ctrl-C ends it.
-serve: $(READY)
+serve: $(READY)  ## serve TinyTalk to OpenAI's clients over HTTP
 	@$(BIN)/python -m adapters serve
 
-test: $(READY)
+test: $(READY)  ## run all tests; TESTS=path runs some
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(TESTS)
 
 # All but the tests that take seconds each.
-check: $(READY)
+check: $(READY)  ## run the tests that take no seconds
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder -m "not slow" $(TESTS)
 
-lint: $(READY)
+lint: $(READY)  ## check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
 # What is generated from models/, the options, docstrings and benchmark results.
-docs: $(READY)
+docs: $(READY)  ## write the manifest and the generated parts of docs/
 	@$(BIN)/python creation.py --manifest
 	@$(BIN)/python -m tests.helpers.docs
 
-bench: $(READY)
+bench: $(READY)  ## measure docs/performance.md again
 	@$(BIN)/python -m benchmarks
 
 # Some ten minutes; make soak ITEMS=1000 for less.
 ITEMS ?= 20000
-soak: $(READY)
+soak: $(READY)  ## run 20,000 items through a local server; ITEMS=1000 for less
 	@$(BIN)/python -m benchmarks.soak --items $(ITEMS)

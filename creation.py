@@ -93,16 +93,20 @@ def push_package(
         )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 2 with a sentence on standard error."""
-    parser = _parser()
+def main(arguments: Sequence[str] | None = None, prog: str = "creation.py") -> int:
+    """Run the command line; returns the exit code: 0, or 2 with a sentence on standard error.
+
+    Args:
+        prog: what the user has called it by.
+    """
+    parser = _parser(prog)
     options = parser.parse_args(arguments)
     if options.manifest and options.models:
         parser.error("--manifest is for all models: leave --models out")
     try:
         _run(options)
     except AdapterError as error:
-        print(f"creation.py: {error}", file=sys.stderr)
+        print(f"{prog}: {error}", file=sys.stderr)
         return 2
     return 0
 
@@ -129,9 +133,9 @@ def _run(options: argparse.Namespace) -> None:
             print(f"  {model['name']}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="creation.py", description="Publish this app to a Dataloop project and install it there."
+        prog=prog, description="Publish this app to a Dataloop project and install it there."
     )
     project = parser.add_mutually_exclusive_group(required=False)
     project.add_argument("--project-id", help="the project to publish to, by id")

@@ -1,13 +1,17 @@
 """The registry of models: each file in models/ is one, named after its file."""
 
+import contextlib
+import difflib
 import importlib.util
 import sys
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from engine.errors import ConfigurationError
+from adapters import model_file
+from engine.errors import AdapterError, ConfigurationError
 
 FOLDER = Path(__file__).resolve().parents[1] / "models"
 
@@ -30,8 +34,11 @@ def stem(name: str) -> str:
     spelled = {_plain(stem): stem for stem in stems} | {stem: stem for stem in stems}
     found = spelled.get(wanted) or spelled.get(_plain(wanted)) or _deployed(wanted)
     if found is None:
+        near = difflib.get_close_matches(_plain(wanted), spelled, n=1)
+        hint = f"did you mean {spelled[near[0]]!r}? " if near else ""
         raise ConfigurationError(
-            f"there is no model {name!r}: module_name is one of {', '.join(stems)}, or add models/{name}.py"
+            f"there is no model {name!r}: {hint}module_name is one of {', '.join(stems)}, "
+            f"or add models/{name}.py"
         )
     return found
 
@@ -60,22 +67,62 @@ def load(name: str, configuration: Mapping[str, Any] | None = None) -> Any:
         ConfigurationError: there is no such model, or an option is invalid.
         LoadError: the weights cannot be loaded.
     """
-    adapter = find(name)(dict(configuration or {}))
+    adapter = make(name, configuration)
     if hasattr(adapter, "load"):
-        adapter.load(None)
+        with _told(name, "cannot be loaded"):
+            adapter.load(None)
     return adapter
+
+
+def make(name: str, configuration: Mapping[str, Any] | None = None) -> Any:
+    """A model that is not loaded yet, from its file's name and a configuration.
+
+    Raises:
+        ConfigurationError: no such model, or an option that cannot be.
+    """
+    adapter = find(name)
+    with _told(name, "cannot be made"):
+        return adapter(dict(configuration or {}))
+
+
+@contextlib.contextmanager
+def _told(name: str, what: str) -> Iterator[None]:
+    """Tells the place in a user's own code where anything was raised."""
+    try:
+        yield
+    except AdapterError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(f"models/{stem(name)}.py {what}: {described(error)}") from error
+
+
+def described(error: BaseException) -> str:
+    """An exception as text: its type, what it says, and file and line where a model file raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).parent == FOLDER]
+    place = f" (models/{Path(ours[-1].filename).name}, line {ours[-1].lineno})" if ours else ""
+    return f"{type(error).__name__}: {error}{place}"
 
 
 def _deployed(name: str) -> str | None:
     """The file of the model with this name in `model_deploys`, case-insensitive; None if there is none."""
     for stem in names():
-        try:
-            deploys = getattr(find(stem), "model_deploys", ())
-        except ConfigurationError:  # A broken file has no names; it says so when it is asked for.
-            continue
-        if name.casefold() in map(str.casefold, deploys):
+        if name.casefold() in map(str.casefold, _deploys(stem)):
             return stem
     return None
+
+
+def _deploys(stem: str) -> Iterable[str]:
+    """A model's public names; its file is imported only where it computes them."""
+    imported = sys.modules.get(f"models.{stem}")
+    try:
+        if imported is None:
+            file = model_file.read(FOLDER / f"{stem}.py")
+            if "model_deploys" not in file.unknown:
+                return tuple(file.attributes.get("model_deploys", ()))
+        return tuple(getattr(find(stem), "model_deploys", ()))
+    except (ConfigurationError, OSError, SyntaxError, ValueError):
+        return ()  # A broken file has no names; it says so when it is asked for.
 
 
 def _plain(name: str) -> str:
@@ -96,5 +143,5 @@ def _module(stem: str) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:  # A user's own code: anything can happen.
         del sys.modules[qualified]
-        raise ConfigurationError(f"models/{path.name} cannot be imported: {error!r}") from error
+        raise ConfigurationError(f"models/{path.name} cannot be imported: {described(error)}") from error
     return module

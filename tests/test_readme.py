@@ -58,7 +58,9 @@ def test_the_command_that_answers_all_items_runs(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("adapters", run_name="__main__")
     assert ended.value.code == 0
-    assert all(json.loads(capsys.readouterr().out))
+    document = json.loads(capsys.readouterr().out)
+    assert len(document) == len(list(ROOT.glob("examples/items/*.json")))
+    assert all(row["answer"] for item in document for row in item["answers"])
     assert list(tmp_path.iterdir()) == [], "the user's home is left alone"
 
 
@@ -158,6 +160,13 @@ def test_the_readme_names_models_and_folders_that_exist():
     for indent, name in re.findall(r"^( *)(\w+)/ ", folders, re.MULTILINE):
         inside = inside if indent else name
         assert (ROOT / inside / name if indent else ROOT / name).is_dir(), name
+
+
+def test_make_help_lists_every_target():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    [phony] = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert sorted(re.findall(r"^make (\w+): \w", done.stdout, re.MULTILINE)) == sorted(phony.split())
 
 
 def test_make_says_which_python_is_needed(tmp_path: Path):

@@ -1,45 +1,60 @@
-"""`python -m adapters evaluate`: answers items whose right answers are known, and writes a report."""
+"""`evaluate`: answers items whose right answers are known, and writes a report."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
+
+from adapters.cli.options import Model, Settings, named
+from adapters.cli.output import printing
+from engine.errors import ConfigurationError
 
 
 def evaluate(
-    items: Sequence[str],
-    truth: str | None,
-    model: str,
-    configuration: Mapping[str, Any],
-    out: str,
-    measure: str = "exact_match",
-    right_from: float = 0.5,
-    methods: Sequence[str] = (),
-    max_errors: Sequence[float] = (0.01, 0.05, 0.1),
-) -> str:
-    """Evaluates a model and writes the report's files into a folder.
+    items: Annotated[
+        list[str], typer.Argument(metavar="ITEMS...", help="Prompt items as JSON files, or folders.")
+    ],
+    out: Annotated[str, typer.Option(metavar="FOLDER", help="For the report and calibration.json.")],
+    truth: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="CSV or JSON lines with item, prompt, answer; people's annotations by default.",
+        ),
+    ] = None,
+    model: Model = "tiny_talk",
+    settings: Settings = None,
+    measure: Annotated[
+        str, typer.Option(help="What makes an answer right, or FILE.py:FUNCTION.")
+    ] = "exact_match",
+    right_from: Annotated[float, typer.Option(help="The least score of a right answer.")] = 0.5,
+    methods: Annotated[str, typer.Option(help="Methods of confidence, with commas.")] = "",
+    max_error: Annotated[str, typer.Option(help="Shares of wrong answers to find thresholds for.")] = (
+        "0.01,0.05,0.1"
+    ),
+) -> int:
+    """Judge answers, calibrate the confidence, and find thresholds for accepting answers."""
+    with printing() as output:
+        rates = _rates(max_error)
+        stem, configuration = named(model, settings)
+        from adapters import evaluation
 
-    Returns:
-        The outcome in a few lines.
-
-    Raises:
-        AdapterError: as `adapters.evaluation.evaluate`.
-    """
-    from adapters import evaluation
-
-    report = evaluation.evaluate(
-        items,
-        truth,
-        model,
-        configuration=configuration,
-        out=out,
-        measure=measure,
-        right_from=right_from,
-        methods=methods,
-        max_errors=max_errors,
-    )
-    return summary(report.figures) + f"report: {Path(out) / 'report.html'}\n"
+        report = evaluation.evaluate(
+            items,
+            truth,
+            stem,
+            configuration=configuration,
+            out=out,
+            measure=measure,
+            right_from=right_from,
+            methods=_names(methods),
+            max_errors=rates,
+        )
+        output.write(summary(report.figures) + f"report: {Path(out) / 'report.html'}\n")
+    return 0
 
 
 def summary(figures: Mapping[str, Any]) -> str:
@@ -59,3 +74,14 @@ def summary(figures: Mapping[str, Any]) -> str:
     lines += [threshold["sentence"] for threshold in figures["thresholds"]]
     lines += [f"note: {note}" for note in figures["notes"]]
     return "".join(f"{line}\n" for line in lines)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, _names(text)))
+    except ValueError:
+        raise ConfigurationError(f"--max-error {text!r} is no list of numbers: write 0.01,0.05") from None

@@ -1,11 +1,9 @@
-"""Answers prompt-item files, each as soon as all of it is answered."""
+"""Answers prompt items, each as soon as all of it is answered."""
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from adapters.cli.forms import Asked
@@ -22,17 +20,17 @@ AT_ONCE = 8
 Told = Callable[[Asked], object]
 
 
-def answer_files(files: Iterable[str], load: Callable[[], Any], model_name: str, told: Told) -> None:
-    """Answers each file's prompt item and tells what came of it, in the order in which they are ready.
+def answer_files(coming: Iterator[Asked], load: Callable[[], Any], model_name: str, told: Told) -> None:
+    """Answers each prompt item and tells what came of it, in the order in which they are ready.
 
     Args:
-        load: makes the model's adapter; not called where no file can be read.
+        coming: the items, or why there is none.
+        load: makes the model's adapter; not called where no item can be read.
         model_name: what the answers are signed with.
 
     Raises:
         AdapterError: what `load` raises, before anything is told, or what is wrong for every item.
     """
-    coming = (_read(position, file, model_name) for position, file in enumerate(files))
     begun: list[Asked] = []
     for asked in coming:
         begun.append(asked)
@@ -68,18 +66,3 @@ def _answer(adapter: Any, coming: Iterator[Asked], model_name: str, told: Told) 
             logger.debug("answering in one run failed", exc_info=True)
         coming, size = chain(list(open_files.values()), coming), 1
     predict_batches(adapter, items(coming), done, model_name, size)
-
-
-def _read(position: int, file: str, model_name: str) -> Asked:
-    """A file's prompt item, or why there is none."""
-    try:
-        content = json.loads(Path(file).read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        reason = f"cannot be read ({error.strerror})"
-    except (ValueError, RecursionError) as error:
-        reason = f"is no JSON ({error})"
-    else:
-        if isinstance(content, dict):
-            return Asked(position, file, Item.of({**content, "filename": file}, model_name))
-        reason = "is no prompt item: a JSON object with 'prompts' is needed"
-    return Asked(position, file, None, failures=[Failure(file, None, reason)])

@@ -17,7 +17,7 @@ class Asked:
 
     Attributes:
         position: its place among the files.
-        file: its path, as the user wrote it.
+        file: its path, as the user wrote it, and the line's number where it has one.
         item: what it holds; None where it is no prompt item's JSON.
         answers: as `annotations.as_dict` has them, in the order of its prompts.
         failures: what of it has no answer.
@@ -75,30 +75,32 @@ class Table:
 
 
 class Document:
-    """One JSON array: in the order of the files, each one's answers; null where it has none, but an error.
+    """One JSON array: in the order of the files an object each, with its name and its answers.
 
-    It grows as far as all files are answered. At the end, what is answered beyond keeps its place.
+    It grows as far as all files are answered. At the end, what is answered beyond follows in order.
     """
 
     def __init__(self, output: Output) -> None:
         self._output = output
-        self._ahead: dict[int, Sequence[Mapping[str, Any]] | None] = {}
+        self._ahead: dict[int, str] = {}
         self._written = 0
 
     def take(self, asked: Asked) -> None:
         """Writes it as soon as all files before it are written."""
-        self._ahead[asked.position] = None if asked.failures and not asked.answers else asked.answers
+        table = [asdict(row) for row in rows(asked.file, asked.item, asked.answers, asked.failures)]
+        answers = [{key: value for key, value in row.items() if key != "item"} for row in table]
+        self._ahead[asked.position] = self._output.json({"item": asked.file, "answers": answers}, indent=2)
         while self._written in self._ahead:
-            self._write()
+            self._write(self._written)
 
     def end(self) -> None:
         """Closes the array."""
-        while self._ahead:
-            self._write()
+        for position in sorted(self._ahead):
+            self._write(position)
         self._output.write("\n]\n" if self._written else "[]\n")
 
-    def _write(self) -> None:
-        text = self._output.json(self._ahead.pop(self._written, None), indent=2)
+    def _write(self, position: int) -> None:
+        text = self._ahead.pop(position)
         self._output.write((",\n  " if self._written else "[\n  ") + text.replace("\n", "\n  "))
         self._written += 1
 

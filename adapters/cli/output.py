@@ -1,12 +1,14 @@
 """Standard output of any encoding, and interruptions that leave the output whole."""
 
 import contextlib
+import io
 import json
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Self
 
 from engine.errors import ConfigurationError
@@ -20,6 +22,8 @@ PIECE = 1000
 
 # The exit code of what nobody reads any more, as a shell has it: 128 and the number of SIGPIPE.
 UNREAD = 141
+# That of SIGINT.
+INTERRUPTED = 130
 
 
 class Stop(KeyboardInterrupt):
@@ -58,12 +62,63 @@ class Output:
         """The text for people, characters that it cannot hold as escapes."""
         return text.encode(self._encoding, "backslashreplace").decode(self._encoding)
 
+    def shown(self, text: str) -> str:
+        """A text of anybody's for a terminal: its control characters do nothing there."""
+        return self.escaped(
+            "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+        )
+
     def json(self, value: Any, indent: int | None = None) -> str:
         """The value as JSON that arrives as it was: readable where the encoding allows it, else escaped."""
         text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
         if not self.holds(text):
             text = json.dumps(value, indent=indent, default=str)
         return text.translate(LINE_ENDS)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person reads it, rather than a file or another program."""
+        return bool(getattr(self._stream, "isatty", lambda: False)())
+
+    def table(self, headers: Sequence[str], table: Iterable[Sequence[str]]) -> None:
+        """Writes a table: drawn on a terminal, else a line for each row, its cells separated by tabs.
+
+        Raises:
+            Stop: as `write` does.
+        """
+        cleaned = [[" ".join(self.escaped(cell).split()) for cell in row] for row in table]
+        if not self.is_terminal:
+            self.write("".join("\t".join(row) + "\n" for row in cleaned))
+            return
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        drawn = Table(*headers, box=box.SIMPLE_HEAD, header_style="bold")
+        for row in cleaned:
+            drawn.add_row(*(Text(self.shown(cell)) for cell in row))  # Never markup.
+        # A buffer of its own, so that the text is written whole; rich reads NO_COLOR and the width itself.
+        self._print(drawn)
+
+    def styled(self, text: str, style: str) -> None:
+        """Writes a text, in a style of rich's on a terminal.
+
+        Raises:
+            Stop: as `write` does.
+        """
+        if not self.is_terminal:
+            self.write(text)
+            return
+        from rich.text import Text
+
+        self._print(Text(text, style, end=""))
+
+    def _print(self, drawn: Any) -> None:
+        from rich.console import Console
+
+        buffer = _Buffer(self._encoding)
+        Console(file=buffer, force_terminal=True).print(drawn, end="")
+        self.write(buffer.getvalue())
 
     def write(self, text: str) -> None:
         """Writes a text at once.
@@ -76,15 +131,28 @@ class Output:
                 self._stream.write(text[start : start + PIECE])
                 getattr(self._stream, "flush", lambda: None)()
         except BrokenPipeError:
-            raise self._lost(UNREAD, "") from None
+            raise self.lost() from None
         except (OSError, ValueError) as error:
-            raise self._lost(1, f"the output cannot be written ({error})") from None
+            raise self.lost(1, f"the output cannot be written ({error})") from None
 
-    def _lost(self, code: int, reason: str) -> Stop:
+    def lost(self, code: int = UNREAD, reason: str = "") -> Stop:
+        """What to raise where nothing can be written any more; nothing is from then on."""
         # What is still in the buffer would be written again, with a traceback, when Python ends.
         with contextlib.suppress(OSError, ValueError, AttributeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
         return Stop(code, reason, writable=False)
+
+
+class _Buffer(io.StringIO):
+    """A text in memory that passes for a stream of an encoding."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__()
+        self._encoding = encoding
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._encoding
 
 
 class Signals:
@@ -133,6 +201,18 @@ class Signals:
 
 
 @contextlib.contextmanager
+def printing() -> Iterator[Output]:
+    """Standard output for a command's results alone: what else is printed goes to standard error.
+
+    Raises:
+        ConfigurationError: there is no standard output, or it is closed.
+    """
+    output = Output(sys.stdout)
+    with aside():
+        yield output
+
+
+@contextlib.contextmanager
 def aside() -> Iterator[None]:
     """What a model file or a library prints goes to standard error, or nowhere where there is none."""
     with contextlib.ExitStack() as stack:
@@ -142,6 +222,24 @@ def aside() -> Iterator[None]:
             stack.enter_context(contextlib.redirect_stderr(error))
         stack.enter_context(contextlib.redirect_stdout(error))
         yield
+
+
+class _Unobserved:
+    """A stream that passes for no terminal."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def isatty(self) -> bool:
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def unobserved() -> AbstractContextManager[Any]:
+    """No progress bars: what is written meanwhile would share the terminal with them."""
+    return contextlib.redirect_stderr(_Unobserved(sys.stderr))
 
 
 def say(text: str) -> None:

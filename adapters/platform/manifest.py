@@ -1,12 +1,11 @@
 """Builds the app's manifest, dataloop.json: one module, its compute, and a model entry per model file."""
 
-import ast
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from adapters import registry
+from adapters import model_file, registry
 from engine.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -212,5 +211,4 @@ def _model(stem: str) -> dict[str, Any]:
 
 
 def _description(stem: str) -> str:
-    source = (registry.FOLDER / f"{stem}.py").read_text(encoding="utf-8")
-    return (ast.get_docstring(ast.parse(source)) or stem).split("\n\n")[0].replace("\n", " ")
+    return model_file.read(registry.FOLDER / f"{stem}.py").summary or stem

@@ -135,7 +135,7 @@ def _once(
         _Temporary: no response, one that cannot be parsed, or status 401, 408, 429 or 5xx.
     """
     base = dl.client_api.base_gate_url
-    pool = _pool(base, dl.client_api.verify)
+    pool = pool_for(base, dl.client_api.verify)
     try:
         response = pool.request(
             method, base + path, body=data, headers=headers, retries=False, timeout=TIMEOUT
@@ -326,7 +326,7 @@ _JSON = {"Content-Type": "application/json"}
 
 
 @cache
-def _pool(base: str, verify: bool) -> PoolManager:
+def pool_for(base: str, verify: bool) -> PoolManager:
     """The connection pool for the platform's address, through the environment's proxy if it names one."""
     target = urlsplit(base)
     proxy = None if proxy_bypass(target.netloc) else getproxies().get(target.scheme)

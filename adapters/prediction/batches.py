@@ -13,6 +13,7 @@ from adapters.items.item import Item, item_name
 from adapters.items.stored import at, prompt_of, text_at
 from adapters.prediction.answering import OnDone
 from adapters.prediction.failures import Failure
+from adapters.registry import described
 from engine.errors import AdapterError, ConfigurationError, GenerationError
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ def predict_each(
     except Exception as error:  # A user's own code: anything can happen.
         logger.debug("predict failed on %d items", len(batch), exc_info=True)
         if len(batch) == 1:
-            return [[]], [_failed(batch, 0, f"{type(error).__name__}: {error}")]
+            return [[]], [_failed(batch, 0, described(error))]
     else:
         return _each_checked(answers, batch, model_name, failures), failures
     answers, failures = [], []
@@ -95,7 +96,7 @@ def _each_checked(
         except Exception as error:  # Of whatever type the user's own code returns.
             logger.debug("an answer cannot be stored", exc_info=True)
             checked.append([])
-            reason = str(error) if isinstance(error, AdapterError) else f"{type(error).__name__}: {error}"
+            reason = str(error) if isinstance(error, AdapterError) else described(error)
             failures.append(_failed(batch, position, reason))
     return checked
 

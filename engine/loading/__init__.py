@@ -1,5 +1,5 @@
 """Loads a model and its tokenizer, or raises an error that says what to do."""
 
-from engine.loading.loader import Loaded, load
+from engine.loading.loader import Loaded, load, memory_footprint
 
-__all__ = ["Loaded", "load"]
+__all__ = ["Loaded", "load", "memory_footprint"]

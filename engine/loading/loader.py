@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 import transformers
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from engine.environment import hub_token
 from engine.errors import ConfigurationError, LoadError
@@ -90,11 +90,89 @@ def _load(
     options: LoadOptions, task: str, placement: Placement, tokenizer: PreTrainedTokenizerBase | None = None
 ) -> Loaded:
     """Loads a model that is no adapter; `tokenizer` replaces its own."""
-    folder, hub = files.folder_or_hub_id(options), files.hub_arguments(options)
-    code = {"trust_remote_code": options.trust_remote_code}
+    made = _configure(options, task, placement, tokenizer)
+    if not options.trust_remote_code:
+        untrusted.warn_of_tokenizer_code(options.tokenizer or options.model_name, made.tokenizer)
+    with explain_load_errors(options):
+        footprint = _footprint(options, placement, made)
+        if footprint is not None:
+            logger.debug("memory footprint of %s\n%s", options.model_name, footprint)
+            if not placement.offloads_to_disk:
+                footprint.check_fits(options)
+        index = find_file(options, os.path.join(made.hub["subfolder"], untrusted.INDEX))
+        untrusted.check_weight_index(options.model_name, index, not options.use_safetensors)
+        with _without_load_report(options.model_name):
+            model, report = made.auto_class.from_pretrained(
+                files.folder_or_hub_id(options),
+                config=made.config,
+                dtype=made.dtype,
+                device_map=placement.device_map,
+                max_memory=placement.max_memory and dict(placement.max_memory),  # transformers changes it.
+                offload_folder=options.offload_folder,
+                attn_implementation=attention_implementation(options, placement.device),
+                quantization_config=made.quantized,
+                use_safetensors=True if options.use_safetensors else None,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # Checked below, by name.
+                adapter_kwargs={"subfolder": "no-adapter"},  # Otherwise peft adds it unmerged.
+                trust_remote_code=options.trust_remote_code,
+                **made.hub,
+            )
+        checkpoint.check_complete(options.model_name, model, report, task)
+        quantization.select_4bit_kernels(model)
+    return Loaded(model.eval(), made.tokenizer, made.context_length, options)
+
+
+def memory_footprint(
+    options: LoadOptions, task: Literal["generate", "embed"] = "generate"
+) -> MemoryFootprint | None:
+    """Estimates the memory that a model takes, from its configuration and tokenizer; reads no weights.
+
+    Returns:
+        None for a checkpoint that is quantized already: its size cannot be estimated.
+
+    Raises:
+        LoadError: as `load`; or the model is an adapter, whose base model takes the memory.
+        ConfigurationError: as `load`.
+    """
+    placement = place(options)
+    with explain_load_errors(options):
+        if lora.find_adapter(options, task) is not None:
+            raise LoadError(f"{options.model_name} is an adapter: its base model takes the memory, show that")
+    made = _configure(options, task, placement)
+    with explain_load_errors(options):
+        return _footprint(options, placement, made)
+
+
+@dataclass(frozen=True, slots=True)
+class _Configured:
+    """What is known of a model before its weights are read.
+
+    Attributes:
+        auto_class: the class of transformers that loads it.
+        quantized: the quantization of the weights; None if they are not quantized.
+        hub: keyword arguments for the hub library, and the subfolder.
+    """
+
+    config: PretrainedConfig
+    auto_class: Any
+    dtype: torch.dtype
+    quantized: BitsAndBytesConfig | None
+    tokenizer: PreTrainedTokenizerBase
+    context_length: int | None
+    hub: dict[str, Any]
+
+
+def _configure(
+    options: LoadOptions, task: str, placement: Placement, tokenizer: PreTrainedTokenizerBase | None = None
+) -> _Configured:
+    """Reads a model's configuration and, unless one is given, its tokenizer."""
+    hub = files.hub_arguments(options)
     with explain_load_errors(options):
         hub["subfolder"] = files.transformer_subfolder(options)
-        config = transformers.AutoConfig.from_pretrained(folder, **hub, **code)
+        config = transformers.AutoConfig.from_pretrained(
+            files.folder_or_hub_id(options), trust_remote_code=options.trust_remote_code, **hub
+        )
         # transformers ignores this file if it is no valid JSON.
         files.read_json(options, os.path.join(hub["subfolder"], "generation_config.json"))
         untrusted.drop_hub_attention(options.model_name, config)
@@ -104,39 +182,16 @@ def _load(
         dtype = _dtype(options, config, placement)
         quantized = quantization.config_for_checkpoint(options, config, dtype)
     tokenizer = tokenizer or _tokenizer(options, hub)
-    if not options.trust_remote_code:
-        untrusted.warn_of_tokenizer_code(options.tokenizer or options.model_name, tokenizer)
     context_length = _context_length(config, tokenizer)
-    with explain_load_errors(options):
-        if not getattr(config, "quantization_config", None):  # Then the size cannot be estimated.
-            with torch.device("meta"):
-                empty = auto_class.from_config(config, **code)
-            footprint = MemoryFootprint(empty, dtype, quantized, context_length, placement.free)
-            logger.debug("memory footprint of %s\n%s", options.model_name, footprint)
-            if not placement.offloads_to_disk:
-                footprint.check_fits(options)
-        index = find_file(options, os.path.join(hub["subfolder"], untrusted.INDEX))
-        untrusted.check_weight_index(options.model_name, index, not options.use_safetensors)
-        with _without_load_report(options.model_name):
-            model, report = auto_class.from_pretrained(
-                folder,
-                config=config,
-                dtype=dtype,
-                device_map=placement.device_map,
-                max_memory=placement.max_memory and dict(placement.max_memory),  # transformers changes it.
-                offload_folder=options.offload_folder,
-                attn_implementation=attention_implementation(options, placement.device),
-                quantization_config=quantized,
-                use_safetensors=True if options.use_safetensors else None,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # Checked below, by name.
-                adapter_kwargs={"subfolder": "no-adapter"},  # Otherwise peft adds it unmerged.
-                **hub,
-                **code,
-            )
-        checkpoint.check_complete(options.model_name, model, report, task)
-        quantization.select_4bit_kernels(model)
-    return Loaded(model.eval(), tokenizer, context_length, options)
+    return _Configured(config, auto_class, dtype, quantized, tokenizer, context_length, hub)
+
+
+def _footprint(options: LoadOptions, placement: Placement, made: _Configured) -> MemoryFootprint | None:
+    if getattr(made.config, "quantization_config", None):  # Then the size cannot be estimated.
+        return None
+    with torch.device("meta"):
+        empty = made.auto_class.from_config(made.config, trust_remote_code=options.trust_remote_code)
+    return MemoryFootprint(empty, made.dtype, made.quantized, made.context_length, placement.free)
 
 
 def _tokenizer(options: LoadOptions, hub: dict[str, Any]) -> PreTrainedTokenizerBase:

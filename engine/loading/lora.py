@@ -1,7 +1,7 @@
 """Merges LoRA and similar PEFT adapters into the weights of their base model."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -104,21 +104,36 @@ def merge_adapter(model: PreTrainedModel, options: LoadOptions, task: str) -> Pr
                 f"{name} is an adapter for another base model: {' '.join(str(error).split())}"
             ) from None
     missing = sorted(peft.get_peft_model_state_dict(adapted).keys() - weights.keys())
+    _check_keys(name, task, missing, result.unexpected_keys, weights)
+    return adapted.merge_and_unload(safe_merge=True).requires_grad_(False)
+
+
+def _check_keys(
+    name: str, task: str, missing: list[str], unexpected: Collection[str], weights: Collection[str]
+) -> None:
+    """Refuses an adapter whose weights are not those that the base model has places for.
+
+    Args:
+        missing: the keys that the adapter lacks.
+        unexpected: the keys that the base model does not have.
+        weights: all keys of the adapter.
+
+    Raises:
+        LoadError: names a weight.
+    """
     if missing:
         raise LoadError(f"{name} is an adapter for another base model: it has no weights for {missing[0]}")
     # peft saves a trained embedding under two names and loads one of them.
-    duplicates = {
-        key for key in result.unexpected_keys if key.replace(".modules_to_save", "") in weights.keys() - {key}
-    }
-    unexpected = sorted(set(result.unexpected_keys) - duplicates)
+    foreign = sorted(
+        key for key in unexpected if key.replace(".modules_to_save", "") not in set(weights) - {key}
+    )
     if task == "embed":  # It has no head.
-        unexpected = [key for key in unexpected if not key.startswith("base_model.model.lm_head.")]
-    if unexpected:
+        foreign = [key for key in foreign if not key.startswith("base_model.model.lm_head.")]
+    if foreign:
         raise LoadError(
-            f"{name} is an adapter for another base model: it has weights for {unexpected[0]}, which this "
-            "one does not have"
+            f"{name} is an adapter for another base model: it has weights for {foreign[0]}, which this one "
+            "does not have"
         )
-    return adapted.merge_and_unload(safe_merge=True).requires_grad_(False)
 
 
 def _weights(options: LoadOptions) -> dict[str, torch.Tensor]:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate, pairwise
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 # Messages whose lengths in tokens are cached.
 _CACHED_LENGTHS = 4096
+# Renderers that are cached, one for each template and system prompt.
+_CACHED_RENDERERS = 64
 # An encoder-decoder model without a chat template was trained on the bare question.
 _BARE_QUESTION = Template(
     "{% if messages|length == 1 %}{{ messages[0].content }}{% else %}"
@@ -45,7 +47,7 @@ class Prompter:
         self.seq2seq = bool(config.is_encoder_decoder)
         self.fallback = _fallback(config)
         self.escaper = ControlTokenEscaper(tokenizer)
-        self.renderer = ChatRenderer(tokenizer, self.escaper)
+        self._renderer = lru_cache(_CACHED_RENDERERS)(partial(ChatRenderer, tokenizer, self.escaper))
         self._before, _ = special_tokens_around(tokenizer)
         self._length = lru_cache(_CACHED_LENGTHS)(lambda text: len(self._tokenize(text)))
 
@@ -181,7 +183,7 @@ class Prompter:
     def end_tokens(self, options: GenerationOptions) -> frozenset[int]:
         """Further tokens that end an answer: the one with which the template ends the assistant's turn."""
         template, _ = self._template(options.chat_template)
-        end = self.renderer.end_token(template.text)
+        end = self._renderer(template.text).end_token
         return frozenset() if end is None else frozenset([end])
 
     def max_answer_tokens(self, prompt_tokens: int, options: GenerationOptions) -> int:
@@ -194,9 +196,10 @@ class Prompter:
         template, _ = self._template(options.chat_template)
         operators = {"role": "system", "content": options.system_prompt} in chat
         trusted = options.system_prompt if operators else None
-        text = self.renderer.render(chat, template.text, trusted)
+        renderer = self._renderer(template.text, trusted)
+        text = renderer.render(chat)
         ids = self._tokenize(text)
-        self.renderer.check_control_tokens(ids, chat, template.text, trusted)
+        renderer.check_control_tokens(ids, chat)
         return text, self._add_special_tokens(ids, options)
 
     def _template(self, given: str | None) -> tuple[Template, bool]:

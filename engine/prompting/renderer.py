@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise, product
 from typing import Any
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 Chat = list[dict[str, str]]
 
-# Message formats that are cached, one per template, roles and system prompt.
+# Message formats that are cached for a template, one for each sequence of roles.
 _CACHED_FORMATS = 256
 # Of a long conversation only this many turns at either end are probed, if roles alternate in between.
 _PROBED_TURNS = 8
@@ -59,19 +59,28 @@ class _MessageFormat:
 
 
 class ChatRenderer:
-    """Renders conversations for one tokenizer.
+    """Renders conversations with one chat template."""
 
-    In all methods `trusted` is the operator's system prompt, which may contain control tokens.
-    """
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        escaper: ControlTokenEscaper,
+        template: str,
+        trusted: str | None = None,
+    ) -> None:
+        """Renders nothing yet.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, escaper: ControlTokenEscaper) -> None:
-        self.tokenizer = tokenizer
-        self.escaper = escaper
+        Args:
+            template: Jinja text.
+            trusted: the operator's system prompt, which may contain control tokens.
+        """
+        self._tokenizer = tokenizer
+        self._escaper = escaper
+        self._template = template
+        self._trusted = trusted
         self._probed_format = lru_cache(_CACHED_FORMATS)(self._probe_format)
-        self.end_token = lru_cache(self._find_end_token)
-        self._exceeds_limits = lru_cache(self._probe_limits)
 
-    def render(self, chat: Chat, template: str, trusted: str | None = None) -> str:
+    def render(self, chat: Chat) -> str:
         """Renders a conversation up to where the answer begins, with marks of `engine.prompting.escaping`.
 
         Raises:
@@ -79,19 +88,17 @@ class ChatRenderer:
                 exceeds a limit.
             ConfigurationError: the template is not valid Jinja.
         """
-        message_format = self._format_of(chat, template, trusted)
+        message_format = self._format_of(chat)
         try:
-            text = encodable(self._render(chat, template, message_format))
+            text = encodable(self._render(chat, message_format))
         except AdapterError:
             raise
         except Exception as error:  # Third-party code: any exception is possible.
-            raise _refusal_error(error, template) from None
+            raise _refusal_error(error, self._template) from None
         _check_complete(chat, unmark(text))
         return text
 
-    def check_control_tokens(
-        self, ids: Sequence[int], chat: Chat, template: str, trusted: str | None = None
-    ) -> None:
+    def check_control_tokens(self, ids: Sequence[int], chat: Chat) -> None:
         """Checks that a rendered prompt has no more control tokens than the template itself writes.
 
         Args:
@@ -100,13 +107,13 @@ class ChatRenderer:
         Raises:
             PromptError: part of a message has become a control token.
         """
-        written = self.escaper.count(ids, template)
-        if written - self._format_of(chat, template, trusted).control_tokens:
+        written = self._escaper.count(ids, self._template)
+        if written - self._format_of(chat).control_tokens:
             roles = tuple(message["role"] for message in chat)
-            if written - self._probed_format(template, roles, trusted).control_tokens:
+            if written - self._probed_format(roles).control_tokens:
                 raise PromptError(FORGED)
 
-    def _format_of(self, chat: Chat, template: str, trusted: str | None) -> _MessageFormat:
+    def _format_of(self, chat: Chat) -> _MessageFormat:
         """The format of a conversation; for a long one, extrapolated from its first and last turns.
 
         So a growing conversation is not probed as a whole at each turn.
@@ -115,21 +122,20 @@ class ChatRenderer:
         head, tail = 2 * _PROBED_TURNS, 2 * _PROBED_TURNS + len(roles) % 2
         rest = len(roles) - head - tail
         if rest <= 2 or set(pairwise(roles[head - 1 : len(roles) - tail + 1])) - _ALTERNATION:
-            return self._probed_format(template, roles, trusted)
-        short, longer = (
-            self._probed_format(template, roles[: head + more] + roles[-tail:], trusted) for more in (0, 2)
-        )
+            return self._probed_format(roles)
+        short, longer = (self._probed_format(roles[: head + more] + roles[-tail:]) for more in (0, 2))
         per_turn = longer.control_tokens - short.control_tokens
         turns = Counter({token: rest // 2 * count for token, count in per_turn.items()})
         return replace(short, control_tokens=short.control_tokens + turns)
 
-    def _find_end_token(self, template: str) -> int | None:
-        """The token with which a template ends the assistant's turn, or None."""
+    @cached_property
+    def end_token(self) -> int | None:
+        """The token with which the template ends the assistant's turn, or None."""
         for roles in (("user", "assistant"), ("user", "assistant", "user")):
             chat = _probe(roles)
             try:
-                message_format = self._probed_format(template, roles, None)
-                text = self._render(chat, template, message_format, add_generation_prompt=False)
+                message_format = self._probed_format(roles)
+                text = self._render(chat, message_format, add_generation_prompt=False)
             except AdapterError:
                 continue
             except Exception:  # Third-party code: any exception is possible.
@@ -137,24 +143,24 @@ class ChatRenderer:
                 continue
             content = chat[1]["content"]
             after = text[text.casefold().rfind(content) + len(content) :].lstrip()
-            if found := self.escaper.added_tokens.match(after):
-                end: Any = self.tokenizer.convert_tokens_to_ids(found[0])
+            if found := self._escaper.added_tokens.match(after):
+                end: Any = self._tokenizer.convert_tokens_to_ids(found[0])
                 return int(end)
         return None
 
-    def _probe_format(self, template: str, roles: tuple[str, ...], trusted: str | None) -> _MessageFormat:
-        if self._exceeds_limits(template):
+    def _probe_format(self, roles: tuple[str, ...]) -> _MessageFormat:
+        if self._exceeds_limits:
             raise TemplateLimitExceeded
-        chat = _probe(roles, trusted)
+        chat = _probe(roles, self._trusted)
         failure: PromptError | None = None
         for part_roles, system_role in product(_PART_ROLES, (True, False) if "system" in roles else (True,)):
             message_format = _MessageFormat(part_roles, system_role, Counter())
             try:
-                text = self._render(chat, template, message_format)
+                text = self._render(chat, message_format)
             except AdapterError:
                 raise
             except Exception as error:  # Third-party code: any exception is possible.
-                failure = failure or _refusal_error(error, template)
+                failure = failure or _refusal_error(error, self._template)
                 continue
             if not text:
                 failure = failure or PromptError(
@@ -162,16 +168,18 @@ class ChatRenderer:
                 )
             # A template that does not expect parts writes their repr.
             elif not (missing := _first_missing(chat, text)) and not (part_roles and "'type'" in text):
-                ids = self.escaper.tokenize(encodable(text))
-                return _MessageFormat(part_roles, system_role, self.escaper.count(ids, template))
+                ids = self._escaper.tokenize(encodable(text))
+                return _MessageFormat(part_roles, system_role, self._escaper.count(ids, self._template))
             elif missing:
                 failure = failure or _missing_error(missing)
         assert failure is not None
         raise failure
 
-    def _probe_limits(self, template: str) -> bool:
+    @cached_property
+    def _exceeds_limits(self) -> bool:
+        """Whether the template exceeds a limit even with a short conversation."""
         try:
-            self._render(_probe(("user",)), template, _MessageFormat(frozenset(), True, Counter()))
+            self._render(_probe(("user",)), _MessageFormat(frozenset(), True, Counter()))
         except TemplateLimitExceeded:
             return True
         except AdapterError:
@@ -180,9 +188,7 @@ class ChatRenderer:
             logger.debug("the chat template failed", exc_info=True)
         return False
 
-    def _render(
-        self, chat: Chat, template: str, message_format: _MessageFormat, add_generation_prompt: bool = True
-    ) -> str:
+    def _render(self, chat: Chat, message_format: _MessageFormat, add_generation_prompt: bool = True) -> str:
         messages: list[dict[str, Any]] = [
             {**message, "content": [{"type": "text", "text": message["content"]}]}
             if message["role"] in message_format.part_roles
@@ -191,10 +197,10 @@ class ChatRenderer:
         ]
         try:
             return render(
-                template,
+                self._template,
                 messages,
                 add_generation_prompt=add_generation_prompt,
-                **self.tokenizer.special_tokens_map,
+                **self._tokenizer.special_tokens_map,
             )
         except TemplateSyntaxError as error:
             raise invalid_template(str(error)) from None

@@ -48,11 +48,11 @@ def questions(count: int) -> tuple[list[dict[str, Any]], Truth]:
     return items, truth
 
 
-def splits(confidence: np.ndarray, right: np.ndarray) -> dict[str, Any]:
+def splits(confidence: np.ndarray, right: np.ndarray, count: int) -> dict[str, Any]:
     """What comes of a random half of the answers, measured on the other half, many times."""
     rng = np.random.default_rng(SEED)
     errors, held, accepted = [], dict.fromkeys(MAX_ERRORS, 0), dict.fromkeys(MAX_ERRORS, 0.0)
-    for split in range(SPLITS):
+    for split in range(count):
         order = rng.permutation(len(right))
         labelled, other = order[: len(right) // 2], order[len(right) // 2 :]
         if split < FITTED:
@@ -62,11 +62,11 @@ def splits(confidence: np.ndarray, right: np.ndarray) -> dict[str, Any]:
             level = guarantee.threshold(confidence[labelled], right[labelled], rate).threshold
             chosen = confidence[other] >= (np.inf if level is None else level)
             held[rate] += not chosen.any() or (~right[other][chosen]).mean() <= rate
-            accepted[rate] += chosen.mean() / SPLITS
+            accepted[rate] += chosen.mean() / count
     return {
         "ece_first_split": errors[0],
         "ece_mean": float(np.mean(errors)),
-        "guarantee": {f"{rate:g}": held[rate] / SPLITS for rate in MAX_ERRORS},
+        "guarantee": {f"{rate:g}": held[rate] / count for rate in MAX_ERRORS},
         "accepted": {f"{rate:g}": accepted[rate] for rate in MAX_ERRORS},
     }
 
@@ -75,6 +75,7 @@ def main() -> None:
     """Prints the figures as JSON, and draws the pictures of docs/confidence.md."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--questions", type=int, default=QUESTIONS)
+    parser.add_argument("--splits", type=int, default=SPLITS, help="random halves")
     parser.add_argument("--pictures", type=Path, help="the folder that gets the pictures")
     arguments = parser.parse_args()
     items, truth = questions(arguments.questions)
@@ -89,7 +90,7 @@ def main() -> None:
         "auroc": {name: method["auroc"] for name, method in figures["methods"].items()},
         "ece_before": figures["methods"][figures["method"]]["ece"],
         "promises": [one["sentence"] for one in figures["thresholds"]],
-        "splits": splits(confidence, right),
+        "splits": splits(confidence, right, arguments.splits),
     }
     print(json.dumps(found, indent=2, ensure_ascii=False))
     if arguments.pictures:

@@ -208,14 +208,14 @@ def test_the_command_line_answers_with_a_users_file_too(user_models, dialogpt, t
     (tmp_path / "item.json").write_text(json.dumps(questions))
     file = str(tmp_path / "item.json")
     assert main(["predict", file, "--json", "--model", "dialogpt-large"]) == 0
-    (answers,) = json.loads(capsys.readouterr().out)
-    assert len(answers) == 3
-    assert all(0 < answer["metadata"]["user"]["model"]["confidence"] <= 1 for answer in answers)
+    [item] = json.loads(capsys.readouterr().out)
+    assert len(item["answers"]) == 3
+    assert all(0 < answer["confidence"] <= 1 for answer in item["answers"])
     assert main(["predict", file, "--model", "dialogpt-large"]) == 0
     assert "And again" in capsys.readouterr().out
 
 
-def test_a_users_file_that_raises_on_one_item_has_null_in_its_place(user_models, tmp_path, questions, capsys):
+def test_a_users_file_that_raises_on_one_item_is_told_with_its_line(user_models, tmp_path, questions, capsys):
     (user_models / "moody.py").write_text(MOODY)
     (tmp_path / "good.json").write_text(json.dumps(questions))
     (tmp_path / "bad.json").write_text(json.dumps({"prompts": {"bad": questions["prompts"]["first"]}}))
@@ -224,9 +224,11 @@ def test_a_users_file_that_raises_on_one_item_has_null_in_its_place(user_models,
     assert main(["predict", *files, *arguments]) == 1
     printed = capsys.readouterr()
     good, bad = json.loads(printed.out)
-    assert len(good) == 2
-    assert bad is None
-    assert f"error: {files[1]}: KeyError: 'a mood'" in printed.err
+    assert [row["error"] for row in good["answers"]] == [None] * 3
+    line = MOODY.splitlines().index('            raise KeyError("a mood")') + 1
+    told = f"KeyError: 'a mood' (models/moody.py, line {line})"
+    assert {row["error"] for row in bad["answers"]} == {told}
+    assert f"error: {files[1]}: {told}" in printed.err
 
 
 def test_a_users_file_without_save_says_what_it_lacks(user_models, model_entity):

@@ -39,6 +39,7 @@ class Services:
             part.mkdir(parents=True)
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("DTLPY_", "PYTHONPATH", "PYTEST_"))}
         login = self._login(folder / "dataloop", f"{service['id']}@bot.example.com")
+        port = {"PORT": str(service["port"])} if "port" in service else {}
         with self._log(service["id"]).open("ab") as log:
             # -P: or else the folder of the runner, a part of the checkout, would be importable.
             self._processes[service["id"]] = subprocess.Popen(
@@ -47,7 +48,7 @@ class Services:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=code,
-                env=kept | login | {"HOME": str(home), "PORT": str(service.get("port", ""))},
+                env=kept | login | {"HOME": str(home)} | port,
                 start_new_session=True,
             )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import models
+from adapters.cli import app
 from engine.configuration import ALIASES, PLATFORM_KEYS
 from engine.options import (
     AdapterOptions,
@@ -25,7 +26,7 @@ WIDTH, COLUMN = 110, 26
 # What the tree shows, and what it says of paths without a docstring.
 TOP = {
     "README.md": "What this is and how to use it.",
-    "Makefile": "setup, demo, page, serve, test, check, lint, docs, bench, soak.",
+    "Makefile": "`make help` lists what it does.",
     "creation.py": "",
     "dataloop.json": "The app's manifest, written by `python creation.py --manifest`.",
     "models": "",
@@ -190,6 +191,12 @@ def speed() -> str:
     return f"| work | compared with | times as fast |\n|---|---|---|\n{rows}".rstrip()
 
 
+def command_help() -> str:
+    """The help of each command of the command line."""
+    texts = app.help_texts(WIDTH - 20)
+    return "\n\n".join(f"```text\n{text.strip()}\n```" for text in texts.values())
+
+
 def replaced(page: str, part: str, text: str) -> str:
     """A page of the repository with what stands between a part's two markers replaced."""
     start, end = f"<!-- {part}: written by python -m tests.helpers.docs -->", f"<!-- end of {part} -->"
@@ -200,6 +207,7 @@ def replaced(page: str, part: str, text: str) -> str:
 # The tree quotes the other pages, so it is the last.
 PAGES: dict[str, Callable[[], str]] = {
     "README.md": lambda: replaced("README.md", "speed", speed()),
+    "docs/command_line.md": lambda: replaced("docs/command_line.md", "help", command_help()),
     "docs/configuration.md": configuration,
     "docs/models.md": model_table,
     "docs/architecture.md": lambda: replaced("docs/architecture.md", "tree", f"```text\n{tree()}\n```"),

@@ -11,28 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from adapters import registry
 from adapters.cli import main
-from adapters.hugging import HuggingAdapter
 from engine.types import Request
-from tests.fakes import FakeEngine
 
 ROOT = Path(__file__).parents[3]
 STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 Reply = Callable[[Request], str]
-
-
-@pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch) -> Callable[[Reply], FakeEngine]:
-    """Lets every model be one whose answers a function makes."""
-
-    def make(reply: Reply) -> FakeEngine:
-        adapter = HuggingAdapter({"model_name": "quick"})
-        adapter._engine = FakeEngine(reply)
-        monkeypatch.setattr(registry, "load", lambda *_: adapter)
-        return adapter._engine
-
-    return make
 
 
 @pytest.fixture
@@ -66,8 +50,8 @@ def stopping_at(word: str, number: int) -> Reply:
 
 
 def texts(document: str) -> list[str | None]:
-    """The answers of a JSON document, null where a file has none."""
-    return [found and found[0]["coordinates"] for found in json.loads(document)]
+    """The answers of a JSON document, null where an item has none."""
+    return [item["answers"][0]["answer"] for item in json.loads(document)]
 
 
 def test_each_answer_is_written_before_the_next_is_waited_for(model, ask, capsys):
@@ -139,7 +123,7 @@ def test_a_document_that_is_interrupted_at_once_is_an_empty_list(model, ask, cap
     assert json.loads(capsys.readouterr().out) == []
 
 
-def test_in_an_interrupted_document_each_answer_keeps_its_files_place(model, ask, capsys):
+def test_in_an_interrupted_document_each_answer_names_its_file(model, ask, capsys):
     engine = model(question)
     forwards = engine.stream
 
@@ -150,8 +134,11 @@ def test_in_an_interrupted_document_each_answer_keeps_its_files_place(model, ask
             yield chunk
 
     engine.stream = backwards
-    assert main([*ask("a", "b", "c", "d"), "--json"]) == 130
-    assert texts(capsys.readouterr().out) == [None, None, "c", "d"]
+    arguments = ask("a", "b", "c", "d")
+    assert main([*arguments, "--json"]) == 130
+    document = capsys.readouterr().out
+    assert texts(document) == ["c", "d"]
+    assert [item["item"] for item in json.loads(document)] == arguments[3:]
 
 
 def test_an_interrupted_table_has_what_was_answered(model, ask, capsys):

@@ -57,7 +57,7 @@ def test_json_arrives_as_it_was_in_any_encoding(encoding: str, form: str, odd, m
         (line,) = text.splitlines()
         assert json.loads(line)["answer"] == ODD
     else:
-        assert json.loads(text)[0][0]["coordinates"] == ODD
+        assert json.loads(text)[0]["answers"][0]["answer"] == ODD
 
 
 @pytest.mark.parametrize(("encoding", "corner"), [("ascii", "+"), ("cp1252", "+"), ("utf-8", "┌")])
@@ -87,7 +87,7 @@ class Notebook:
 def test_an_output_that_can_only_be_written_to_is_enough(attributes, odd, monkeypatch):
     monkeypatch.setattr(sys, "stdout", stream := Notebook(**attributes))
     assert main([*odd, "--json"]) == 0
-    assert json.loads(stream.text)[0][0]["coordinates"] == ODD
+    assert json.loads(stream.text)[0]["answers"][0]["answer"] == ODD
 
 
 def closed() -> io.StringIO:
@@ -108,7 +108,9 @@ def test_without_an_output_no_model_is_asked(command: str, stream, odd, monkeypa
 def test_without_standard_error_the_output_is_the_answers_alone(odd, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stderr", None)
     assert main(["predict", "/no/such/file", *odd[1:], "--json"]) == 1
-    assert [found and len(found) for found in json.loads(capsys.readouterr().out)] == [None, 1]
+    missing, answered = json.loads(capsys.readouterr().out)
+    assert missing["answers"][0]["error"] == "cannot be read (No such file or directory)"
+    assert answered["answers"][0]["answer"] == ODD
 
 
 @pytest.mark.parametrize("form", ["--json", "--jsonl"])

@@ -256,7 +256,7 @@ def test_out_of_memory_makes_smaller_batches_and_all_are_answered(
     model, error = adapter.adapter.engine.loaded.model, torch.OutOfMemoryError("CUDA out of memory")
     with breaking(model, lambda inputs: len(inputs["attention_metadata"].chunks) > 2, error):
         adapter.predict_items([item])
-    assert "a step of 6 rows failed (OutOfMemoryError" in caplog.text
+    assert "a step of 6 sequences failed (OutOfMemoryError" in caplog.text
     assert texts_on(item) == expected
 
 

@@ -132,6 +132,7 @@ def test_a_stream_that_is_left_leaves_the_engine_as_it_was(engine: LocalEngine):
 @given(tokens=sequences(*spelled, *broken, *special).filter(bool), stops=st.just([]) | stops)
 @example(tokens=[174, 126, 124, 89, 81, 84, 70], stops=["wo"])
 @example(tokens=[*bytes_of("a"), tiny.BOS, *bytes_of("bword")], stops=["ab"])
+@example(tokens=[174, *bytes_of("word")], stops=["wo"])  # A byte that is no character, before a stop string.
 def test_whatever_tokens_come_the_pieces_are_the_answers_text(
     engine: LocalEngine, tokens: list[int], stops: list[str]
 ):

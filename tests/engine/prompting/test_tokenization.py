@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from engine.options import GenerationOptions
 from engine.prompting.escaping import ControlTokenEscaper
 from engine.prompting.prompter import Prompter
+from engine.prompting.renderer import ChatRenderer
 from engine.prompting.tokenization import SectionTokenizer, special_tokens_around, with_prefix_once
 from tests import tiny
 from tests.helpers.talk import said
@@ -111,10 +112,12 @@ def test_what_a_caller_ends_with_an_end_token_keeps_it():
     assert prompter.tokenize_plain("it is</s>")[-1] == 2
 
 
-def test_a_long_conversation_that_does_not_fit_is_not_written_whole_for_each_turn():
+def test_a_long_conversation_that_does_not_fit_is_not_written_whole_for_each_turn(monkeypatch):
     prompter, written = Prompter(tiny.byte_tokenizer(), tiny.CONFIGS["llama"](), 512), []
-    write = prompter.renderer.render
-    prompter.renderer.render = lambda chat, *rest: written.append(len(chat)) or write(chat, *rest)
+    write = ChatRenderer.render
+    monkeypatch.setattr(
+        ChatRenderer, "render", lambda self, chat: written.append(len(chat)) or write(self, chat)
+    )
     texts: list[str] = []
     for i in range(150):
         texts += [f"question number {i}", f"answer number {i}"]

@@ -1,0 +1,113 @@
+"""A conversation with a loaded model: its turns, its options, and how it is saved as a prompt item."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from adapters.items.annotations import as_dict
+from engine.configuration import override
+from engine.contract import Engine
+from engine.options import GenerationOptions
+from engine.types import Answer, Message, Request, Role, Usage
+
+TEXT = "application/text"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A question and its answer, which an interruption may have cut."""
+
+    question: str
+    answer: Answer
+
+
+class Conversation:
+    """The turns so far; each question is asked with all of them.
+
+    Attributes:
+        turns: those that have an answer.
+        options: of the answers to come.
+        question: the last one that was asked, answered or not; None before the first.
+    """
+
+    def __init__(self, engine: Engine, options: GenerationOptions) -> None:
+        self._engine = engine
+        self.options = options
+        self.turns: list[Turn] = []
+        self.question: str | None = None
+        self._turns_before = 0
+
+    def change(self, **options: Any) -> None:
+        """Changes options of the answers to come.
+
+        Raises:
+            ConfigurationError: an option that is unknown or cannot be; its key is named.
+        """
+        self.options = override(self.options, options)
+
+    def ask(self, question: str, held: Callable[[], AbstractContextManager[None]]) -> Iterator[str]:
+        """Asks a question; gives its answer's text as it grows, and keeps the turn at the end.
+
+        Args:
+            held: encloses each piece of work of the engine; what it raises ends the answer, whose text so far
+                is kept.
+
+        Raises:
+            AdapterError: there is no answer; the turn is not kept.
+        """
+        self.question, self._turns_before = question, len(self.turns)
+        said = ""
+        chunks = self._engine.stream([Request(tuple(self._messages(question)), self.options)])
+        try:
+            while True:
+                with held():
+                    chunk = next(chunks)
+                said += chunk.text
+                yield chunk.text
+                if chunk.answer is not None:
+                    break
+        except KeyboardInterrupt:
+            if said:
+                self.turns.append(Turn(question, Answer(said, (), None, None, "length", Usage(0, 0))))
+            raise
+        finally:
+            chunks.close()  # type: ignore[attr-defined]
+        if chunk.answer.error is not None:
+            raise chunk.answer.error
+        self.turns.append(Turn(question, chunk.answer))
+
+    def take_back(self) -> str | None:
+        """Removes the last question's turn; returns the question, or None where none was asked."""
+        del self.turns[self._turns_before :]
+        return self.question
+
+    def clear(self) -> None:
+        """Begins anew, with the same options."""
+        self.turns.clear()
+        self.question, self._turns_before = None, 0
+
+    def item(self, model_name: str) -> dict[str, Any]:
+        """The conversation as a prompt item in messages, with its answers as annotations."""
+        system = self.options.system_prompt
+        prompts = {"system": _prompt(system, "system")} if system else {}
+        prompts |= {str(i): _prompt(turn.question, "user") for i, turn in enumerate(self.turns, 1)}
+        answers = [as_dict(str(i), turn.answer, model_name) for i, turn in enumerate(self.turns, 1)]
+        return {
+            "shebang": "dataloop",
+            "metadata": {"dltype": "prompt"},
+            "prompts": prompts,
+            "annotations": answers,
+        }
+
+    def _messages(self, question: str) -> Iterator[Message]:
+        for turn in self.turns:
+            yield Message("user", (turn.question,))
+            yield Message("assistant", (turn.answer.text,))
+        yield Message("user", (question,))
+
+
+def _prompt(text: str, role: Role) -> list[dict[str, Any]]:
+    return [{"mimetype": TEXT, "value": text}, {"mimetype": "metadata", "value": {"role": role}}]

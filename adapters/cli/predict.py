@@ -1,0 +1,119 @@
+"""`predict`: files, folders and lines of questions in, answers out."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from adapters import registry
+from adapters.cli.options import Json, Model, Settings, exclusive, named
+from adapters.cli.output import Output, Signals, Stop, printing, say
+from engine.errors import AdapterError, ConfigurationError
+
+if TYPE_CHECKING:
+    from adapters.cli.forms import Form
+
+
+def predict(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Files, folders, patterns, or -.")],
+    model: Model = "tiny_talk",
+    settings: Settings = None,
+    json: Json = False,
+    jsonl: Annotated[
+        bool, typer.Option("--jsonl", help="Print a line of JSON for each question, as the answers come.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write there; .json and .jsonl choose the form."),
+    ] = None,
+) -> int:
+    """Answer prompt items and plain questions.
+
+    FILE is a prompt item (.json), lines of prompt items or JSON texts (.jsonl), lines of questions (.txt), a
+    folder with prompt items, a pattern, or - for standard input. What cannot be answered is named with the
+    reason on standard error, and the exit code is 1.
+    """
+    exclusive({"--json": json, "--jsonl": jsonl})
+    with printing() as output:
+        stem, configuration = named(model, settings)  # A misspelt name is told before imports take time.
+        from adapters.cli.forms import Document, Lines, Table
+        from adapters.cli.inputs import expand
+
+        paths, total = expand(files)
+        kind: Callable[[Output], Form] = Lines if jsonl else Document if json else _by_suffix(out) or Table
+        with _written(out, paths, output) as target:
+            return _answer(paths, total, stem, lambda: registry.load(stem, configuration), kind(target))
+
+
+def _answer(paths: list[str], total: int | None, stem: str, load: Callable[[], Any], form: Form) -> int:
+    from tqdm import tqdm
+
+    from adapters.cli.files import answer_files
+    from adapters.cli.forms import Asked
+    from adapters.cli.inputs import inputs
+
+    ended = 0
+    reasons: list[str] = []
+
+    def told(asked: Asked) -> None:
+        nonlocal ended
+        with signals.held(), tqdm.external_write_mode(sys.stderr):
+            ended += 1
+            reasons.extend(map(str, asked.failures))
+            try:
+                form.take(asked)
+            except Exception as error:  # A model file of the user's own may answer anything.
+                reasons.append(f"{asked.file}: its answers cannot be shown ({error!r})")
+            progress.update()
+
+    def done() -> str:
+        return f"{ended} items are done" if total is None else f"{ended} of {total} files are done"
+
+    code = 0
+    with Signals() as signals, tqdm(total=total, unit="item", disable=None) as progress:
+        try:
+            answer_files(inputs(paths, stem), load, stem, told)
+        except Stop as stop:
+            if not stop.writable:
+                raise
+            code = stop.code
+            reasons.append(f"interrupted: {done()}")
+        except AdapterError as error:
+            if not ended:
+                raise
+            code = 2
+            reasons.append(str(error))
+        except SystemExit as error:
+            reasons.append(f"models/{stem}.py ended the run ({error!r}): {done()}")
+        signals.hold()
+        form.end()
+    for reason in reasons:
+        say(f"error: {reason}")
+    return code or (1 if reasons else 0)
+
+
+@contextlib.contextmanager
+def _written(out: Path | None, paths: list[str], output: Output) -> Iterator[Output]:
+    if out is None:
+        yield output
+        return
+    if any(out.exists() and Path(path).exists() and out.samefile(path) for path in paths):
+        raise ConfigurationError(f"--out {str(out)!r} is one of the inputs: choose another file")
+    try:
+        file = out.open("w", encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"--out {str(out)!r} cannot be written ({error.strerror})") from None
+    with file:
+        yield Output(file)
+
+
+def _by_suffix(out: Path | None) -> Callable[[Output], Form] | None:
+    from adapters.cli.forms import Document, Lines
+
+    kinds: dict[str, Callable[[Output], Form]] = {".json": Document, ".jsonl": Lines}
+    return None if out is None else kinds.get(out.suffix)

@@ -1,0 +1,14 @@
+"""`publish`: the app into a Dataloop project, as creation.py does it."""
+
+from __future__ import annotations
+
+import typer
+
+HANDED_ON = True
+
+
+def publish(context: typer.Context) -> int:
+    """Publish the app to a Dataloop project; its options are those of creation.py (--help lists them)."""
+    import creation
+
+    return int(creation.main(context.args, prog="python -m adapters publish"))
