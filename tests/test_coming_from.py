@@ -1,10 +1,13 @@
 """The calls of other systems, as docs/coming_from.md writes them, run and answer."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from adapters import page
+from adapters.cli import main
 from tests.helpers.servers.misbehaving import Server, vector
 
 ROOT = Path(__file__).parents[1]
@@ -63,6 +66,16 @@ def test_alfreds_calls():
 def test_the_generation_arguments_of_a_pipeline(capsys):
     run("A pipeline")
     assert "The capital of Brazil is" in capsys.readouterr().out
+
+
+def test_the_page_around_a_pipeline_is_one_command(monkeypatch: pytest.MonkeyPatch):
+    [command] = re.findall(r"```bash\npython -m adapters (.*?)\n```", "".join(SECTIONS), re.DOTALL)
+    served = []
+    monkeypatch.setattr(page, "launch", lambda model, **_: served.append(model))
+    assert main(shlex.split(command)) == 0
+    options = served[0].configuration.generation
+    assert (options.temperature, options.do_sample, options.max_new_tokens) == (0.1, True, 500)
+    assert options.system_prompt == "You are a helpful assistant."
 
 
 def test_the_upstream_model_file(capsys):

@@ -55,6 +55,11 @@ def test_dtlpy_is_imported_where_the_platform_is(path: Path):
     assert name in DTLPY or "dtlpy" not in {module.split(".")[0] for module in imported(path)}
 
 
+def test_gradio_is_imported_in_one_file():
+    importing = {path for path in FILES if "gradio" in {name.split(".")[0] for name in imported(path)}}
+    assert importing == {ROOT / "adapters" / "page" / "app.py"}
+
+
 @pytest.mark.parametrize("arguments", [["models"], ["--help"], ["predict", "--help"], ["evaluate", "--help"]])
 def test_listing_and_help_import_nothing_heavy(arguments: list[str]):
     code = (

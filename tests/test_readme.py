@@ -24,6 +24,7 @@ CHECKED_ELSEWHERE = {
     "make check": "a part of what runs here",
     "make lint": "CI runs it before the tests",
     "make bench": "takes minutes; test_benchmarks.py runs its parts",
+    "python -m adapters chat --page": "runs until Ctrl-C; tests/adapters/page/test_page.py runs it",
     "python -m adapters predict examples/items/capitals.json": "test_imports.py runs it, without dtlpy",
     "python -m tests.gateway": "runs until Ctrl-C; tests/gateway/test_dials.py plays that",
 }

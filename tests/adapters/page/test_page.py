@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 from adapters import page, registry
+from adapters.cli import main
 from engine.errors import ConfigurationError
 from tests.adapters.page.fakes import Model
 
@@ -198,6 +200,22 @@ def test_the_command_serves_the_embedded_model_until_it_is_interrupted(tmp_path:
         finally:
             running.send_signal(signal.SIGINT)
         assert running.wait(30) == 0
+
+
+def test_the_command_of_the_page_s_documentation_takes_two_models(monkeypatch: pytest.MonkeyPatch):
+    text = (ROOT / "docs" / "page.md").read_text(encoding="utf-8")
+    [command] = re.findall(r"```bash\npython -m adapters (.*)\n```", text)
+    served: dict = {}
+    monkeypatch.setattr(registry, "load", lambda name, configuration: name)
+    monkeypatch.setattr(page, "launch", lambda model, **others: served.update(others, model=model))
+    assert main(shlex.split(command)) == 0
+    chosen = {key: served[key] for key in ("model", "second", "port", "open_to_all")}
+    assert chosen == {
+        "model": "smollm2_1_7b_instruct",
+        "second": "phi_3_5_mini_instruct",
+        "port": 7860,
+        "open_to_all": False,
+    }
 
 
 def test_the_embedded_model_has_examples():
