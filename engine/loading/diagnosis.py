@@ -28,7 +28,8 @@ _HINTS: dict[type[Exception], str] = {
     hub.RepositoryNotFoundError: "is missing: there is no such repository on the hub, or it is private. "
     f"Check the spelling of {{option}}, or {_SET_TOKEN}",
     hub.LocalEntryNotFoundError: "cannot be downloaded: offline, or the hub cannot be reached, and it is not "
-    "in the cache. Connect, or set {option} to a local folder that holds it",
+    "in the cache. Connect, or set {option} to a local folder that holds it. With HF_HUB_OFFLINE=1 in the "
+    "environment, models in the cache are loaded without trying the hub",
     hub.HFValidationError: "is missing: no such folder on this machine, and no hub id (owner/name). "
     "Check the spelling of {option}",
     torch.OutOfMemoryError: "is too large for the GPU: set dtype to bfloat16, or device_map to auto",

@@ -8,6 +8,7 @@ from transformers.utils import cached_file
 
 from engine.environment import hub_token
 from engine.errors import ConfigurationError, LoadError
+from engine.loading.reachability import hub_is_reachable
 from engine.options import LoadOptions
 
 
@@ -23,9 +24,15 @@ def folder_or_hub_id(options: LoadOptions) -> str:
 
 
 def hub_arguments(options: LoadOptions) -> dict[str, Any]:
-    """Keyword arguments for the hub library: revision and token."""
+    """Keyword arguments for the hub library: revision, token, and whether to read its cache only."""
     # A local folder has no revisions; the option is about `model_name`.
-    return {"revision": None if options.local_path else options.revision, "token": hub_token()}
+    revision = None if options.local_path else options.revision
+    return {"revision": revision, "token": hub_token(), **cache_only(folder_or_hub_id(options))}
+
+
+def cache_only(name: str) -> dict[str, bool]:
+    """The keyword argument to read the hub library's cache only, if the hub is needed but not reachable."""
+    return {} if Path(name).is_dir() or hub_is_reachable() else {"local_files_only": True}
 
 
 def find_file(options: LoadOptions, name: str) -> Path | None:

@@ -90,7 +90,7 @@ def _load(
     options: LoadOptions, task: str, placement: Placement, tokenizer: PreTrainedTokenizerBase | None = None
 ) -> Loaded:
     """Loads a model that is no adapter; `tokenizer` replaces its own."""
-    made = _configure(options, task, placement, tokenizer)
+    folder, made = files.folder_or_hub_id(options), _configure(options, task, placement, tokenizer)
     if not options.trust_remote_code:
         untrusted.warn_of_tokenizer_code(options.tokenizer or options.model_name, made.tokenizer)
     with explain_load_errors(options):
@@ -103,7 +103,7 @@ def _load(
         untrusted.check_weight_index(options.model_name, index, not options.use_safetensors)
         with _without_load_report(options.model_name):
             model, report = made.auto_class.from_pretrained(
-                files.folder_or_hub_id(options),
+                folder,
                 config=made.config,
                 dtype=made.dtype,
                 device_map=placement.device_map,
@@ -114,7 +114,8 @@ def _load(
                 use_safetensors=True if options.use_safetensors else None,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # Checked below, by name.
-                adapter_kwargs={"subfolder": "no-adapter"},  # Otherwise peft adds it unmerged.
+                # Otherwise peft adds an adapter beside the weights unmerged.
+                adapter_kwargs={"subfolder": "no-adapter", **files.cache_only(folder)},
                 trust_remote_code=options.trust_remote_code,
                 **made.hub,
             )
@@ -200,7 +201,9 @@ def _tokenizer(options: LoadOptions, hub: dict[str, Any]) -> PreTrainedTokenizer
         with explain_load_errors(options):
             return transformers.AutoTokenizer.from_pretrained(files.folder_or_hub_id(options), **hub, **code)
     with explain_load_errors(options, "tokenizer"):
-        return transformers.AutoTokenizer.from_pretrained(options.tokenizer, token=hub_token(), **code)
+        return transformers.AutoTokenizer.from_pretrained(
+            options.tokenizer, token=hub_token(), **files.cache_only(options.tokenizer), **code
+        )
 
 
 def _auto_class(options: LoadOptions, config: PretrainedConfig, task: str) -> Any:

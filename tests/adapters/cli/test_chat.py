@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -191,6 +192,7 @@ def test_the_shipped_model_talks_on_a_terminal_and_says_how_sure_it_is():
     def until(text: str) -> None:
         nonlocal seen
         while text not in seen:
+            assert select.select([mine], [], [], 120)[0], f"it waits, and has written: {seen}"
             seen += os.read(mine, 1000).decode()
         seen = seen.partition(text)[2]
 
@@ -201,7 +203,7 @@ def test_the_shipped_model_talks_on_a_terminal_and_says_how_sure_it_is():
     until("[confidence is shown]")
     os.write(mine, b"What is the capital of Japan?\n")
     until("The capital of Japan is Tokyo.")
-    until("[confidence 1.000")
+    until("[confidence 0.9")
     os.write(mine, b"/quit\n")
     assert command.wait() == 0
     os.close(mine)

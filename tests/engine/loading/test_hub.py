@@ -2,17 +2,18 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from huggingface_hub import is_offline_mode
+from huggingface_hub import constants, is_offline_mode
 
 from engine.environment import TOKEN_VARIABLES
 from engine.errors import LoadError
-from engine.loading import load
+from engine.loading import load, reachability
 from engine.options import LoadOptions
 from tests.helpers import local_hub
 
@@ -159,6 +160,44 @@ def test_the_token_is_in_no_file_that_was_written(loads: Loads):
     files = [path for folder in loads.written for path in folder.rglob("*") if path.is_file()]
     assert {"config.json", "tokenizer_config.json", "model.safetensors"} <= {path.name for path in files}
     assert not [path for path in files if TOKEN.encode() in path.read_bytes()]
+
+
+@pytest.fixture
+def unreachable(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """A hub that accepts no connection, though nobody says so; the tries to reach it."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    tries = []
+    connect = socket.create_connection
+
+    def counted(address, *arguments, **options):
+        tries.append(address)
+        return connect(address, *arguments, **options)
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(socket, "create_connection", counted)
+    reachability._accepts.cache_clear()
+    yield tries
+    reachability._accepts.cache_clear()
+
+
+def test_an_unreachable_hub_is_tried_once_and_the_cache_is_used(unreachable, in_hub_cache, tiny_model: Path):
+    in_hub_cache("tiny/cached", tiny_model)
+    assert type(load(LoadOptions(model_name="tiny/cached")).model).__name__ == "LlamaForCausalLM"
+    assert len(unreachable) <= 2, "one try, or one more if half a minute went by"
+
+
+def test_an_unreachable_hub_is_told_with_the_way_to_work_offline(unreachable):
+    with pytest.raises(LoadError, match=r"tiny/far cannot be downloaded: .* With HF_HUB_OFFLINE=1 in the"):
+        load(LoadOptions(model_name="tiny/far"))
+    assert len(unreachable) <= 2
+
+
+def test_a_local_folder_needs_no_hub(unreachable, tiny_model: Path):
+    load(LoadOptions(model_name=str(tiny_model)))
+    assert unreachable == []
 
 
 def test_offline_a_model_that_is_not_in_the_cache_says_so():
