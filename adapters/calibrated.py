@@ -120,10 +120,17 @@ def calibrated(
     """
     user = answer["metadata"]["user"]
     raw = user["model"]["confidence"]
-    stated = dict(user)
+    said = stated(raw, calibration, max_error)
+    changed = dict(user)
     if raw is not None:
-        stated["model"] = {**user["model"], "confidence": calibration.apply(raw)}
-        stated["confidences"] = {**user.get("confidences", {}), calibration.confidence: raw}
+        changed["model"] = {**user["model"], "confidence": said.pop("confidence")}
+        changed["confidences"] = {**user.get("confidences", {}), calibration.confidence: raw}
+    return {**answer, "metadata": {**answer["metadata"], "user": changed | said}}
+
+
+def stated(raw: float | None, calibration: Calibration, max_error: float | None) -> dict[str, Any]:
+    """The calibrated "confidence" of a raw one, if that is known; with `max_error`, also "accept"."""
+    said: dict[str, Any] = {} if raw is None else {"confidence": calibration.apply(raw)}
     if max_error is not None:
-        stated["accept"] = raw is not None and calibration.accepts(raw, max_error)
-    return {**answer, "metadata": {**answer["metadata"], "user": stated}}
+        said["accept"] = raw is not None and calibration.accepts(raw, max_error)
+    return said

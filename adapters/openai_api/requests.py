@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from pydantic import Field
 
 from adapters.openai_api import responses
-from adapters.openai_api.responses import Echo, Head
+from adapters.openai_api.responses import Certainty, Echo, Head, raw_certainty
 from engine.configuration import ALIASES, Configuration, checked, override, unknown
 from engine.contract import Engine
 from engine.errors import ConfigurationError, PromptError, Unsupported
@@ -110,6 +110,10 @@ class OpenAICalls(ABC):
     def generation_options(self, options: Mapping[str, Any]) -> GenerationOptions:
         """The configured generation options with those of a call."""
 
+    def certainty(self, options: Mapping[str, Any]) -> Certainty:
+        """Gives what a choice says of how sure the model is, in a call with some options."""
+        return raw_certainty
+
     def chat(
         self, messages: Chat, model: str | None = None, **options: Any
     ) -> ChatCompletion | Iterator[ChatCompletionChunk]:
@@ -144,7 +148,7 @@ class OpenAICalls(ABC):
         if values.get("top_logprobs") and not values.get("logprobs"):
             raise ConfigurationError("top_logprobs needs logprobs: true beside it")
         request = Request(messages_of(messages), self.generation_options(values))
-        head = Head(name, call.n, call.stream_options.include_usage)
+        head = Head(name, call.n, call.stream_options.include_usage, self.certainty(values))
         return Call(head, _repeated([request], call.n), call.stream)
 
     def text_completion(
@@ -189,7 +193,7 @@ class OpenAICalls(ABC):
             values |= {"logprobs": True, "top_logprobs": likeliest}
         chosen = self.generation_options(values)
         prompts = [Request((), chosen, one) for one in _prompts(prompt)]
-        head = Head(name, call.n, call.stream_options.include_usage)
+        head = Head(name, call.n, call.stream_options.include_usage, self.certainty(values))
         return Call(head, _repeated(prompts, call.n), call.stream, call.echo)
 
     def echoes(self, call: Call) -> list[Echo]:

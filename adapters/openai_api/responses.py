@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, ClassVar
@@ -18,6 +18,15 @@ Echo = tuple[Token, ...] | str
 IMPOSSIBLE = -9999.0
 
 
+# Gives what a choice says of how sure the model is of its answer.
+Certainty = Callable[[Answer], dict[str, Any]]
+
+
+def raw_certainty(answer: Answer) -> dict[str, Any]:
+    """The confidence of an answer, as the engine has computed it, if it is known."""
+    return {} if answer.confidence is None else {"confidence": answer.confidence}
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """What a response says besides the answers.
@@ -26,11 +35,13 @@ class Head:
         model: the model's name.
         n: answers for each prompt; those of one prompt come one after another.
         include_usage: whether a stream ends with the token counts.
+        certainty: gives the fields of a choice that say how sure the model is; they are not OpenAI's.
     """
 
     model: str
     n: int
     include_usage: bool = False
+    certainty: Certainty = raw_certainty
 
     def fields(self, kind: str) -> dict[str, Any]:
         """The first fields of a response."""
@@ -40,6 +51,10 @@ class Head:
             "model": self.model,
             "object": kind,
         }
+
+    def facts(self, answer: Answer) -> dict[str, Any]:
+        """The fields of a choice whose answer is whole."""
+        return {"finish_reason": answer.finish_reason} | self.certainty(answer)
 
     def usage(self, answers: Sequence[Answer]) -> dict[str, Any]:
         """Token counts; each prompt counts once."""
@@ -98,7 +113,7 @@ class ChunkStream(Stream):
         choice = self._delta(chunk) | {"index": chunk.index, "finish_reason": None, "logprobs": None}
         if (answer := chunk.answer) is not None:
             self._answers[chunk.index] = answer
-            choice |= _facts(answer) | {"logprobs": self._logprobs(answer)}
+            choice |= self._head.facts(answer) | {"logprobs": self._logprobs(answer)}
         return [self._fields | {"choices": [choice]}]
 
     def last(self) -> list[dict[str, Any]]:
@@ -153,7 +168,7 @@ def chat_completion(head: Head, answers: Sequence[Answer]) -> dict[str, Any]:
             "message": {"role": "assistant", "content": answer.text, "refusal": None},
             "logprobs": _chat_logprobs(answer),
         }
-        | _facts(answer)
+        | head.facts(answer)
         for i, answer in enumerate(answers)
     ]
     return head.fields("chat.completion") | {"choices": choices, "usage": head.usage(answers)}
@@ -171,7 +186,7 @@ def completion(head: Head, answers: Sequence[Answer], echoes: Sequence[Echo]) ->
         before = () if isinstance(echo, str) else echo
         text = echo if isinstance(echo, str) else "".join(token.text for token in echo)
         logprobs = _completion_logprobs([*before, *(answer.tokens or ())], answer)
-        choices.append({"index": i, "text": text + answer.text, "logprobs": logprobs} | _facts(answer))
+        choices.append({"index": i, "text": text + answer.text, "logprobs": logprobs} | head.facts(answer))
     return head.fields("text_completion") | {"choices": choices, "usage": head.usage(answers)}
 
 
@@ -195,12 +210,6 @@ def chat_token(token: Token) -> dict[str, Any]:
         return {"token": text, "logprob": likelihood, "bytes": list(text.encode("utf-8", "replace"))}
 
     return entry(token.text, token.logprob) | {"top_logprobs": [entry(*other) for other in token.top]}
-
-
-def _facts(answer: Answer) -> dict[str, Any]:
-    """The fields of a choice whose answer is whole; `confidence` is ours."""
-    known = {} if answer.confidence is None else {"confidence": answer.confidence}
-    return {"finish_reason": answer.finish_reason} | known
 
 
 def _chat_logprobs(answer: Answer) -> dict[str, Any] | None:

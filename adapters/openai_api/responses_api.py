@@ -158,13 +158,11 @@ class _Objects:
         }
 
     def part(self, text: str, answer: Answer | None = None) -> dict[str, Any]:
-        """A part of type `output_text`; `confidence` is ours."""
+        """A part of type `output_text`."""
         part: dict[str, Any] = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
         if answer is not None and answer.tokens is not None:
             part["logprobs"] = [chat_token(token) for token in answer.tokens]
-        if answer is not None and answer.confidence is not None:
-            part["confidence"] = answer.confidence
-        return part
+        return part | (self._head.certainty(answer) if answer is not None else {})
 
 
 def _messages(given: Any) -> list[dict[str, Any]]:
