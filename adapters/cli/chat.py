@@ -53,8 +53,7 @@ def chat(
         from adapters.cli.chat_page import chat_page
 
         models = [model] if second is None else [model, second]
-        configuration = dict(map(assignment, settings or ()))
-        chat_page(models, host=host, port=port, open_to_all=open_to_all, configuration=configuration)
+        chat_page(models, settings, host=host, port=port, open_to_all=open_to_all)
         return 0
     output = Output(sys.stdout)
     reader = _reader(sys.stdout)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from adapters import page, registry
+from adapters import page
+from adapters.cli.options import loaded
 from adapters.cli.output import say
 
 
 def chat_page(
-    models: Sequence[str], *, host: str, port: int, open_to_all: bool, configuration: Mapping[str, Any]
+    models: Sequence[str], settings: Sequence[str] | None, *, host: str, port: int, open_to_all: bool
 ) -> None:
     """Loads one model or two by their names, and serves the page until it is interrupted.
 
@@ -18,7 +18,7 @@ def chat_page(
         AdapterError: a model that cannot be loaded, or a page that cannot be served.
     """
     page.check_host(host, open_to_all)  # Before the models are loaded, which may take minutes.
-    first, *others = [registry.load(name, configuration) for name in models]
+    first, *others = [loaded(name, settings) for name in models]
     page.launch(
         first,
         second=others[0] if others else None,
