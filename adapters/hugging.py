@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from adapters import calibrated
-from adapters.calls import Calls
 from adapters.items.context import reader
 from adapters.items.item import Item
 from adapters.openai_api.responses import Certainty, raw_certainty
-from adapters.prediction.answering import OnDelta, OnDone, answer
+from adapters.prediction.answering import OnDone, OnItemDelta, answer
 from adapters.prediction.failures import Failure, collect_or_log
+from adapters.python_api import PythonAPI
 from engine.confidence.calibration import CALIBRATED, Calibration
 from engine.configuration import override, split
 from engine.contract import Engine
@@ -24,7 +24,7 @@ from engine.errors import ConfigurationError
 from engine.options import GenerationOptions
 
 
-class HuggingAdapter(Calls):
+class HuggingAdapter(PythonAPI):
     """A Hugging Face model that answers prompt items. A model file subclasses it and names the model.
 
     Attributes:
@@ -137,7 +137,7 @@ class HuggingAdapter(Calls):
         items: Iterable[Item | None],
         on_done: OnDone,
         model_name: str | None = None,
-        on_delta: OnDelta | None = None,
+        on_delta: OnItemDelta | None = None,
         **options: Any,
     ) -> None:
         """Answers a stream of items; calls `on_done` for each as soon as all of it is answered.

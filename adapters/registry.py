@@ -21,7 +21,7 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("[!._]*.py"))
 
 
-def stem(name: str) -> str:
+def resolve_name(name: str) -> str:
     """The name of a model's file, without ".py", from any spelling of it or one of its `model_deploys`.
 
     "tiny_talk", "models.tiny_talk" and "tiny-talk" are the same name. A file outside models/ has no name.
@@ -50,7 +50,7 @@ def find(name: str) -> type:
         ConfigurationError: there is no such model, or its file cannot be imported or has no class
             `HuggingAdapter`.
     """
-    found = stem(name)
+    found = resolve_name(name)
     adapter = getattr(_module(found), "HuggingAdapter", None)
     if not isinstance(adapter, type):
         raise ConfigurationError(f"models/{found}.py has no class HuggingAdapter: add one")
@@ -58,7 +58,7 @@ def find(name: str) -> type:
 
 
 def load(name: str, configuration: Mapping[str, Any] | None = None) -> Any:
-    """Loads the model of a name (see `stem`) with a configuration.
+    """Loads the model of a name (see `resolve_name`) with a configuration.
 
     Returns:
         An instance of the model file's class `HuggingAdapter`.
@@ -93,7 +93,7 @@ def _told(name: str, what: str) -> Iterator[None]:
     except AdapterError:
         raise
     except Exception as error:
-        raise ConfigurationError(f"models/{stem(name)}.py {what}: {described(error)}") from error
+        raise ConfigurationError(f"models/{resolve_name(name)}.py {what}: {described(error)}") from error
 
 
 def described(error: BaseException) -> str:

@@ -53,7 +53,7 @@ def chat(
         from adapters.cli.chat_page import chat_page
 
         models = [model] if second is None else [model, second]
-        chat_page(models, host=host, port=port, open_to_all=open_to_all, settings=settings)
+        chat_page(models, settings, host=host, port=port, open_to_all=open_to_all)
         return 0
     output = Output(sys.stdout)
     reader = _reader(sys.stdout)

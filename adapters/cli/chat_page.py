@@ -10,9 +10,9 @@ from adapters.cli.output import say
 
 
 def chat_page(
-    models: Sequence[str], *, host: str, port: int, open_to_all: bool, settings: Sequence[str] | None = None
+    models: Sequence[str], settings: Sequence[str] | None, *, host: str, port: int, open_to_all: bool
 ) -> None:
-    """Loads one model or two, named as by --model, and serves the page until it is interrupted.
+    """Loads one model or two by their names, and serves the page until it is interrupted.
 
     Raises:
         AdapterError: a model that cannot be loaded, or a page that cannot be served.

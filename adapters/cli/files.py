@@ -8,7 +8,7 @@ from typing import Any
 
 from adapters.cli.forms import Asked
 from adapters.items.item import Item
-from adapters.prediction.batches import predict_batches, takes_one_by_one
+from adapters.prediction.batches import accepts_stream, predict_batches
 from adapters.prediction.failures import Failure
 from engine.errors import ConfigurationError
 
@@ -56,7 +56,7 @@ def _answer(adapter: Any, coming: Iterator[Asked], model_name: str, told: Told) 
     def done(item: Item, answers: list[dict[str, Any]], failures: list[Failure]) -> None:
         told(replace(open_files.pop(item), answers=answers, failures=failures))
 
-    if takes_one_by_one(adapter):
+    if accepts_stream(adapter):
         try:
             adapter.answer(items(coming), done, model_name)
             return

@@ -48,7 +48,7 @@ def named(model: str, settings: Sequence[str] | None) -> tuple[str, dict[str, An
     configuration = dict(map(assignment, settings or ()))
     if "/" in model and model.removeprefix("models.") not in registry.names():
         return ANY_MODEL, {"model_name": model, **configuration}
-    return registry.stem(model), configuration
+    return registry.resolve_name(model), configuration
 
 
 def loaded(model: str, settings: Sequence[str] | None) -> Any:

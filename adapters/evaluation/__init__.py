@@ -63,7 +63,11 @@ def evaluate(
     decides = measures.named(measure) if isinstance(measure, str) else measure
     known = Truth.read(truth) if isinstance(truth, str | Path) else truth
     adapter = registry.load(model, configuration) if isinstance(model, str) else model
-    name = registry.stem(model) if isinstance(model, str) else getattr(model, "name", type(model).__name__)
+    name = (
+        registry.resolve_name(model)
+        if isinstance(model, str)
+        else getattr(model, "name", type(model).__name__)
+    )
     options: dict[str, Any] = {}
     described: dict[str, Any] = {}
     method = "confidence"

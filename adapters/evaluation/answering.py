@@ -12,8 +12,8 @@ from typing import Any
 from adapters.evaluation.measures import Measure, available, best
 from adapters.evaluation.truth import Truth, by_people, names_of
 from adapters.items.item import Item
-from adapters.items.stored import answer_of, at, is_by, prompt_of
-from adapters.prediction.batches import predict_batches, takes_one_by_one
+from adapters.items.stored import answer_of, get_path, is_from_model, prompt_of
+from adapters.prediction.batches import accepts_stream, predict_batches
 from adapters.prediction.failures import Failure
 from engine.errors import ConfigurationError
 
@@ -77,8 +77,8 @@ class Judge:
         """Compares an answer, as `annotations.as_dict` has it, with the true ones."""
         text = answer_of(answer) or ""
         user = answer["metadata"]["user"]
-        confidences = dict(at(user, "confidences") or {})
-        confidences.setdefault(self.method, at(user, "model", "confidence"))
+        confidences = dict(get_path(user, "confidences") or {})
+        confidences.setdefault(self.method, get_path(user, "model", "confidence"))
         known = {method: _known(value) for method, value in confidences.items()}
         score = best(self.measure, text, truths)
         scores = {name: best(measure, text, truths) for name, measure in available().items()}
@@ -137,7 +137,7 @@ def answered(
                 failed.append(given)
             else:
                 # Its own earlier answers would be taken for the conversation so far.
-                people = [one for one in given.get("annotations") or [] if not is_by(one, name)]
+                people = [one for one in given.get("annotations") or [] if not is_from_model(one, name)]
                 yield Item.of({**given, "annotations": people}, name, f"item {i + 1}")
 
     def done(item: Item, answers: list[dict[str, Any]], failures: list[Failure]) -> None:
@@ -152,7 +152,7 @@ def answered(
             else:
                 without_truth += 1
 
-    if takes_one_by_one(adapter):
+    if accepts_stream(adapter):
         adapter.answer(opened(), done, name, **options)
     else:
         predict_batches(adapter, opened(), done, name, AT_ONCE)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from adapters.items.stored import answer_of, at, prompt_of
+from adapters.items.stored import answer_of, get_path, prompt_of
 from engine.errors import ConfigurationError
 
 COLUMNS = ("item", "prompt", "answer")
@@ -95,4 +95,4 @@ def by_people(annotations: Sequence[Any]) -> dict[str, tuple[str, ...]]:
 
 
 def _by_a_model(annotation: Any) -> bool:
-    return any(at(annotation, "metadata", by, "model") for by in ("user", "system"))
+    return any(get_path(annotation, "metadata", by, "model") for by in ("user", "system"))

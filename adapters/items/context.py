@@ -12,7 +12,7 @@ from typing import Any
 from adapters.items import fetching
 from adapters.items.item import Item
 from adapters.items.references import Reference, Source
-from adapters.items.stored import at, is_link, size_of
+from adapters.items.stored import get_path, is_link, size_of
 from engine.contract import Engine
 from engine.errors import PromptError
 from engine.types import Dialogue, Message, Turn
@@ -142,7 +142,7 @@ def _block(text: str, fields: str) -> str:
 def _fields(one: Reference, source: Source | None, fields: Sequence[str]) -> str:
     lines = [] if one.filename is None else [f"filename:{one.filename}\n"]
     for path in fields if source else ():
-        value = at(source.metadata if source else None, *path.split("."))
+        value = get_path(source.metadata if source else None, *path.split("."))
         if value is not None:
             with contextlib.suppress(RecursionError, ValueError):  # Nested too deep, or a number too long.
                 lines.append(f"{path.rpartition('.')[2]}:{value}\n")
@@ -159,9 +159,9 @@ def _source(
     size = size_of(known)
     if size > MAX_BYTES:
         raise PromptError("it is too large for a context")
-    address = str(at(known, "metadata", "system", "shebang", "linkInfo", "ref"))
+    address = str(get_path(known, "metadata", "system", "shebang", "linkInfo", "ref"))
     found = fetching.fetch(address, hosts, MAX_BYTES) if is_link(known) else content(item_id, size)
     if len(found) > MAX_BYTES:
         raise PromptError("it is too large for a context")
-    metadata = at(known, "metadata")
+    metadata = get_path(known, "metadata")
     return Source(found.decode("utf-8-sig"), metadata if isinstance(metadata, Mapping) else {})

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from adapters.items.prompt_items import earlier_answers, has_messages, read
 from adapters.items.references import Reference, Source, references
-from adapters.items.stored import Record, at, size_of, text_at
+from adapters.items.stored import Record, get_path, size_of, text_at
 from engine.errors import AdapterError, PromptError
 from engine.types import Dialogue
 
@@ -110,7 +110,7 @@ class Item:
             model_name: the model whose earlier answers belong to the conversation.
             default_name: the name in messages of an item without a file name and an id.
         """
-        answers, sources = at(given, "annotations"), at(given, "sources")
+        answers, sources = get_path(given, "annotations"), get_path(given, "sources")
         fetched = sources.items() if isinstance(sources, Mapping) else ()
         return cls.parse(
             given,
@@ -168,7 +168,7 @@ def _left(
     content: Mapping[str, Any], open_keys: Collection[str], answered: Collection[str]
 ) -> Mapping[str, Any]:
     """An item's JSON without the answered prompts, for a model file that reads the JSON itself."""
-    prompts = at(content, "prompts")
+    prompts = get_path(content, "prompts")
     if not isinstance(prompts, Mapping):  # A trace.
         return content
     messages = any(isinstance(prompts.get(key), list) for key in open_keys)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adapters.items import traces
-from adapters.items.stored import answer_of, is_by, prompt_of, text_at
+from adapters.items.stored import answer_of, is_from_model, prompt_of, text_at
 from engine.errors import PromptError
 from engine.types import ROLES, Dialogue, Image, Message, Part, Role, Turn
 
@@ -74,7 +74,7 @@ def earlier_answers(annotations: Sequence[Any], model_name: str) -> dict[str, st
     dated: list[tuple[str, str, str]] = []
     for annotation in annotations:
         key, text = prompt_of(annotation), answer_of(annotation)
-        if not is_by(annotation, model_name):
+        if not is_from_model(annotation, model_name):
             continue
         if key is not None and text and text.strip():
             dated.append((text_at(annotation, "createdAt") or "", key, text))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adapters.items import traces
-from adapters.items.stored import at, text_at
+from adapters.items.stored import get_path, text_at
 
 logger = logging.getLogger(__name__)
 
@@ -69,14 +69,14 @@ def _nearest(named: Iterable[Reference | None], key: str) -> list[Reference]:
 def _of_prompt(prompt: Sequence[Any]) -> Iterator[Reference | None]:
     """The references in a prompt's metadata elements; None for an invalid entry."""
     for element in prompt:
-        near = at(element, "value", "nearestItems")
+        near = get_path(element, "value", "nearestItems")
         for one in near if isinstance(near, list) else ():
             yield Reference(one) if isinstance(one, str) and ID.fullmatch(one) else None
 
 
 def _of_message(message: Any) -> Iterator[Reference | None]:
     """The references in a trace message's context; None for an invalid entry."""
-    given = at(message, "context")
+    given = get_path(message, "context")
     for one in given if isinstance(given, list) else ():
         text, item_id, filename = (text_at(one, key) for key in ("text", "item_id", "filename"))
         item_id = item_id if item_id and ID.fullmatch(item_id) else None

@@ -11,7 +11,7 @@ from typing import Any
 Record = dict[str, Any]
 
 
-def at(value: Any, *path: str) -> Any:
+def get_path(value: Any, *path: str) -> Any:
     """The value at a path of keys in JSON; None if there is none."""
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
@@ -20,25 +20,27 @@ def at(value: Any, *path: str) -> Any:
 
 def text_at(value: Any, *path: str) -> str | None:
     """The text at a path of keys in JSON; None if there is none, or it is no text."""
-    found = at(value, *path)
+    found = get_path(value, *path)
     return found if isinstance(found, str) else None
 
 
 def size_of(item: Any) -> int:
     """An item's size in bytes by its metadata; 0 if unknown."""
-    size = at(item, "metadata", "system", "size")
+    size = get_path(item, "metadata", "system", "size")
     return int(size) if isinstance(size, (int, float)) and 0 < size < 2**63 else 0
 
 
 def is_link(item: Any) -> bool:
     """Whether an item is a link item: its content is at another host or in a file."""
-    shebang = at(item, "metadata", "system", "shebang")
-    return at(shebang, "dltype") == "link" or at(shebang, "linkInfo") is not None
+    shebang = get_path(item, "metadata", "system", "shebang")
+    return get_path(shebang, "dltype") == "link" or get_path(shebang, "linkInfo") is not None
 
 
-def is_by(annotation: Any, model_name: str) -> bool:
+def is_from_model(annotation: Any, model_name: str) -> bool:
     """Whether an annotation was made by the model of this name."""
-    return any(at(annotation, "metadata", by, "model", "name") == model_name for by in ("user", "system"))
+    return any(
+        get_path(annotation, "metadata", by, "model", "name") == model_name for by in ("user", "system")
+    )
 
 
 def prompt_of(annotation: Any) -> str | None:
@@ -54,6 +56,8 @@ def answer_of(annotation: Any) -> str | None:
 
 def upload_tag(annotation: Any) -> Mapping[str, Any]:
     """An answer's upload tag ("id", "order", "number", "of"); empty if it has none or an invalid one."""
-    tag = at(annotation, "metadata", "user", "upload")
-    valid = isinstance(at(tag, "id"), str) and all(type(at(tag, key)) is int for key in ("number", "of"))
+    tag = get_path(annotation, "metadata", "user", "upload")
+    valid = isinstance(get_path(tag, "id"), str) and all(
+        type(get_path(tag, key)) is int for key in ("number", "of")
+    )
     return tag if valid else {}

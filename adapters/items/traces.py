@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from adapters.items.stored import at, text_at
+from adapters.items.stored import get_path, text_at
 from engine.errors import PromptError
 from engine.types import OPENAI_ROLES, Image, Message, Part
 
@@ -22,7 +22,7 @@ NO_TEXT = "[an answer that is no text]"
 
 def is_trace(item: Mapping[str, Any]) -> bool:
     """Whether an item's JSON is a trace."""
-    said = at(item, "metadata", "dltype") == "llm_trace"
+    said = get_path(item, "metadata", "dltype") == "llm_trace"
     return said or ("prompts" not in item and isinstance(item.get("messages"), list))
 
 
@@ -79,12 +79,14 @@ def _messages(
     if role not in OPENAI_ROLES:
         logger.warning("%s is left out: its role is none of %s", place, ", ".join([*OPENAI_ROLES, *TOOLS]))
         return
-    content = at(given, "content")
-    elements = _elements(at(given, "refusal") if content is None else content)
-    returned = [_returned(one, names) for one in elements if at(one, "type") == "tool_result"]
+    content = get_path(given, "content")
+    elements = _elements(get_path(given, "refusal") if content is None else content)
+    returned = [_returned(one, names) for one in elements if get_path(one, "type") == "tool_result"]
     calls = [_called(one, names) for one in _calls(given, elements)] if role == "assistant" else []
     parts = [part for one in elements if (part := _part(one)) is not None]
-    if len(parts) + sum(at(one, "type") in ("tool_use", "tool_result") for one in elements) < len(elements):
+    if len(parts) + sum(get_path(one, "type") in ("tool_use", "tool_result") for one in elements) < len(
+        elements
+    ):
         logger.warning("%s: content other than text and images is left out", place)
     if role == "assistant" and not (parts or calls) and any(not isinstance(one, str) for one in elements):
         parts = [NO_TEXT]  # Without it, its question would count as open.
@@ -113,24 +115,24 @@ def _part(element: Any) -> Part | None:
 
 def _calls(given: Any, elements: list[Any]) -> list[Any]:
     """The tool calls in an assistant's message: `tool_calls`, `function_call` or `tool_use` elements."""
-    listed = at(given, "tool_calls")
-    single = at(given, "function_call")
-    used = [one for one in elements if at(one, "type") == "tool_use"]
+    listed = get_path(given, "tool_calls")
+    single = get_path(given, "function_call")
+    used = [one for one in elements if get_path(one, "type") == "tool_use"]
     return [*(listed if isinstance(listed, list) else ()), *([] if single is None else [single]), *used]
 
 
 def _called(call: Any, names: dict[str, str]) -> str:
-    function = at(call, "function") or call
+    function = get_path(call, "function") or call
     name = text_at(function, "name") or "a tool"
     names[text_at(call, "id") or ""] = name
-    given = (at(function, key) for key in ("arguments", "args", "input"))
+    given = (get_path(function, key) for key in ("arguments", "args", "input"))
     return f"[calls {name} with {_spelled(next((one for one in given if one is not None), {}))}]"
 
 
 def _returned(result: Any, names: dict[str, str]) -> str:
     identity = text_at(result, "tool_call_id") or text_at(result, "tool_use_id") or ""
     name = text_at(result, "name") or names.get(identity, "a tool")
-    content = at(result, "content")
+    content = get_path(result, "content")
     texts = [part for one in _elements(content) if isinstance(part := _part(one), str)]
     return f"[{name} returned]\n" + ("\n".join(texts) or _spelled(content))
 

@@ -271,8 +271,8 @@ def serve(app: gr.Blocks, host: str, port: int) -> gr.Blocks:
             ssr_mode=False,
             max_file_size="10mb",
         )
-    except OSError as error:
-        raise ConfigurationError(f"{host}:{port} cannot be served ({error}): give another --port") from None
+    except OSError:
+        raise ConfigurationError(f"{host}:{port} is taken, or no address here: give another --port") from None
     return app
 
 

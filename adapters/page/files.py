@@ -9,7 +9,7 @@ from typing import Any
 
 from adapters.items.annotations import as_dict
 from adapters.items.item import Item
-from adapters.items.stored import Record, at, is_by, prompt_of, text_at
+from adapters.items.stored import Record, get_path, is_from_model, prompt_of, text_at
 from adapters.page.session import Conversation, Exchange
 from engine.errors import PromptError
 from engine.types import Answer, Image, Message, Part, Token, Turn, Usage
@@ -137,8 +137,8 @@ def _conversation(
 def _read(exchange: Exchange, annotation: Record) -> Exchange:
     """The exchange with the answer that an annotation holds."""
     text = text_at(annotation, "coordinates") or ""
-    model = at(annotation, "metadata", "user", "model")
-    confidence = at(model, "confidence")
+    model = get_path(annotation, "metadata", "user", "model")
+    confidence = get_path(model, "confidence")
     known = float(confidence) if isinstance(confidence, (int, float)) else None
     answer = Answer(text, (), None, known, "stop", Usage(0, 0))
     return replace(exchange, text=text, answer=answer, by=text_at(model, "name") or "an unnamed model")
@@ -146,11 +146,11 @@ def _read(exchange: Exchange, annotation: Record) -> Exchange:
 
 def _answers(content: Any, model_name: str) -> dict[str, list[Record]]:
     """The annotations of an item that are answers, by prompt key."""
-    annotations = at(content, "annotations")
+    annotations = get_path(content, "annotations")
     texts = (
         [one for one in annotations if text_at(one, "coordinates")] if isinstance(annotations, list) else []
     )
-    own = [one for one in texts if is_by(one, model_name)]
+    own = [one for one in texts if is_from_model(one, model_name)]
     found: dict[str, list[Record]] = {}
     for annotation in own or texts:
         found.setdefault(prompt_of(annotation) or "", []).append(annotation)

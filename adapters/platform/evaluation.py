@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.evaluation.answering import Answers, Judge, Judged
 from adapters.evaluation.truth import by_people
-from adapters.items.stored import Record, is_by, text_at
+from adapters.items.stored import Record, is_from_model, text_at
 from adapters.platform import remote
 from adapters.platform.flow import TOGETHER
 from adapters.platform.uploads import classify
@@ -37,7 +37,7 @@ def judged(dataset_id: str, query: Record, model_name: str, judge: Judge) -> Ans
     for names, found_on in _items(dataset_id, query):
         for item_id, records in found_on.items():
             truths = by_people(records)
-            mine = classify([one for one in records if is_by(one, model_name)])
+            mine = classify([one for one in records if is_from_model(one, model_name)])
             for key, answers in mine.complete.items():
                 if key in truths:
                     found.append(judge.judged(names[item_id], key, "", answers[-1], truths[key]))

@@ -65,7 +65,7 @@ def build(
             "modules": [_module(path.relative_to(ROOT).as_posix()), _server_module()],
             "models": [_model(stem) for stem in _stems(names)],
         }
-        | ({} if server is None else _service(registry.stem(server))),
+        | ({} if server is None else _service(registry.resolve_name(server))),
     }
 
 
@@ -172,7 +172,7 @@ def _port(name: str, kind: str) -> dict[str, str]:
 
 def _stems(names: Iterable[str] | None) -> list[str]:
     """The names of the chosen model files, in the given order; of all by default."""
-    chosen = registry.names() if names is None else [registry.stem(name.strip()) for name in names]
+    chosen = registry.names() if names is None else [registry.resolve_name(name.strip()) for name in names]
     if not chosen or len(set(chosen)) < len(chosen):
         raise ConfigurationError(
             f"no model is named, or one twice: name some of {', '.join(registry.names())}"

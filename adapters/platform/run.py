@@ -13,7 +13,7 @@ from adapters.platform.flow import Flow, ItemAnswers
 from adapters.platform.partial import PartialAnnotations
 from adapters.platform.progress import RunProgress
 from adapters.prediction.answering import OnDone
-from adapters.prediction.batches import predict_batches, takes_one_by_one
+from adapters.prediction.batches import accepts_stream, predict_batches
 from adapters.prediction.failures import Failure
 from engine.options import AdapterOptions
 from engine.types import Answer, Usage
@@ -46,7 +46,7 @@ class Run:
         self._adapter = adapter
         self._model_name = model_name
         self._options = options
-        self._one_by_one = takes_one_by_one(adapter)
+        self._one_by_one = accepts_stream(adapter)
         self._batch_size = 1 if self._one_by_one else batch_size
         self._record = record
         self._keep = keep

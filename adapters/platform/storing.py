@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from adapters.items.item import Snapshot
-from adapters.items.stored import Record, is_by, prompt_of
+from adapters.items.stored import Record, is_from_model, prompt_of
 from adapters.platform import remote, uploads
 from adapters.platform.remote import RemoteError
 from adapters.platform.uploads import UNTAGGED, Upload
@@ -58,7 +58,7 @@ def answers_of(dataset_id: str, item_ids: Sequence[str], model_name: str) -> dic
     found: dict[str, list[Record]] = defaultdict(list)
     for page in remote.pages(dataset_id, {"resource": "annotations", "filter": condition}):
         for annotation in page:
-            if is_by(annotation, model_name):  # A filter reads a * in the name as a wildcard.
+            if is_from_model(annotation, model_name):  # A filter reads a * in the name as a wildcard.
                 found[str(annotation.get("itemId"))].append(annotation)
     return found
 

@@ -15,16 +15,16 @@ from engine.errors import AdapterError, ConfigurationError
 from engine.options import GenerationOptions
 from engine.types import Answer, Dialogue
 
-# Gives an item's dialogues as the model is asked them.
-Opened = Callable[[Item], Sequence[Dialogue]]
-# Takes an item, its answers in the order of its prompts, and what of it has none.
+# Returns an item's dialogues in the form that the model is asked, with retrieved context.
+DialoguesOf = Callable[[Item], Sequence[Dialogue]]
+# Called with an item, its answers in the order of its prompts, and its failures.
 OnDone = Callable[[Item, list[dict[str, Any]], list[Failure]], object]
-# Takes an item, a prompt's key, which of that key's answers it is, and the text that the answer has grown by.
-OnDelta = Callable[[Item, str, int, str], object]
+# Called with an item, a prompt's key, the answer's number among those to that prompt, and its new text.
+OnItemDelta = Callable[[Item, str, int, str], object]
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenItem:
     """An item whose conversations are being answered; `answers` is by the id of the dialogue."""
 
     item: Item
@@ -39,7 +39,7 @@ class _Open:
         found = self.answers[id(dialogue)] = []
         for turn, answer in zip(dialogue.turns, answers, strict=True):
             if isinstance(answer.error, ConfigurationError):
-                raise answer.error  # All have the same options: it is wrong for all of them.
+                raise answer.error  # All answers have the same options, so the error concerns all.
             if answer.error is None:
                 found.append(as_dict(turn.key, answer, model_name, tokens))
             else:
@@ -60,22 +60,24 @@ def answer(
     on_done: OnDone,
     model_name: str,
     options: GenerationOptions,
-    opened: Opened,
-    on_delta: OnDelta | None = None,
+    dialogues_of: DialoguesOf,
+    on_delta: OnItemDelta | None = None,
 ) -> None:
     """Answers every open turn of every item, taking items as the engine has room for them.
 
     Args:
-        items: None says that the next one is not there yet.
-        on_done: takes each item as soon as it has all its answers.
-        model_name: the answers are signed with it.
-        on_delta: takes what each answer grows by while it is written.
+        items: None means that the next item is not available yet.
+        on_done: called with each item as soon as it has all its answers.
+        model_name: the name in the metadata of the answers.
+        options: the generation options of all answers.
+        dialogues_of: returns the dialogues to answer of an item.
+        on_delta: called with each new piece of an answer while it is generated.
 
     Raises:
-        ConfigurationError: an option that this model does not take.
+        ConfigurationError: an option that this model does not support.
     """
-    # By the id of the dialogue: equal ones are different conversations.
-    asked: dict[int, _Open] = {}
+    # By the id() of the dialogue: equal dialogues are different conversations.
+    asked: dict[int, _OpenItem] = {}
     if options.token_confidence:
         options = override(options, {"logprobs": True})
 
@@ -84,11 +86,11 @@ def answer(
             if item is None:
                 yield None
                 continue
-            began = _open(item, opened)
-            if began.ended:
-                began.leave(on_done)
-            for dialogue in began.dialogues:
-                asked[id(dialogue)] = began
+            started = _start(item, dialogues_of)
+            if started.ended:
+                started.leave(on_done)
+            for dialogue in started.dialogues:
+                asked[id(dialogue)] = started
                 yield dialogue
 
     def delta(dialogue: Dialogue, turn: int, text: str) -> None:
@@ -98,23 +100,23 @@ def answer(
         on_delta(asked[id(dialogue)].item, key, before[key], text)
 
     for dialogue, answers in converse(engine, dialogues(), options, delta if on_delta else None):
-        began = asked.pop(id(dialogue))
-        began.take(dialogue, answers, model_name, options.token_confidence)
-        if began.ended:
-            began.leave(on_done)
+        started = asked.pop(id(dialogue))
+        started.take(dialogue, answers, model_name, options.token_confidence)
+        if started.ended:
+            started.leave(on_done)
 
 
-def _open(item: Item, opened: Opened) -> _Open:
-    began = _Open(item)
+def _start(item: Item, dialogues_of: DialoguesOf) -> _OpenItem:
+    started = _OpenItem(item)
     if item.error is not None:
-        began.fail(None, item.error)
-        return began
+        started.fail(None, item.error)
+        return started
     try:
-        # Copies: two items may share a dialogue, and it is told by its identity whose answers came.
-        began.dialogues = [Dialogue(one.key, one.history, one.turns) for one in opened(item)]
+        # Copies: two items may share a dialogue, but answers are assigned to items by its identity.
+        started.dialogues = [Dialogue(one.key, one.history, one.turns) for one in dialogues_of(item)]
     except AdapterError as error:
-        began.fail(None, error)
-        return began
+        started.fail(None, error)
+        return started
     for key, reason in item.unreadable.items():
-        began.fail(key, reason)
-    return began
+        started.fail(key, reason)
+    return started

@@ -10,7 +10,7 @@ from typing import Any
 from adapters.hugging import HuggingAdapter
 from adapters.items.annotations import EXTRA
 from adapters.items.item import Item, item_name
-from adapters.items.stored import at, prompt_of, text_at
+from adapters.items.stored import get_path, prompt_of, text_at
 from adapters.prediction.answering import OnDone
 from adapters.prediction.failures import Failure
 from adapters.registry import described
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 BatchAnswers = list[list[dict[str, Any]]]
 
 
-def takes_one_by_one(adapter: Any) -> bool:
+def accepts_stream(adapter: Any) -> bool:
     """Whether an adapter accepts a stream of items (`answer`); with its own `predict` it gets batches."""
     return isinstance(adapter, HuggingAdapter) and type(adapter).predict is HuggingAdapter.predict
 
@@ -116,10 +116,16 @@ def _checked(answer: Any, model_name: str) -> dict[str, Any]:
         TypeError, ValueError: it is no annotation, or its confidence is no number.
     """
     given = answer if isinstance(answer, Mapping) else answer.to_json()
-    text, key, model = text_at(given, "coordinates"), prompt_of(given), at(given, "metadata", "user", "model")
-    extra = {key: found for key in EXTRA if (found := at(given, "metadata", "user", key)) is not None}
-    labelled = at(given, "type") == "class" and "labels" in extra  # By label mode, not by a user's own code.
-    if not labelled and (at(given, "type") not in ("text", None) or text is None):
+    text, key, model = (
+        text_at(given, "coordinates"),
+        prompt_of(given),
+        get_path(given, "metadata", "user", "model"),
+    )
+    extra = {key: found for key in EXTRA if (found := get_path(given, "metadata", "user", key)) is not None}
+    labelled = (
+        get_path(given, "type") == "class" and "labels" in extra
+    )  # By label mode, not by a user's own code.
+    if not labelled and (get_path(given, "type") not in ("text", None) or text is None):
         raise GenerationError("predict returned an answer that is no text: return dl.FreeText annotations")
     if key is None:
         raise GenerationError("predict returned an answer without a prompt's key: give it as prompt_id")
@@ -133,7 +139,7 @@ def _checked(answer: Any, model_name: str) -> dict[str, Any]:
                 "annotation_type": "prediction",
                 "model": {
                     "name": text_at(model, "name") or model_name,
-                    "confidence": _confidence(at(model, "confidence")),
+                    "confidence": _confidence(get_path(model, "confidence")),
                 },
                 **extra,
             },

@@ -215,7 +215,7 @@ def test_what_is_nested_deep_costs_no_other_its_answers(adapter: HuggingAdapter,
 @FUZZ
 @given(annotation=ANNOTATIONS | ANYTHING, name=WORDS)
 def test_an_annotation_of_any_shape_can_be_read(annotation: Any, name: str):
-    assert isinstance(stored.is_by(annotation, name), bool)
+    assert isinstance(stored.is_from_model(annotation, name), bool)
     assert isinstance(stored.prompt_of(annotation), str | None)
     assert (
         stored.upload_tag(annotation).keys() >= {"id", "number", "of"} or stored.upload_tag(annotation) == {}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from engine.scoring import Scores
 
 
-class Calls(OpenAICalls):
+class PythonAPI(OpenAICalls):
     """The methods that `HuggingAdapter` has besides those for prompt items.
 
     A prompt that is a text is continued as it is; one that is a list of messages is answered as a chat.

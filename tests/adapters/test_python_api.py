@@ -78,9 +78,9 @@ def test_a_name_that_is_not_the_models_is_refused_with_those_that_are(model):
 
 def test_a_model_is_loaded_by_any_of_its_public_names(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(models.find("gpt2"), "model_deploys", ("GPT-Small", "gpt2-124m"))
-    assert models.stem("gpt-SMALL") == models.stem("GPT2-124M") == "gpt2"
+    assert models.resolve_name("gpt-SMALL") == models.resolve_name("GPT2-124M") == "gpt2"
     with pytest.raises(ConfigurationError, match="there is no model 'gpt-large'"):
-        models.stem("gpt-large")
+        models.resolve_name("gpt-large")
 
 
 def test_an_option_of_a_call_is_for_that_call_alone(model):
