@@ -68,7 +68,7 @@ def find(local_path: str | Path | None, configuration: Configuration) -> Calibra
 
 
 def choose(
-    calibration: Calibration | None, generation: GenerationOptions, model: str, options: Mapping[str, Any]
+    calibration: Calibration | None, configuration: Configuration, generation: GenerationOptions, model: str
 ) -> tuple[GenerationOptions, Calibration | None]:
     """The options that an engine is asked with, and the calibration of its answers; None: they stay raw.
 
@@ -76,8 +76,9 @@ def choose(
     are others than those that it was fitted for, it is used only if asked for, and a warning says so.
 
     Args:
+        configuration: of the model.
+        generation: options of a call.
         model: the model's name.
-        options: as `described` has them.
 
     Raises:
         ConfigurationError: "calibrated" or `max_error` without a calibration, or one for other error rates.
@@ -95,7 +96,7 @@ def choose(
                 "python -m adapters evaluate writes it"
             )
         return generation, None
-    if differences := calibration.differences(model, options):
+    if differences := calibration.differences(model, described(configuration, generation)):
         used = "it is used all the same" if asked else "confidences are not calibrated"
         _warn(f"{FILE} was fitted for something else ({'; '.join(differences)}): {used}; evaluate again")
         if not asked:

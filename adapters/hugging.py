@@ -156,7 +156,7 @@ class HuggingAdapter(PythonAPI):
         opened = reader(
             self.engine, chosen.max_context_tokens, chosen.inject_context_to_user, chosen.add_metadata
         )
-        generation, calibration = self._calibrated(options)
+        generation, calibration = self._calibrated(override(self.configuration.generation, options))
 
         def done(item: Item, answers: list[dict[str, Any]], failures: list[Failure]) -> None:
             if calibration is not None:
@@ -182,21 +182,19 @@ class HuggingAdapter(PythonAPI):
             calibrated.described(self.configuration, self.configuration.generation),
         )
 
-    def generation_options(self, options: Mapping[str, Any]) -> GenerationOptions:
-        """The generation options of a call; the confidence is the raw one."""
-        return self._calibrated(options)[0]
+    def prepared(self, generation: GenerationOptions) -> tuple[GenerationOptions, Certainty]:
+        """The options to ask the engine with, and what its answers are worth: calibrated where that applies.
 
-    def certainty(self, options: Mapping[str, Any]) -> Certainty:
-        """Gives the confidence of an answer, calibrated where there is a calibration, and "accept"."""
-        generation, calibration = self._calibrated(options)
+        Args:
+            generation: the options of a call; `confidence` may be "calibrated".
+        """
+        raw, calibration = self._calibrated(generation)
         if calibration is None:
-            return raw_certainty
-        return lambda answer: calibrated.stated(answer.confidence, calibration, generation.max_error)
+            return raw, raw_certainty
+        return raw, lambda answer: calibrated.stated(answer.confidence, calibration, raw.max_error)
 
-    def _calibrated(self, options: Mapping[str, Any]) -> tuple[GenerationOptions, Calibration | None]:
-        generation = override(self.configuration.generation, options)
-        described = calibrated.described(self.configuration, generation)
-        return calibrated.choose(self.calibration, generation, self.name, described)
+    def _calibrated(self, generation: GenerationOptions) -> tuple[GenerationOptions, Calibration | None]:
+        return calibrated.choose(self.calibration, self.configuration, generation, self.name)
 
 
 def _has_weights(folder: Path) -> bool:

@@ -87,7 +87,7 @@ class PythonAPI(OpenAICalls):
         return self.engine.hidden_states(texts, layer, reduction)
 
     def _request(self, prompt: str | Chat, options: Mapping[str, Any]) -> Request:
-        chosen = self.generation_options(options)
+        chosen, _ = self.call_options(options)
         if isinstance(prompt, str):
             return Request((), chosen, prompt)
         return Request(messages_of(prompt), chosen)

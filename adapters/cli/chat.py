@@ -74,7 +74,7 @@ class _Chat:
             raise ConfigurationError(
                 f"models/{name}.py has a class of its own, which answers prompt items only: ask it by predict"
             )
-        self._conversation: Conversation = Conversation(adapter.engine, adapter.configuration.generation)
+        self._conversation: Conversation = Conversation(adapter)
         # A model that runs here is stopped between two steps, a server at any time.
         self._steps = adapter.configuration.load is not None
         self._name, self._output = name, output

@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+from adapters.hugging import HuggingAdapter
 from adapters.items.annotations import as_dict
+from adapters.openai_api.responses import with_certainty
 from engine.configuration import override
-from engine.contract import Engine
-from engine.options import GenerationOptions
 from engine.types import Answer, Message, Request, Role, Usage
 
 TEXT = "application/text"
@@ -33,9 +33,9 @@ class Conversation:
         question: the last one that was asked, answered or not; None before the first.
     """
 
-    def __init__(self, engine: Engine, options: GenerationOptions) -> None:
-        self._engine = engine
-        self.options = options
+    def __init__(self, adapter: HuggingAdapter) -> None:
+        self._adapter = adapter
+        self.options = adapter.configuration.generation
         self.turns: list[Turn] = []
         self.question: str | None = None
         self._turns_before = 0
@@ -60,7 +60,8 @@ class Conversation:
         """
         self.question, self._turns_before = question, len(self.turns)
         said = ""
-        chunks = self._engine.stream([Request(tuple(self._messages(question)), self.options)])
+        options, certainty = self._adapter.prepared(self.options)
+        chunks = self._adapter.engine.stream([Request(tuple(self._messages(question)), options)])
         try:
             while True:
                 with held():
@@ -77,7 +78,7 @@ class Conversation:
             chunks.close()  # type: ignore[attr-defined]
         if chunk.answer.error is not None:
             raise chunk.answer.error
-        self.turns.append(Turn(question, chunk.answer))
+        self.turns.append(Turn(question, with_certainty(chunk.answer, certainty)))
 
     def take_back(self) -> str | None:
         """Removes the last question's turn; returns the question, or None where none was asked."""

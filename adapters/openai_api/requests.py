@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from pydantic import Field
 
 from adapters.openai_api import responses
-from adapters.openai_api.responses import Certainty, Echo, Head, raw_certainty
+from adapters.openai_api.responses import Certainty, Echo, Head
 from engine.configuration import ALIASES, Configuration, checked, override, unknown
 from engine.contract import Engine
 from engine.errors import ConfigurationError, PromptError, Unsupported
@@ -107,12 +107,12 @@ class OpenAICalls(ABC):
         """The loaded model's engine."""
 
     @abstractmethod
-    def generation_options(self, options: Mapping[str, Any]) -> GenerationOptions:
-        """The configured generation options with those of a call."""
+    def prepared(self, generation: GenerationOptions) -> tuple[GenerationOptions, Certainty]:
+        """The options to ask the engine with, and what a choice says of how sure the model is."""
 
-    def certainty(self, options: Mapping[str, Any]) -> Certainty:
-        """Gives what a choice says of how sure the model is, in a call with some options."""
-        return raw_certainty
+    def call_options(self, options: Mapping[str, Any]) -> tuple[GenerationOptions, Certainty]:
+        """As `prepared`, for the configured options with those of a call."""
+        return self.prepared(override(self.configuration.generation, options))
 
     def chat(
         self, messages: Chat, model: str | None = None, **options: Any
@@ -147,8 +147,9 @@ class OpenAICalls(ABC):
         call, values = _split(options, {"n", "stream", "stream_options", "response_format"})
         if values.get("top_logprobs") and not values.get("logprobs"):
             raise ConfigurationError("top_logprobs needs logprobs: true beside it")
-        request = Request(messages_of(messages), self.generation_options(values))
-        head = Head(name, call.n, call.stream_options.include_usage, self.certainty(values))
+        chosen, certainty = self.call_options(values)
+        request = Request(messages_of(messages), chosen)
+        head = Head(name, call.n, call.stream_options.include_usage, certainty)
         return Call(head, _repeated([request], call.n), call.stream)
 
     def text_completion(
@@ -191,9 +192,9 @@ class OpenAICalls(ABC):
         likeliest = values.pop("logprobs", False)
         if likeliest is not False:
             values |= {"logprobs": True, "top_logprobs": likeliest}
-        chosen = self.generation_options(values)
+        chosen, certainty = self.call_options(values)
         prompts = [Request((), chosen, one) for one in _prompts(prompt)]
-        head = Head(name, call.n, call.stream_options.include_usage, self.certainty(values))
+        head = Head(name, call.n, call.stream_options.include_usage, certainty)
         return Call(head, _repeated(prompts, call.n), call.stream, call.echo)
 
     def echoes(self, call: Call) -> list[Echo]:

@@ -6,7 +6,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, ClassVar
 
@@ -25,6 +25,11 @@ Certainty = Callable[[Answer], dict[str, Any]]
 def raw_certainty(answer: Answer) -> dict[str, Any]:
     """The confidence of an answer, as the engine has computed it, if it is known."""
     return {} if answer.confidence is None else {"confidence": answer.confidence}
+
+
+def with_certainty(answer: Answer, certainty: Certainty) -> Answer:
+    """The answer with the confidence that is stated of it."""
+    return replace(answer, confidence=certainty(answer).get("confidence"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,11 +187,12 @@ class Page:
 
         def answer(session: Session, *values: str | None) -> Iterator[list[dict[str, Any]]]:
             try:
-                options = chosen(model.configuration.generation, self._fields, values)
+                given = chosen(model.configuration.generation, self._fields, values)
+                options, certainty = model.prepared(given)
             except AdapterError as error:
                 session.fail(i, error)
             else:
-                for conversation in session.answer(i, model.engine, options):
+                for conversation in session.answer(i, model.engine, options, certainty):
                     yield html.messages(conversation, self._meaning)
             # Gradio empties what a generator without a value was to fill.
             yield self._shown(session)[i]

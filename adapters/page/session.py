@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
+from adapters.openai_api.responses import Certainty, raw_certainty, with_certainty
 from engine.contract import Engine
 from engine.errors import AdapterError
 from engine.options import GenerationOptions
@@ -147,8 +148,13 @@ class Session:
             replace(one, answer=failed) if one.open else one for one in self.conversations[model]
         ]
 
-    def answer(self, model: int, engine: Engine, options: GenerationOptions) -> Iterator[Conversation]:
+    def answer(
+        self, model: int, engine: Engine, options: GenerationOptions, certainty: Certainty = raw_certainty
+    ) -> Iterator[Conversation]:
         """Answers the open exchanges of a model's conversation in order.
+
+        Args:
+            certainty: gives the confidence that an answer is shown with.
 
         Yields:
             The conversation each time that it has grown. It ends early where another action has replaced it.
@@ -158,7 +164,7 @@ class Session:
             if not exchange.open:
                 continue
             history = tuple(message for one in mine[:place] for message in one.said)
-            with closing(_answered(engine, history, exchange, options)) as stages:
+            with closing(_answered(engine, history, exchange, options, certainty)) as stages:
                 for stage in stages:
                     if self.conversations[model] is not mine:
                         return
@@ -176,7 +182,11 @@ class Session:
 
 
 def _answered(
-    engine: Engine, history: tuple[Message, ...], exchange: Exchange, options: GenerationOptions
+    engine: Engine,
+    history: tuple[Message, ...],
+    exchange: Exchange,
+    options: GenerationOptions,
+    certainty: Certainty,
 ) -> Generator[Exchange]:
     """An exchange with its answer, each time that this has grown."""
     text = ""
@@ -184,6 +194,7 @@ def _answered(
     try:
         for chunk in engine.stream([request]):
             text = chunk.answer.text if chunk.answer else text + chunk.text
-            yield replace(exchange, text=text, answer=chunk.answer, options=options)
+            answer = chunk.answer and with_certainty(chunk.answer, certainty)
+            yield replace(exchange, text=text, answer=answer, options=options)
     except AdapterError as error:
         yield replace(exchange, answer=Answer.failed(error))

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from adapters import registry
 from adapters.cli import main
 from engine.errors import GenerationError
 from engine.types import Request
+from tests.helpers.calibrated_models import calibrated_talk
 
 ROOT = Path(__file__).parents[3]
 
@@ -39,6 +41,20 @@ def test_each_question_is_asked_with_the_turns_before_it(say, model):
     engine = model(last)
     assert say("Hello", "", "And again") == (0, ["Hello (1)", "And again (3)"])
     assert [message.text for message in engine.requests[1].messages] == ["Hello", "Hello (1)", "And again"]
+
+
+def test_a_calibrated_model_says_its_calibrated_confidence(say, monkeypatch, tmp_path):
+    adapter = calibrated_talk()
+    monkeypatch.setattr(registry, "load", lambda *_: adapter)
+    file = tmp_path / "item.json"
+    question = "What is the capital of Japan?"
+    code, printed = say("/confidence", question, "/set confidence=calibrated", question, f"/save {file}")
+    assert code == 0
+    said = [float(line.split()[1].rstrip("];")) for line in printed if line.startswith("[confidence 0")]
+    answers = json.loads(file.read_text())["annotations"]
+    saved = [one["metadata"]["user"]["model"]["confidence"] for one in answers]
+    assert said == pytest.approx(saved, abs=1e-3)
+    assert said == pytest.approx([0.5, 0.5], abs=0.02), "half of what the model gives"
 
 
 def test_options_are_set_and_shown_and_a_wrong_one_is_named(say, model):

@@ -20,6 +20,7 @@ from adapters import page, registry
 from adapters.cli import main
 from engine.errors import ConfigurationError
 from tests.adapters.page.fakes import Model
+from tests.helpers.calibrated_models import calibrated_talk
 
 gradio_client = pytest.importorskip("gradio_client")
 ROOT = Path(__file__).parents[3]
@@ -38,6 +39,18 @@ def served() -> Iterator[str]:
     app = page.start(loud, second=Model(lambda _: "hush", "quiet"), port=free_port())
     yield app.local_url
     app.close(verbose=False)
+
+
+@pytest.mark.parametrize("confidence", ["calibrated", ""])
+def test_a_calibrated_model_shows_its_calibrated_confidence(confidence: str):
+    app = page.start(calibrated_talk(), port=free_port())
+    try:
+        visitor = gradio_client.Client(app.local_url, verbose=False, analytics_enabled=False)
+        visitor.predict("What is the capital of Japan?", api_name="/ask")
+        answer = visitor.predict(*options(confidence=confidence), api_name="/answer_1")[-1]
+    finally:
+        app.close(verbose=False)
+    assert "confidence 0.50" in str(answer)
 
 
 @pytest.fixture

@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-import models
-from engine.confidence.calibration import Calibration, Threshold
 from tests.adapters.server.prompts import CAPITAL
+from tests.helpers.calibrated_models import calibrated_talk
 from tests.helpers.servers.ours import Ours, serving
 
 CHAT = "/v1/chat/completions"
@@ -14,12 +13,7 @@ CHAT = "/v1/chat/completions"
 
 @pytest.fixture(scope="module")
 def calibrated():
-    adapter = models.load("tiny_talk", {"max_error": 0.1})
-    method, name, options = adapter.evaluated()
-    thresholds = (Threshold(0.1, 0.9, 0.5, 0.9),)
-    points = ((0.0, 0.0), (1.0, 0.5))
-    adapter.calibration = Calibration("isotonic", points, 9, method, "exact_match", thresholds, name, options)
-    with serving(adapter) as server:
+    with serving(calibrated_talk(max_error=0.1)) as server:
         yield server
 
 
