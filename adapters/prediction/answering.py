@@ -78,6 +78,8 @@ def answer(
     """
     # By the id() of the dialogue: equal dialogues are different conversations.
     asked: dict[int, _OpenItem] = {}
+    # Of each turn, which of its key's answers it is: once for each dialogue, not for each delta.
+    numbers: dict[int, list[int]] = {}
     if options.token_confidence:
         options = override(options, {"logprobs": True})
 
@@ -91,19 +93,29 @@ def answer(
                 started.leave(on_done)
             for dialogue in started.dialogues:
                 asked[id(dialogue)] = started
+                if on_delta is not None:
+                    numbers[id(dialogue)] = _numbers(dialogue)
                 yield dialogue
 
     def delta(dialogue: Dialogue, turn: int, text: str) -> None:
         assert on_delta is not None
-        key = dialogue.turns[turn].key
-        before = Counter(turn.key for turn in dialogue.turns[:turn])
-        on_delta(asked[id(dialogue)].item, key, before[key], text)
+        on_delta(asked[id(dialogue)].item, dialogue.turns[turn].key, numbers[id(dialogue)][turn], text)
 
     for dialogue, answers in converse(engine, dialogues(), options, delta if on_delta else None):
         started = asked.pop(id(dialogue))
+        numbers.pop(id(dialogue), None)
         started.take(dialogue, answers, model_name, options.token_confidence)
         if started.ended:
             started.leave(on_done)
+
+
+def _numbers(dialogue: Dialogue) -> list[int]:
+    counts = Counter[str]()
+    numbers = []
+    for turn in dialogue.turns:
+        numbers.append(counts[turn.key])
+        counts[turn.key] += 1
+    return numbers
 
 
 def _start(item: Item, dialogues_of: DialoguesOf) -> _OpenItem:
