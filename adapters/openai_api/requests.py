@@ -262,13 +262,18 @@ class OpenAICalls(ABC):
             return self.engine.prompt_tokens(request)
         return self.engine.prompt_text(request)
 
+    @property
+    def public_names(self) -> list[str]:
+        """The names that clients may call the model by, its own first."""
+        return [self.name, *self.model_deploys, *self.configuration.adapter.model_deploys]
+
     def named(self, model: str | None) -> str:
         """A name that a caller gives the model; its own by default.
 
         Raises:
             UnknownModel: the model has no such name.
         """
-        names = [self.name, *self.model_deploys, *self.configuration.adapter.model_deploys]
+        names = self.public_names
         if self.configuration.load is not None:
             names.append(self.configuration.load.model_name)
         if model is None or str(model).casefold() in map(str.casefold, names):

@@ -39,7 +39,9 @@ def routes(adapter: HuggingAdapter, batch: Batch) -> APIRouter:
     @router.get("/models", tags=["models"])
     async def models() -> Response:
         """The names of the model."""
-        return JSONResponse({"object": "list", "data": [_model(name, began) for name in _names(adapter)]})
+        return JSONResponse(
+            {"object": "list", "data": [_model(name, began) for name in adapter.public_names]}
+        )
 
     @router.get("/models/{name:path}", tags=["models"])
     async def model(name: str) -> Response:
@@ -209,10 +211,6 @@ def _texts(body: dict[str, Any], key: str) -> list[str]:
     if not isinstance(given, list) or not given or not all(isinstance(one, str) for one in given):
         raise Refused(400, f"{key} is a list of at least one text")
     return given
-
-
-def _names(adapter: HuggingAdapter) -> list[str]:
-    return [adapter.name, *adapter.model_deploys, *adapter.configuration.adapter.model_deploys]
 
 
 def _model(name: str, created: int) -> dict[str, Any]:
