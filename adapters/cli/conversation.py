@@ -9,11 +9,10 @@ from typing import Any
 
 from adapters.hugging import HuggingAdapter
 from adapters.items.annotations import as_dict
+from adapters.items.prompt_items import as_item
 from adapters.openai_api.responses import with_certainty
 from engine.configuration import override
-from engine.types import Answer, Message, Request, Role, Usage
-
-TEXT = "application/text"
+from engine.types import Answer, Message, Request, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,22 +92,13 @@ class Conversation:
     def item(self, model_name: str) -> dict[str, Any]:
         """The conversation as a prompt item in messages, with its answers as annotations."""
         system = self.options.system_prompt
-        prompts = {"system": _prompt(system, "system")} if system else {}
-        prompts |= {str(i): _prompt(turn.question, "user") for i, turn in enumerate(self.turns, 1)}
+        messages = {"system": Message("system", (system,))} if system else {}
+        messages |= {str(i): Message("user", (turn.question,)) for i, turn in enumerate(self.turns, 1)}
         answers = [as_dict(str(i), turn.answer, model_name) for i, turn in enumerate(self.turns, 1)]
-        return {
-            "shebang": "dataloop",
-            "metadata": {"dltype": "prompt"},
-            "prompts": prompts,
-            "annotations": answers,
-        }
+        return as_item(messages, answers)
 
     def _messages(self, question: str) -> Iterator[Message]:
         for turn in self.turns:
             yield Message("user", (turn.question,))
             yield Message("assistant", (turn.answer.text,))
         yield Message("user", (question,))
-
-
-def _prompt(text: str, role: Role) -> list[dict[str, Any]]:
-    return [{"mimetype": TEXT, "value": text}, {"mimetype": "metadata", "value": {"role": role}}]

@@ -63,6 +63,31 @@ def read(
     return dialogues, errors
 
 
+def as_item(messages: Mapping[str, Message], answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A prompt item's JSON in the messages format: what `read` reads.
+
+    Args:
+        messages: by prompt key.
+        answers: to these, as `annotations.as_dict` makes them.
+    """
+    return {
+        "shebang": "dataloop",
+        "metadata": {"dltype": "prompt"},
+        "prompts": {key: _elements(message) for key, message in messages.items()},
+        "annotations": list(answers),
+    }
+
+
+def _elements(message: Message) -> list[dict[str, Any]]:
+    parts = (
+        {"mimetype": "image/*", "value": part.url}
+        if isinstance(part, Image)
+        else {"mimetype": "application/text", "value": part}
+        for part in message.parts
+    )
+    return [*parts, {"mimetype": "metadata", "value": {"role": message.role}}]
+
+
 def has_messages(item: Mapping[str, Any]) -> bool:
     """Whether a prompt of the item is a list: then its earlier answers belong to the conversation."""
     prompts = item.get("prompts")

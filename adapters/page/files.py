@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from adapters.items import prompt_items
 from adapters.items.annotations import as_dict
 from adapters.items.item import Item
 from adapters.items.stored import Record, get_path, is_from_model, prompt_of, text_at
@@ -20,17 +21,16 @@ def as_item(conversations: Mapping[str, Conversation]) -> Record:
 
     The questions are those of the first one; the answers of all are the item's "annotations".
     """
-    prompts: dict[str, Any] = {}
+    messages: dict[str, Message] = {}
     annotations = []
     for asked, *others in zip(*conversations.values(), strict=True):
-        for message in (*_system(asked, first=not prompts), *asked.messages):
-            key = str(len(prompts) + 1)
-            prompts[key] = [*map(_element, message.parts), _element_of_role(message.role)]
+        for message in (*_system(asked, first=not messages), *asked.messages):
+            key = str(len(messages) + 1)
+            messages[key] = message
         for name, exchange in zip(conversations, (asked, *others), strict=True):
             if exchange.answer is not None and exchange.said:
                 annotations.append(as_dict(key, exchange.answer, exchange.by or name))
-    item = {"shebang": "dataloop", "metadata": {"dltype": "prompt"}, "prompts": prompts}
-    return {**item, "annotations": annotations}
+    return prompt_items.as_item(messages, annotations)
 
 
 def as_json(conversations: Mapping[str, Conversation]) -> dict[str, Any]:
@@ -70,16 +70,6 @@ def _system(exchange: Exchange, first: bool) -> tuple[Message, ...]:
     prompt = exchange.options.system_prompt if exchange.options else None
     own = any(message.role == "system" for message in exchange.messages)
     return (Message("system", (prompt,)),) if first and prompt and not own else ()
-
-
-def _element(part: Part) -> Record:
-    if isinstance(part, Image):
-        return {"mimetype": "image/*", "value": part.url}
-    return {"mimetype": "application/text", "value": part}
-
-
-def _element_of_role(role: str) -> Record:
-    return {"mimetype": "metadata", "value": {"role": role}}
 
 
 def _exchange(exchange: Exchange) -> Record:
