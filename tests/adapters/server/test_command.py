@@ -59,7 +59,7 @@ def test_the_commands_and_the_client_of_the_page_work(capsys: pytest.CaptureFixt
 
 def test_make_serve_serves_the_embedded_model(tmp_path: Path):
     (tmp_path / "ready").touch()
-    words = ["make", "-n", "serve", f"READY={tmp_path / 'ready'}"]
+    words = ["make", "--no-print-directory", "-n", "serve", f"READY={tmp_path / 'ready'}"]
     make = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     assert shlex.split(make.stdout)[1:] == ["-m", "adapters", "serve"]
 
