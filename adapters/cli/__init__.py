@@ -9,7 +9,8 @@ import logging
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 from adapters.cli.output import Output, Stop, say
 from engine.errors import AdapterError, ConfigurationError
@@ -27,10 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = DEBUG in words
     words = [word for word in words if word != DEBUG]
-    if debug:
-        _log_everything()
     try:
-        return _run(words)
+        with _everything_logged() if debug else nullcontext():
+            return _run(words)
     except Stop as stop:
         if stop.reason:
             say(f"error: {stop.reason}")
@@ -62,7 +62,18 @@ def _run(words: list[str]) -> int:
         output.write("")  # The help: else it is written when Python ends, and fails there.
 
 
-def _log_everything() -> None:
-    logging.basicConfig(stream=sys.stderr)
-    for name in ("adapters", "engine"):
-        logging.getLogger(name).setLevel(logging.DEBUG)
+@contextmanager
+def _everything_logged() -> Iterator[None]:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(logging.BASIC_FORMAT))
+    loggers = [logging.getLogger(name) for name in ("adapters", "engine")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.DEBUG)
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+            logger.removeHandler(handler)

@@ -77,7 +77,7 @@ WEIGHTS = {
 
 
 def configuration() -> str:
-    """docs/configuration.md: every option of engine/options.py with its values, default and meaning."""
+    """docs/configuration.md: every option of engine/options/ with its values, default and meaning."""
     tables = [_options(title, kind) for title, kind in SECTIONS.items()]
     aliases = ", ".join(f"`{alias}` for `{name}`" for alias, name in ALIASES.items())
     reserved = ", ".join(f"`{key}`" for key in sorted(PLATFORM_KEYS))
@@ -85,7 +85,7 @@ def configuration() -> str:
 
 Every option of a model, with its values and its default.
 
-This page is generated from `engine/options.py` by `python -m tests.helpers.docs`.
+This page is generated from `engine/options/` by `python -m tests.helpers.docs`.
 
 Options are set in the model's configuration on the platform, in a model file (`defaults`), by
 `--set key=value` on the command line, or in Python as `models.load(name, {{...}})`. An unknown key is an

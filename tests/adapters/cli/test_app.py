@@ -1,6 +1,7 @@
 """Help comes at once, and wrong usage is one sentence that says what is right."""
 
 import contextlib
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,13 @@ def test_a_misspelt_model_is_told_without_importing_any():
 def test_the_versions_are_told(capsys):
     assert main(["--version"]) == 0
     assert "huggingface-adapter 0.1.0, torch 2" in capsys.readouterr().out
+
+
+def test_debug_logs_everything_for_this_call_alone(capsys):
+    before = logging.getLogger("engine").getEffectiveLevel()
+    assert main(["--debug", "predict", "a.json", "--model", "tiny_tlak"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+    assert logging.getLogger("engine").getEffectiveLevel() == before
 
 
 def test_a_missing_package_is_told_with_what_to_install():

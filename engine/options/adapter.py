@@ -1,0 +1,49 @@
+"""Which backend answers, and how a Dataloop model uses it."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from engine.options.base import Options
+
+
+class AdapterOptions(Options):
+    """Which backend answers, and how a Dataloop model uses it."""
+
+    backend: Literal["local", "endpoint"] = Field(
+        "local",
+        description="Where answers come from: `local` runs transformers on this machine, `endpoint` asks "
+        "the server at `base_url`.",
+    )
+    model_deploys: tuple[str, ...] = Field(
+        (),
+        description="Public names under which this model may be called besides its own, in any letter case.",
+    )
+    resume: bool = Field(False, description="On the platform: answer only prompts that have no answer yet.")
+    stream: bool = Field(
+        False, description="On the platform: update the annotation while its answer is generated."
+    )
+    stream_interval: float = Field(
+        0.5, ge=0, description="Seconds between two updates of a streamed annotation."
+    )
+    measure: Literal["exact_match", "contains", "number", "token_f1", "rouge_l", "bleu", "chrf"] = Field(
+        "exact_match", description="What makes an answer right when the platform evaluates the model."
+    )
+    right_from: float = Field(
+        0.5, gt=0, le=1, description="The least score, by `measure`, of a right answer."
+    )
+    inject_context_to_user: bool = Field(
+        False,
+        description="Append retrieved context to the user's question instead of adding a separate message.",
+    )
+    add_metadata: tuple[str, ...] = Field(
+        (), description="Metadata fields of retrieved items to put before their texts, as dotted paths."
+    )
+    max_context_tokens: int = Field(
+        1024,
+        ge=0,
+        description="The most tokens of retrieved context; never more than a quarter of the context length.",
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="Hosts from which link items with retrieved context may be fetched, over https."
+    )

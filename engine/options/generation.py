@@ -1,0 +1,192 @@
+"""How a conversation is rendered, and its answer generated and judged."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from engine.options.base import Options
+
+
+class GenerationOptions(Options):
+    """How a conversation is rendered, and its answer generated."""
+
+    system_prompt: str | None = Field(None, description="System prompt for conversations that have none.")
+    chat_template: str | None = Field(
+        None,
+        description="A template name from engine/prompting/templates.py, or a Jinja template, instead of "
+        "the tokenizer's own.",
+    )
+    overflow: Literal["drop_oldest", "error"] = Field(
+        "drop_oldest",
+        description="What to do with a conversation longer than the context length: drop its oldest "
+        "turns, or fail.",
+    )
+    max_new_tokens: int = Field(
+        256,
+        ge=1,
+        description="The most tokens of an answer; never more than the context length leaves.",
+    )
+    do_sample: bool | None = Field(
+        None,
+        description="Whether to sample; by default only if temperature (above 0), top_p, top_k or min_p "
+        "is set.",
+    )
+    temperature: float | None = Field(None, ge=0, le=100, description="Sampling temperature; 0 is greedy.")
+    top_p: float | None = Field(
+        None, gt=0, le=1, description="Sample from the most likely tokens whose probabilities add up to this."
+    )
+    top_k: int | None = Field(None, ge=1, description="Sample from this many most likely tokens.")
+    min_p: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Sample from tokens at least this likely, relative to the most likely one.",
+    )
+    repetition_penalty: float | None = Field(
+        None,
+        gt=0,
+        description="A value above 1 makes tokens that already occurred less likely; by default the "
+        "checkpoint's.",
+    )
+    frequency_penalty: float = Field(
+        0,
+        ge=-2,
+        le=2,
+        description="Subtracted from a token's logit for each time it is in the answer already.",
+    )
+    presence_penalty: float = Field(
+        0, ge=-2, le=2, description="Subtracted from a token's logit once it is in the answer."
+    )
+    seed: int | None = Field(
+        None, ge=0, lt=2**63, description="Random seed; the same seed gives the same sampled answer."
+    )
+    return_full_text: Literal[False] = Field(
+        False, description="Accepted only as false: an answer never repeats its prompt."
+    )
+    stop: tuple[str, ...] = Field((), description="Strings that end an answer; they are not part of it.")
+    logprobs: bool = Field(False, description="Return an answer's tokens with their log-probabilities.")
+    top_logprobs: int = Field(
+        0,
+        ge=0,
+        le=20,
+        description="How many of the most likely tokens to return at each position of an answer.",
+    )
+    confidence: str = Field(
+        "min_token",
+        description="How the confidence is computed, by a method of docs/confidence.md; the default is the "
+        "probability of the least likely token.",
+    )
+    max_error: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Write into an annotation's metadata whether to accept it, so that at most this share of "
+        "what is accepted is wrong; calibration.json has the threshold.",
+    )
+    confidence_methods: tuple[str, ...] = Field(
+        (), description="More methods to compute; their values are in an annotation's metadata."
+    )
+    confidence_samples: int = Field(
+        8, ge=2, le=64, description="How many answers to sample for a method that compares samples."
+    )
+    confidence_model: str | None = Field(
+        None,
+        description="Hub id or folder of the model that compares samples for semantic_entropy: an NLI model "
+        "(by entailment both ways) or an embedding model (by cosine similarity).",
+    )
+    confidence_similarity: float = Field(
+        0.9,
+        ge=-1,
+        le=1,
+        description="Cosine similarity from which on an embedding model's texts mean the same.",
+    )
+    labels: tuple[str, ...] = Field(
+        (), description="Answer with one of these labels, chosen by scoring, as a classification."
+    )
+    label_prior: bool = Field(
+        False,
+        description="Divide each label's probability by the one that it has without the question.",
+    )
+    token_confidence: bool = Field(
+        False, description="Write the probability of each token of an answer into its annotation's metadata."
+    )
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_stop_is_a_list(cls, value: Any) -> Any:
+        return value if isinstance(value, list | tuple) else (value,)
+
+    @field_validator("stop")
+    @classmethod
+    def _stops_are_not_empty(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "" in value:
+            raise ValueError("an empty stop string would end every answer at once")
+        return value
+
+    @field_validator("confidence_methods", mode="before")
+    @classmethod
+    def _one_method_is_a_list(cls, value: Any) -> Any:
+        return value if isinstance(value, list | tuple) else (value,)
+
+    @field_validator("confidence", "confidence_methods")
+    @classmethod
+    def _known_methods(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        from engine.confidence import METHODS
+        from engine.confidence.calibration import CALIBRATED
+
+        if value == CALIBRATED:
+            return value
+        for method in (value,) if isinstance(value, str) else value:
+            if method not in METHODS:
+                raise ValueError(f"no such method; there are {', '.join(METHODS)}")
+        return value
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _recipes_are_not_read(cls, value: Any) -> Any:
+        if value == "recipe":
+            raise ValueError('the labels of a dataset\'s recipe are not read: list them, ["good", "bad"]')
+        return value
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(label.strip() for label in value):
+            raise ValueError("a label is empty: give it a text")
+        if len(set(value)) < len(value) or len(value) == 1:
+            raise ValueError("give at least two labels, each once")
+        return value
+
+    @model_validator(mode="after")
+    def _clusters_need_a_model(self) -> Self:
+        if "semantic_entropy" in (self.confidence, *self.confidence_methods) and not self.confidence_model:
+            raise ValueError(
+                "semantic_entropy needs confidence_model: name an NLI model or an embedding model"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sampling_needs_a_temperature(self) -> Self:
+        if self.do_sample and self.temperature == 0:
+            raise ValueError(
+                "do_sample is true but temperature is 0 (greedy): raise it or leave do_sample out"
+            )
+        if self.temperature and self.temperature < 1e-3:
+            raise ValueError("temperature is 0 (greedy) or at least 0.001: below, logits overflow")
+        return self
+
+    @property
+    def evidence(self) -> frozenset[str]:
+        """The fields of `engine.confidence.Evidence` that the chosen methods read."""
+        from engine.confidence import needs
+
+        return needs((self.confidence, *self.confidence_methods))
+
+    @property
+    def sampled(self) -> bool:
+        """Whether tokens are sampled rather than chosen greedily."""
+        if self.do_sample is not None:
+            return self.do_sample
+        if self.temperature is not None:
+            return self.temperature > 0
+        return any(value is not None for value in (self.top_p, self.top_k, self.min_p))
