@@ -188,6 +188,7 @@ class LocalEngine(Engine):
                 self.tokenizer.save_pretrained(folder)
             finally:
                 prepack(self.loaded.model)
+                vars(self).pop("batching", None)  # It holds the prepacked weights that were.
 
     def _check_process(self) -> None:
         # A fork does not copy torch's threads: the first computation would hang.

@@ -21,13 +21,14 @@ from itertools import accumulate, islice
 import torch
 from transformers import PreTrainedModel
 
-from engine.attention.packed import logits
+from engine.attention import packed
 from engine.batching import MAX_SEQUENCES, common_prefix
 from engine.errors import GenerationError
 from engine.generation.forward_batch import ForwardBatch, QueryChunk
 from engine.generation.kv_cache import KVCache
 from engine.generation.sequence import SequenceState, TokenizedRequest, extend
 from engine.memory import free_memory, is_out_of_memory, usable_memory
+from engine.replay.step import MOST_TOKENS, ReplayedStep, replaced_forward
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +48,19 @@ class ContinuousBatching:
         kv_cache: their keys and values.
     """
 
-    def __init__(self, model: PreTrainedModel, eos: frozenset[int], kv_token_bytes: int) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        eos: frozenset[int],
+        kv_token_bytes: int,
+        replayed: ReplayedStep | None = None,
+    ) -> None:
         """Takes a model that supports continuous batching.
 
         Args:
             eos: token ids that end a sequence.
             kv_token_bytes: bytes of KV cache that a token takes, by `check_continuous_batching`.
+            replayed: the model's forward pass over few tokens, by `engine.replay.step.record`.
         """
         self.model = model
         self.eos = eos
@@ -64,6 +72,7 @@ class ContinuousBatching:
         # limit, and each sequence that ends doubles it up to the ceiling, which only out of memory lowers.
         self._limit = self._ceiling = MAX_SEQUENCES
         self._kv_token_bytes = kv_token_bytes
+        self._replayed = replayed
         self._memory = usable_memory(model.device)
 
     @property
@@ -124,7 +133,11 @@ class ContinuousBatching:
         ends = accumulate(len(chunk.tokens) for chunk in batch.chunks)
         last = {chunk.slot: end - 1 for chunk, end in zip(batch.chunks, ends, strict=True)}
         indices = [last[chunk.slot] for chunk in complete] or [0]
-        return logits(self.model, batch.tokens, batch.positions, batch, indices)
+        inputs = self.model, batch.tokens, batch.positions, batch, indices
+        if self._replayed is None or len(batch.tokens) > MOST_TOKENS:
+            return packed.logits(*inputs)
+        with replaced_forward(self.model, self._replayed.forward):
+            return packed.logits(*inputs)
 
     def _schedule(self) -> Iterator[QueryChunk]:
         """The tokens of this step: one of each decoding sequence, and prefill chunks within the budget."""

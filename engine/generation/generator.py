@@ -33,7 +33,9 @@ class Generator:
             support: how the model's sequences may be batched, by `find_batching`.
         """
         continuous = support.batching == "continuous"
-        self._continuous = ContinuousBatching(model, eos, support.kv_token_bytes) if continuous else None
+        self._continuous = (
+            ContinuousBatching(model, eos, support.kv_token_bytes, support.replayed) if continuous else None
+        )
         static = "padded" if continuous else support.batching
         self._static = StaticBatching(model, eos, pad, context_length, static)
         self._longrope_threshold = longrope_threshold(model)

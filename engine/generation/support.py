@@ -16,6 +16,7 @@ from engine.generation.forward_batch import ForwardBatch, QueryChunk
 from engine.generation.hf_generate import has_token_rules, padded
 from engine.generation.kv_cache import KVCache
 from engine.loading.placement import is_sharded
+from engine.replay.step import ReplayedStep, record
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +28,12 @@ class BatchingSupport:
     Attributes:
         batching: "continuous", or for static batching "padded", "equal_length" or "single".
         kv_token_bytes: bytes of KV cache that a token takes; 0 without continuous batching.
+        replayed: the forward pass over few tokens, recorded; None where the model's own code runs.
     """
 
     batching: Batching
     kv_token_bytes: int = 0
+    replayed: ReplayedStep | None = None
 
 
 def find_batching(model: PreTrainedModel, eos: frozenset[int], pad: int) -> BatchingSupport:
@@ -44,7 +47,7 @@ def find_batching(model: PreTrainedModel, eos: frozenset[int], pad: int) -> Batc
         Unsupported: transformers itself cannot generate with the model.
     """
     try:
-        return BatchingSupport("continuous", check_continuous_batching(model, eos))
+        kv_token_bytes = check_continuous_batching(model, eos)
     except Unsupported as reason:
         batching = static_batching(model, pad)
         logger.info(
@@ -54,6 +57,7 @@ def find_batching(model: PreTrainedModel, eos: frozenset[int], pad: int) -> Batc
             reason,
         )
         return BatchingSupport(batching)
+    return BatchingSupport("continuous", kv_token_bytes, record(model))
 
 
 def check_continuous_batching(model: PreTrainedModel, eos: frozenset[int]) -> int:

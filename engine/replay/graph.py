@@ -1,0 +1,130 @@
+"""Two recordings of a pass, with different numbers of tokens, as one graph for any number of tokens."""
+
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from engine.attention.parameters import AttentionParameters
+from engine.replay.recorder import Operation, Unrecordable, Value, attend
+
+INPUTS = "tokens", "positions", "wanted"
+NUMBERS = "count", "wanted_count"
+
+
+def build(
+    recordings: Sequence[Sequence[Operation]], counts: Sequence[tuple[int, int]], outputs: Sequence[Value]
+) -> fx.Graph:
+    """The graph of a pass.
+
+    Its placeholders are `INPUTS`, `metadata` (of the attention) and `NUMBERS`. What is not of the pass
+    (weights, say) stands in `get_attr` nodes, as `meta["constant"]`.
+
+    Args:
+        recordings: of two passes with other tokens, whose first values are the inputs.
+        counts: of each, the number of tokens, and of those whose logits are wanted.
+        outputs: what each pass returns.
+
+    Raises:
+        Unrecordable: the passes differ by more than these numbers.
+    """
+    one, other = recordings
+    if len(one) != len(other) or outputs[0] != outputs[1]:
+        raise Unrecordable("its operations depend on the tokens")
+    return _Builder(counts).build(zip(one, other, strict=True), outputs[0])
+
+
+class _Builder:
+    def __init__(self, counts: Sequence[tuple[int, int]]) -> None:
+        self.graph = fx.Graph()
+        self._nodes = [self.graph.placeholder(name) for name in INPUTS]
+        self._metadata = self.graph.placeholder("metadata")
+        numbers = [self.graph.placeholder(name) for name in NUMBERS]
+        # The numbers that sizes may depend on, with their values in both recordings.
+        self._counts = list(zip(numbers, *counts, strict=True))
+        self._constants: dict[int, fx.Node] = {}
+        self._numbers: dict[tuple[Any, ...], fx.Node] = {}
+
+    def build(self, pairs: Iterable[tuple[Operation, Operation]], output: Value) -> fx.Graph:
+        for one, other in pairs:
+            if one.function is not other.function or one.outputs != other.outputs:
+                raise Unrecordable("its operations depend on the tokens")
+            args, kwargs = self._merge((one.args, dict(one.kwargs)), (other.args, dict(other.kwargs)))
+            if one.function is attend:
+                args = (self._metadata, *args)
+            self._add_outputs(self.graph.call_function(one.function, args, kwargs), one.outputs)
+        self.graph.output(self._nodes[output.index])
+        return self.graph
+
+    def _add_outputs(self, node: fx.Node, outputs: Any) -> None:
+        parts = [(None, outputs)] if isinstance(outputs, Value) else list(enumerate(outputs))
+        for position, value in parts:
+            if not isinstance(value, Value):
+                raise Unrecordable("an operation returns more than tensors")
+            if value.index == len(self._nodes):
+                got = (
+                    node if position is None else self.graph.call_function(operator.getitem, (node, position))
+                )
+                self._nodes.append(got)
+
+    def _merge(self, one: Any, other: Any) -> Any:
+        leaves, structure = tree_flatten(one)
+        others, other_structure = tree_flatten(other)
+        if structure != other_structure:
+            raise Unrecordable("its operations depend on the tokens")
+        merged = [self._merge_leaf(*pair) for pair in zip(leaves, others, strict=True)]
+        return tree_unflatten(merged, structure)
+
+    def _merge_leaf(self, one: Any, other: Any) -> Any:
+        if type(one) is int and type(other) is int:
+            return self._number(one, other)
+        if isinstance(one, Value) and one == other:
+            return self._nodes[one.index]
+        if not _same(one, other):
+            raise Unrecordable("its operations depend on the tokens")
+        if one is None or isinstance(one, bool | float | str):
+            return one
+        return self._constant(one)
+
+    def _number(self, one: int, other: int) -> Any:
+        """A number that is constant, a multiple of one of the counts, or a count plus a constant."""
+        if one == other:
+            return one
+        for count, first, second in self._counts:
+            factor = one // first
+            if (one, other) == (first, second):
+                return count
+            if (one, other) == (factor * first, factor * second):
+                return self._computed(operator.mul, count, factor)
+            if one - first == other - second:
+                return self._computed(operator.add, count, one - first)
+        raise Unrecordable("a size in it depends on the tokens")
+
+    def _computed(self, function: Callable[[int, int], int], count: fx.Node, number: int) -> fx.Node:
+        key = function, count, number
+        if key not in self._numbers:
+            with self.graph.inserting_after(self._counts[-1][0]):
+                self._numbers[key] = self.graph.call_function(function, (count, number))
+        return self._numbers[key]
+
+    def _constant(self, value: Any) -> fx.Node:
+        if id(value) not in self._constants:
+            with self.graph.inserting_before(next(iter(self.graph.nodes))):
+                node = self.graph.create_node("get_attr", f"constant_{len(self._constants)}")
+            node.meta["constant"] = value  # Which also keeps its id unique.
+            self._constants[id(value)] = node
+        return self._constants[id(value)]
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, AttentionParameters) and isinstance(other, AttentionParameters):
+        return all(_same(getattr(one, name), getattr(other, name)) for name in AttentionParameters.__slots__)
+    if one is other:
+        return True
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        alike = one.shape == other.shape and one.dtype == other.dtype
+        return alike and not one.is_mkldnn and torch.equal(one, other)
+    return type(one) is type(other) and bool(one == other)
