@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import fx
 
+# An `fx.Node`; the types of its arguments are unions of all there is.
+Node = Any
 _ATEN = torch.ops.aten
 # The same functions by torch's Python bindings, whose calls take half the time.
 _BINDINGS = {

@@ -11,6 +11,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from engine.attention.parameters import AttentionParameters
 from engine.replay.recorder import Operation, Unrecordable, Value, attend
 
+# An `fx.Node`; the types of its arguments are unions of all there is.
+Node = Any
 INPUTS = "tokens", "positions", "wanted"
 NUMBERS = "count", "wanted_count"
 
@@ -45,8 +47,8 @@ class _Builder:
         numbers = [self.graph.placeholder(name) for name in NUMBERS]
         # The numbers that sizes may depend on, with their values in both recordings.
         self._counts = list(zip(numbers, *counts, strict=True))
-        self._constants: dict[int, fx.Node] = {}
-        self._numbers: dict[tuple[Any, ...], fx.Node] = {}
+        self._constants: dict[int, Node] = {}
+        self._numbers: dict[tuple[Any, ...], Node] = {}
 
     def build(self, pairs: Iterable[tuple[Operation, Operation]], output: Value) -> fx.Graph:
         for one, other in pairs:
@@ -59,7 +61,7 @@ class _Builder:
         self.graph.output(self._nodes[output.index])
         return self.graph
 
-    def _add_outputs(self, node: fx.Node, outputs: Any) -> None:
+    def _add_outputs(self, node: Node, outputs: Any) -> None:
         parts = [(None, outputs)] if isinstance(outputs, Value) else list(enumerate(outputs))
         for position, value in parts:
             if not isinstance(value, Value):
@@ -103,14 +105,14 @@ class _Builder:
                 return self._computed(operator.add, count, one - first)
         raise Unrecordable("a size in it depends on the tokens")
 
-    def _computed(self, function: Callable[[int, int], int], count: fx.Node, number: int) -> fx.Node:
+    def _computed(self, function: Callable[[int, int], int], count: Node, number: int) -> Node:
         key = function, count, number
         if key not in self._numbers:
             with self.graph.inserting_after(self._counts[-1][0]):
                 self._numbers[key] = self.graph.call_function(function, (count, number))
         return self._numbers[key]
 
-    def _constant(self, value: Any) -> fx.Node:
+    def _constant(self, value: Any) -> Node:
         if id(value) not in self._constants:
             with self.graph.inserting_before(next(iter(self.graph.nodes))):
                 node = self.graph.create_node("get_attr", f"constant_{len(self._constants)}")

@@ -69,7 +69,7 @@ class Recorder(TorchDispatchMode):
         Args:
             metadata: computes the attention of the pass, which is not recorded in detail.
         """
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[Operation] = []
         self._metadata = metadata
         self._values: dict[int, Value] = {}

@@ -99,6 +99,8 @@ class FusedProjection:
 
     def run(self, index: int, x: torch.Tensor) -> torch.Tensor:
         """The output of one layer; the first layer called with an input computes the outputs of all."""
+        if len(self._sizes) == 1:
+            return self._kernel(x)
         last_input, outputs = self._last
         if last_input is not x:
             outputs = self._kernel(x).split_with_sizes(self._sizes, -1)

@@ -18,6 +18,7 @@ from engine.progress import progress_bar
 from engine.weights import cpu
 from engine.weights.fusing import FusedProjection, LinearLayer, fusable_groups, trace
 from engine.weights.kernels import HALF_DTYPES
+from engine.weights.simplifying import simplify
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ _WIDENED_TOLERANCE = 0.5
 
 
 def prepack(model: PreTrainedModel) -> dict[str, torch.dtype]:
-    """Replaces the linear layers on a CPU by fused projections with prepacked weights.
+    """On a CPU, replaces linear layers by fused projections with prepacked weights, and simplifies modules.
 
     Where the CPU computes half precision no faster than float32 and memory allows it, a half-precision model
     computes in float32 from then on. Where memory allows it, an output layer tied to the embedding gets a
@@ -61,6 +62,7 @@ def prepack(model: PreTrainedModel) -> dict[str, torch.dtype]:
         _fuse_all(fusable_groups(model, traced))
         if widen:
             model.float()
+        simplify(model)
         why = _changed(model, before, _WIDENED_TOLERANCE if widen else trial.tolerance(model))
     if why is not None:
         restore(model, dtypes)
@@ -83,6 +85,8 @@ def restore(model: PreTrainedModel, dtypes: Mapping[str, torch.dtype]) -> None:
             weight = projection.unpack(index)
             weight = weight.t().contiguous() if isinstance(module, Conv1D) else weight
             module.weight = nn.Parameter(weight, requires_grad=False)
+    for module in model.modules():
+        vars(module).pop("forward", None)  # Of `simplify`.
     for name, weight in model.state_dict(keep_vars=True).items():
         weight.data = weight.data.to(dtypes[name])
     model.tie_weights()

@@ -11,6 +11,7 @@ import torch
 from engine.backends.local import LocalEngine
 from engine.loading import load
 from engine.options import LoadOptions
+from engine.weights.fusing import FusedProjection
 from engine.weights.kernels import HALF_DTYPES
 from engine.weights.prepacking import fuse, prepack, restore
 from tests import tiny
@@ -33,7 +34,11 @@ def values(model) -> dict[str, torch.Tensor]:
 
 def packed(model) -> set[str]:
     """The last part of the names of prepacked layers."""
-    return {name.split(".")[-1] for name, module in model.named_modules() if "forward" in vars(module)}
+    return {
+        name.split(".")[-1]
+        for name, module in model.named_modules()
+        if getattr(vars(module).get("forward"), "func", None) is FusedProjection.run
+    }
 
 
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
