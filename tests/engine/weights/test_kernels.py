@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from engine.weights import cpu
 from engine.weights.cpu import best_kernel
 from engine.weights.kernels import HALF_DTYPES, FbgemmKernel, OneDnnKernel, TorchKernel
 from tests.helpers.fake_cpus import FAKE_CPUS
@@ -91,3 +92,16 @@ def test_without_any_library_a_weight_stays_as_it_is(fake_cpu: Callable):
     fake_cpu(native=[torch.bfloat16], fp16_storage=False, onednn=())
     for dtype in (torch.float32, torch.bfloat16):
         assert isinstance(best_kernel(weight(dtype), None), TorchKernel)
+
+
+def test_float32_that_float16_holds_exactly_is_stored_so_where_that_is_faster(
+    fake_cpu: Callable, monkeypatch
+):
+    fake_cpu(fp16_storage=True)
+    halves = weight(torch.float16).float()
+    for faster, expected in ((True, FbgemmKernel), (False, OneDnnKernel | TorchKernel)):
+        monkeypatch.setattr(cpu, "fp16_storage_is_faster", lambda faster=faster: faster)
+        kernel = best_kernel(halves, None)
+        assert isinstance(kernel, expected)
+        assert torch.equal(kernel.unpack(), halves)
+        assert not isinstance(best_kernel(halves + 1e-5, None), FbgemmKernel)
