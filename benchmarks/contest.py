@@ -162,7 +162,8 @@ def _counted(model: PreTrainedModel) -> Iterator[Callable[[], int]]:
         nonlocal count
         count += 1
 
-    hook = model.base_model.register_forward_pre_hook(step)
+    # Of the whole model: the engine replays what is within.
+    hook = model.register_forward_pre_hook(step)
     try:
         yield lambda: count
     finally:
