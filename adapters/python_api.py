@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.openai_api.requests import Chat, OpenAICalls, messages_of
 from engine.configuration import override
+from engine.errors import ConfigurationError
 from engine.types import Answer, Request
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class PythonAPI(OpenAICalls):
         return self.engine.hidden_states(texts, layer, reduction)
 
     def _request(self, prompt: str | Chat, options: Mapping[str, Any]) -> Request:
+        if options.get("n") not in (None, 1):
+            raise ConfigurationError("n: each prompt has one answer here; call chat or text_completion for n")
         chosen, _ = self.call_options(options)
         if isinstance(prompt, str):
             return Request((), chosen, prompt)

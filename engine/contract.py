@@ -85,6 +85,11 @@ class Engine(ABC):
         """The most tokens of a sequence; None where it is unknown or unbounded."""
         return None
 
+    @property
+    def revision(self) -> str | None:
+        """The commit or revision of the weights on the hub; None where it is unknown."""
+        return None
+
     def count_tokens(self, text: str) -> int:
         """The number of tokens of a text, without special tokens; without a tokenizer, an estimate."""
         return -(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN)

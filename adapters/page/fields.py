@@ -9,8 +9,8 @@ from typing import Any, Literal
 from engine.configuration import override
 from engine.options import GenerationOptions
 
-# The page asks for these itself, or they have one value only.
-_NOT_SHOWN = {"logprobs", "top_logprobs", "return_full_text"}
+# The page asks for these itself, they have one value only, or they are for annotations.
+_NOT_SHOWN = {"keep_reasoning", "logprobs", "n", "on_length", "return_full_text", "top_logprobs"}
 # The likeliest tokens that are asked for at each position.
 TOP = 5
 

@@ -19,6 +19,7 @@ from engine.generation.generator import Generator
 from engine.generation.stopping import eos_token_ids
 from engine.generation.support import BatchingSupport, find_batching
 from engine.loading import Loaded
+from engine.loading.files import revision_of
 from engine.module_state import model_lock
 from engine.options import EmbeddingOptions
 from engine.prompting.prompter import Prompter
@@ -37,6 +38,7 @@ class LocalEngine(Engine):
         self.prompter = Prompter(loaded.tokenizer, loaded.model.config, loaded.context_length)
         self._dtypes = prepack(loaded.model)
         self._process = os.getpid()
+        self._revision = revision_of(loaded.options) if loaded.options is not None else None
 
     def stream(
         self, requests: Iterable[Request | None], follow: Follow | None = None, deltas: bool = True
@@ -65,6 +67,11 @@ class LocalEngine(Engine):
     def context_length(self) -> int | None:
         """The most tokens of a sequence; None where it is unbounded."""
         return self.loaded.context_length
+
+    @property
+    def revision(self) -> str | None:
+        """The commit of the weights on the hub, or else the configured revision; None for a local folder."""
+        return self._revision
 
     def count_tokens(self, text: str) -> int:
         """The number of tokens of a text, without special tokens."""

@@ -13,7 +13,7 @@ from engine.options import GenerationOptions
 from engine.prompting.prompter import to_chat, with_system_prompt
 from engine.prompting.renderer import merge_same_role
 from engine.prompting.sandbox import render
-from engine.prompting.templates import find_template, invalid_template
+from engine.prompting.templates import check_arguments, find_template, invalid_template
 from engine.text import encodable
 from engine.types import Request
 
@@ -30,6 +30,9 @@ def chat(client: Client, request: Request, stream: bool, rejected: frozenset[str
     body = _openai(request.options, rejected)
     own = ("top_k", "min_p", "repetition_penalty")
     arguments = {key: value for key, value in body.items() if key not in own}
+    further = {key: body[key] for key in own if key in body} | (client.server.options.extra_body or {})
+    if request.options.chat_template_kwargs:
+        further["chat_template_kwargs"] = dict(request.options.chat_template_kwargs)
     return _each(
         client,
         client.chat_completion(
@@ -37,7 +40,7 @@ def chat(client: Client, request: Request, stream: bool, rejected: frozenset[str
             model=client.server.options.model_name,
             stream=stream,
             stream_options=cast(Any, _usage(stream, rejected) or None),
-            extra_body={key: body[key] for key in own if key in body} or None,
+            extra_body=further or None,
             **arguments,
         ),
         stream,
@@ -53,6 +56,7 @@ async def completion(
         "model": client.server.options.model_name or "dummy",
         "prompt": encodable(prompt) if isinstance(prompt, str) else list(prompt or ()),
     }
+    body |= client.server.options.extra_body or {}
     top = body.pop("top_logprobs", 0)
     if body.pop("logprobs", False):
         body["logprobs"] = top
@@ -74,6 +78,8 @@ def tgi(client: Client, request: Request, stream: bool, rejected: frozenset[str]
         raise ConfigurationError(
             f"TGI's own routes have no {' and no '.join(missing)}: leave it out, or set api to openai"
         )
+    if client.server.options.extra_body:
+        raise ConfigurationError("TGI's own routes take no extra_body: leave it out, or set api to openai")
     if not isinstance(request.prompt, str):
         raise Unsupported("TGI's own routes take no token ids: give the prompt as text")
     root = client.address.root
@@ -119,6 +125,7 @@ def rendered(request: Request) -> Request:
             add_generation_prompt=True,
             bos_token="",  # The server adds its own.
             eos_token=_END,
+            **check_arguments(options.chat_template_kwargs or {}, template.text),
         )
     except AdapterError:
         raise
