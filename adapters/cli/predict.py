@@ -37,14 +37,21 @@ def predict(
     FILE is a prompt item (.json), lines of prompt items or JSON texts (.jsonl), lines of questions (.txt), a
     folder with prompt items, a pattern, or - for standard input. What cannot be answered is named with the
     reason on standard error, and the exit code is 1.
+
+    A batch file of OpenAI's (.jsonl) is answered into NAME_output.jsonl and NAME_error.jsonl beside it, or
+    into --out; started again, only what has no answer yet.
     """
     exclusive({"--json": json, "--jsonl": jsonl})
     with printing() as output:
         stem, configuration = named(model, settings)  # A misspelt name is told before imports take time.
+        from adapters.cli.batch import is_batch
         from adapters.cli.forms import Document, Lines, Table
         from adapters.cli.inputs import expand
 
         paths, total = expand(files)
+        if any(map(is_batch, paths)):
+            _alone(paths, json or jsonl)
+            return _answer_batch(Path(paths[0]), out, lambda: registry.load(stem, configuration))
         kind: Callable[[Output], Form] = Lines if jsonl else Document if json else _by_suffix(out) or Table
         with _written(out, paths, output) as target:
             return _answer(paths, total, stem, lambda: registry.load(stem, configuration), kind(target))
@@ -95,6 +102,45 @@ def _answer(paths: list[str], total: int | None, stem: str, load: Callable[[], A
     for reason in reasons:
         say(f"error: {reason}")
     return code or (1 if reasons else 0)
+
+
+def _alone(paths: list[str], form: bool) -> None:
+    if len(paths) > 1:
+        raise ConfigurationError("a batch file has an output of its own: give it alone")
+    if form:
+        raise ConfigurationError("a batch file has OpenAI's form of output: leave --json and --jsonl out")
+
+
+def _answer_batch(path: Path, out: Path | None, load: Callable[[], Any]) -> int:
+    from tqdm import tqdm
+
+    from adapters.cli.batch import BatchRun
+    from adapters.cli.batch_results import Results
+    from adapters.openai_api.requests import OpenAICalls
+
+    code = 0
+    with Signals() as signals:
+        results = Results(path, out, signals.held)
+        try:
+            model = load()
+            if not isinstance(model, OpenAICalls):
+                raise ConfigurationError("this model file has no engine: extend adapters.hugging")
+            with path.open("rb") as lines, tqdm(total=_count(path), unit="request", disable=None) as progress:
+                BatchRun(model, results, progress.update).run(lines)
+        except Stop as stop:
+            code = stop.code
+        finally:
+            signals.hold()
+            results.close()
+    for reason, count in results.reasons.items():
+        say(f"error: {reason}" + (f" ({count} requests)" if count > 1 else ""))
+    say(results.summary + ("; interrupted: run again to answer the rest" if code else ""))
+    return code or (1 if results.failed else 0)
+
+
+def _count(path: Path) -> int:
+    with path.open("rb") as lines:
+        return sum(bool(line.strip()) for line in lines)
 
 
 @contextlib.contextmanager
