@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from adapters.cli.output import Stop
 from adapters.openai_api import batch_lines
 from adapters.openai_api.batch_lines import BEGINNING
 from adapters.openai_api.errors import Refused
@@ -48,11 +49,13 @@ class Results:
         for path in (self.output, self.errors):
             if path.exists() and path.samefile(source):
                 raise ConfigurationError(f"{str(path)!r} is the input: choose another file by --out")
+            if path.exists() and not path.is_file():
+                raise ConfigurationError(f"{str(path)!r} is no file: choose another one by --out")
         with _writable(self.output):
             self.done = _repaired(self.output)
             _repaired(self.errors)
             self.errors.unlink(missing_ok=True)
-            self._output = self.output.open("ab")
+            self._output = self.output.open("ab", buffering=0)
 
     def answer(self, line: bytes) -> None:
         """Writes the line of an answered request."""
@@ -68,7 +71,7 @@ class Results:
                 self.reasons[reason] += 1
             if self._errors is None:
                 with _writable(self.errors):
-                    self._errors = self.errors.open("wb")
+                    self._errors = self.errors.open("wb", buffering=0)
             _write(self._errors, line)
 
     @property
@@ -88,8 +91,10 @@ class Results:
 
 
 def _write(file: BinaryIO, line: bytes) -> None:
-    file.write(line)
-    file.flush()
+    try:
+        file.write(line)
+    except OSError as error:  # Nothing that is answered from here on would be kept.
+        raise Stop(1, f"{file.name!r} cannot be written ({error.strerror})", writable=False) from None
 
 
 def _repaired(path: Path) -> set[str]:

@@ -118,7 +118,7 @@ def _answer_batch(path: Path, out: Path | None, load: Callable[[], Any]) -> int:
     from adapters.cli.batch_results import Results
     from adapters.openai_api.requests import OpenAICalls
 
-    code = 0
+    code, reason = 0, ""
     with Signals() as signals:
         results = Results(path, out, signals.held)
         try:
@@ -128,13 +128,15 @@ def _answer_batch(path: Path, out: Path | None, load: Callable[[], Any]) -> int:
             with path.open("rb") as lines, tqdm(total=_count(path), unit="request", disable=None) as progress:
                 BatchRun(model, results, progress.update).run(lines)
         except Stop as stop:
-            code = stop.code
+            code, reason = stop.code, stop.reason or "interrupted"
         finally:
             signals.hold()
             results.close()
-    for reason, count in results.reasons.items():
-        say(f"error: {reason}" + (f" ({count} requests)" if count > 1 else ""))
-    say(results.summary + ("; interrupted: run again to answer the rest" if code else ""))
+    for said, count in results.reasons.items():
+        say(f"error: {said}" + (f" ({count} requests)" if count > 1 else ""))
+    say(results.summary)
+    if code:
+        say(f"error: {reason}: run again to answer the rest")
     return code or (1 if results.failed else 0)
 
 

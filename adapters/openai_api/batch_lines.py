@@ -1,8 +1,8 @@
 """Lines of OpenAI's batch files: requests in, answers and errors out. Pure.
 
 The input has `custom_id`, `method`, `url` and `body`; output and errors have `id`, `custom_id`, `response`
-(`status_code`, `request_id`, `body`) and `error` (`code`, `message`). A line that is no request of a batch has
-an `error`; a request that the model cannot answer has a response with another status than 200.
+(`status_code`, `request_id`, `body`) and `error` (`code`, `message`). A line that is no request of a batch
+has an `error`; a request that the model cannot answer has a response with another status than 200.
 """
 
 from __future__ import annotations
