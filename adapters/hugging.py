@@ -82,6 +82,8 @@ class HuggingAdapter(PythonAPI):
                 from engine.backends.endpoint import EndpointEngine
 
                 self._engine = EndpointEngine(self.configuration.endpoint)
+        if self.configuration.adapter.cache is not None:
+            self.engine.cache_in(self.configuration.adapter.cache)
         return self
 
     def _local_engine(self, local_path: str | Path | None) -> Engine:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from pydantic import ConfigDict
+
 from engine.confidence.evidence import Evidence
 from engine.errors import AdapterError
 from engine.options import GenerationOptions
@@ -130,6 +132,9 @@ class Answer:
         evidence: what the confidences were computed from; None if nothing was recorded. Comparisons of
             answers ignore it.
     """
+
+    # For the cache on disk: an error is no pydantic type, and a log-probability may be -inf.
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True, ser_json_inf_nan="constants")
 
     text: str
     token_ids: tuple[int, ...]

@@ -81,10 +81,17 @@ def _answer(paths: list[str], total: int | None, stem: str, load: Callable[[], A
     def done() -> str:
         return f"{ended} items are done" if total is None else f"{ended} of {total} files are done"
 
+    model: Any = None
+
+    def loaded() -> Any:
+        nonlocal model
+        model = load()
+        return model
+
     code = 0
     with Signals() as signals, tqdm(total=total, unit="item", disable=None) as progress:
         try:
-            answer_files(inputs(paths, stem), load, stem, told)
+            answer_files(inputs(paths, stem), loaded, stem, told)
         except Stop as stop:
             if not stop.writable:
                 raise
@@ -101,7 +108,14 @@ def _answer(paths: list[str], total: int | None, stem: str, load: Callable[[], A
         form.end()
     for reason in reasons:
         say(f"error: {reason}")
+    _tell_reused(model)
     return code or (1 if reasons else 0)
+
+
+def _tell_reused(model: Any) -> None:
+    reused = getattr(getattr(model, "_engine", None), "reused", None)
+    if reused:
+        say(str(reused))
 
 
 def _alone(paths: list[str], form: bool) -> None:
@@ -119,6 +133,7 @@ def _answer_batch(path: Path, out: Path | None, load: Callable[[], Any]) -> int:
     from adapters.openai_api.requests import OpenAICalls
 
     code, reason = 0, ""
+    model: Any = None
     with Signals() as signals:
         results = Results(path, out, signals.held)
         try:
@@ -135,6 +150,7 @@ def _answer_batch(path: Path, out: Path | None, load: Callable[[], Any]) -> int:
     for said, count in results.reasons.items():
         say(f"error: {said}" + (f" ({count} requests)" if count > 1 else ""))
     say(results.summary)
+    _tell_reused(model)
     if code:
         say(f"error: {reason}: run again to answer the rest")
     return code or (1 if results.failed else 0)

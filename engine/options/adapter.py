@@ -15,6 +15,11 @@ class AdapterOptions(Options):
         description="Where answers come from: `local` runs transformers on this machine, `endpoint` asks "
         "the server at `base_url`.",
     )
+    cache: str | None = Field(
+        None,
+        description="Folder in which answers are kept from run to run, for the same weights, prompt and "
+        "options.",
+    )
     model_deploys: tuple[str, ...] = Field(
         (),
         description="Public names under which this model may be called besides its own, in any letter case.",

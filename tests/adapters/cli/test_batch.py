@@ -1,4 +1,4 @@
-"""`predict` answers OpenAI's batch files: each request once, whatever becomes of the others and of the run."""
+"""`predict` answers OpenAI's batch files: each request once, whatever becomes of the others and the run."""
 
 import json
 from collections.abc import Iterator
