@@ -1,5 +1,6 @@
 """Once is enough: equal requests of a run are answered once, and an answer in the cache is not made anew."""
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -13,8 +14,11 @@ MAX_WAITING = 256
 # Characters of requests and tokens of answers that are kept for equal requests: some 100 MB at most.
 KEPT = 2**20
 
-# Messages, prompt, and options as JSON.
-Key = tuple[tuple[Message, ...], str | tuple[int, ...] | None, str]
+# What an answer that is kept takes beside its text and tokens, in the same measure.
+ENTRY = 100
+
+# Messages, prompt, and a digest of the options.
+Key = tuple[tuple[Message, ...], str | tuple[int, ...] | None, bytes]
 
 
 def shared_key(request: Request) -> Key | None:
@@ -22,7 +26,8 @@ def shared_key(request: Request) -> Key | None:
     options = request.options
     if options.sampled and options.seed is None:
         return None
-    return request.messages, request.prompt, options.model_dump_json()
+    digest = hashlib.sha256(options.model_dump_json().encode("utf-8", "surrogatepass")).digest()
+    return request.messages, request.prompt, digest
 
 
 @dataclass(eq=False, slots=True)
@@ -179,6 +184,6 @@ class _Kept:
 
 
 def _size(key: Key, answer: Answer) -> int:
-    messages, prompt, options = key
+    messages, prompt, _ = key
     said = sum(len(part) for message in messages for part in message.parts if isinstance(part, str))
-    return said + len(prompt or ()) + len(options) + len(answer.token_ids) + len(answer.text)
+    return ENTRY + said + len(prompt or ()) + len(answer.token_ids) + len(answer.text)

@@ -16,6 +16,8 @@ from engine.options import LoadOptions
 # Endings of the files that a model is loaded from: weights, configurations, tokenizers, templates, code.
 _WEIGHTS = {".bin", ".safetensors"}
 _ENDINGS = _WEIGHTS | {".jinja", ".json", ".model", ".py", ".spm", ".tiktoken", ".txt"}
+# Options that say where files are; their content tells what they are.
+_PLACES = {"local_path", "model_name", "offload_folder", "revision", "tokenizer"}
 _PACKAGES = ("accelerate", "bitsandbytes", "peft", "tokenizers", "torch", "transformers")
 
 
@@ -31,11 +33,10 @@ def identity(options: LoadOptions) -> str:
     found = list(_files(options))
     if not any(Path(name).suffix in _WEIGHTS for name, _ in found):
         raise ConfigurationError(
-            f"option 'cache': the weights of {options.model_name} are not found beside its config.json: leave "
-            "cache out"
+            f"option 'cache': the weights of {options.model_name} are not beside its config.json: leave it out"
         )
     parts = {
-        "options": options.model_dump(mode="json", exclude={"offload_folder"}),
+        "options": options.model_dump(mode="json", exclude=_PLACES),
         "files": found,
         "versions": {name: _version(name) for name in _PACKAGES},
         "engine": _source(),
