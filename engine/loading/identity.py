@@ -33,7 +33,7 @@ def identity(options: LoadOptions) -> str:
     found = list(_files(options))
     if not any(Path(name).suffix in _WEIGHTS for name, _ in found):
         raise ConfigurationError(
-            f"option 'cache': the weights of {options.model_name} are not beside its config.json: leave it out"
+            f"option 'cache': the weights of {options.model_name} are not in its folder: leave it out"
         )
     parts = {
         "options": options.model_dump(mode="json", exclude=_PLACES),

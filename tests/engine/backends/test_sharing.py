@@ -151,7 +151,7 @@ def test_a_failure_goes_to_those_who_wait_and_is_forgotten():
 
 def test_neither_requests_that_wait_nor_answers_pile_up(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sharing_worker, "MAX_WAITING", 3)
-    monkeypatch.setattr(sharing_worker, "KEPT", 5000)
+    monkeypatch.setattr(sharing_worker, "KEPT", 500)
     taken = []
 
     def requests() -> Iterator[Request]:
@@ -231,8 +231,8 @@ def test_other_weights_or_other_loading_never_share(cached, tiny_model: Path, tm
     for path in tiny_model.iterdir():
         (moved / path.name).write_bytes(path.read_bytes())
     engine = cached(moved)
-    assert engine.generate(REQUESTS[:1])[0].token_ids == answer.token_ids
-    assert engine.reused.cached == 0, "by another name: the safe side"
+    assert engine.generate(REQUESTS[:1]) == [answer]
+    assert engine.reused.cached == 1, "the content counts, not the folder's name"
 
 
 def test_what_failed_or_was_drawn_is_not_cached(cached, tmp_path: Path):
@@ -259,9 +259,7 @@ def test_a_cache_that_cannot_be_is_refused(tmp_path: Path, tiny_model: Path):
 
     (tmp_path / FILE).write_text("no database " * 99)
     configured = {"model_name": str(tiny_model), "device": "cpu", "cache": str(tmp_path)}
-    with pytest.raises(
-        ConfigurationError, match=r"option 'cache': .* cannot be used .*: choose another folder"
-    ):
+    with pytest.raises(ConfigurationError, match=r"option 'cache': .* cannot be used .*: choose another"):
         HuggingAdapter(configured).load()
     with pytest.raises(ConfigurationError, match="a server may change its weights unseen"):
         EndpointEngine(EndpointOptions(base_url="http://127.0.0.1:1")).cache_in(tmp_path)
