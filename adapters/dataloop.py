@@ -11,13 +11,15 @@ from adapters import evaluation, registry
 from adapters.hugging import HuggingAdapter
 from adapters.items.annotations import as_record, collection
 from adapters.items.item import Snapshot
+from adapters.items.plain import PromptTemplate
 from adapters.items.prompt_items import has_messages
 from adapters.items.stored import Record
-from adapters.platform import artifacts, reading, remote
+from adapters.platform import artifacts, prompt_items, reading, recipes, remote
 from adapters.platform.embedding import EmbeddingAdapter
 from adapters.platform.evaluation import judged, samples, upload
 from adapters.platform.flow import ItemAnswers, complete_answers
 from adapters.platform.progress import RunProgress
+from adapters.platform.recipes import RECIPE
 from adapters.platform.run import Run
 from adapters.platform.storing import answers_of
 from adapters.prediction import batches
@@ -32,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 32
 # Options of a run, for a user's own model file too.
-FLOW_OPTIONS = ("resume", "stream", "stream_interval")
+FLOW_OPTIONS = ("prompt_template", "resume", "stream", "stream_interval")
 # Options of an evaluation, likewise.
 EVALUATION_OPTIONS = ("measure", "right_from")
 
@@ -45,6 +47,9 @@ class PredictionError(Unfinished):
 
 class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
     """Loads the model file that `module_name` in the model's configuration names, and lets it answer."""
+
+    # Whether the labels are those of a dataset's recipe.
+    _recipe = False
 
     def load_from_model(self, model_entity: dl.Model | None = None, *args: Any, **kwargs: Any) -> None:
         """Downloads the artifacts and loads the model, as the SDK does, after `artifacts.check`.
@@ -78,7 +83,12 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
                 f"the configuration of model {self.model_entity.name!r} has no module_name: set it to one of "
                 + ", ".join(registry.names())
             )
-        adapter = registry.find(name)(configuration)
+        kind = registry.find(name)
+        if issubclass(kind, HuggingAdapter):
+            # Of which dataset is known when it is answered.
+            self._recipe = configuration.get("labels", kind.defaults.get("labels")) == RECIPE
+            configuration |= {"labels": []} if self._recipe else {}
+        adapter = kind(configuration)
         if hasattr(adapter, "load"):
             adapter.load(local_path)
         self.adapter = adapter
@@ -102,7 +112,7 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
         """
         snapshot, name = Snapshot.of_entity(item), self.model_entity.name
         try:
-            content = reading.downloaded(snapshot)
+            content = reading.downloaded(snapshot, self._template(self._options(), {}))
             if isinstance(content, Failure):
                 return content
             if has_messages(content):
@@ -126,6 +136,10 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
         Raises:
             ConfigurationError: an option that is unknown or cannot be.
         """
+        if self._recipe and "labels" not in kwargs:
+            raise ConfigurationError(
+                "labels: recipe: predict_items and predict_dataset read it: call one of them"
+            )
         failed = [item for item in batch if isinstance(item, Failure)]
         readable = [item for item in batch if not isinstance(item, Failure)]
         answers, unanswered = predict_each(self.adapter, readable, self.model_entity.name, **kwargs)
@@ -170,7 +184,8 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
             made = dl.AnnotationCollection.from_json(_json=records, item=chosen[identity])
             stored[identity] = made.annotations
 
-        self._run(chosen.values(), len(chosen), keep, batch_size, progress, resume, kwargs)
+        options = self._with_labels(kwargs, [item.dataset_id for item in items])
+        self._run(chosen.values(), len(chosen), keep, batch_size, progress, resume, options)
         return items, [annotation for identity in chosen for annotation in stored.get(identity, [])]
 
     def predict_dataset(
@@ -191,7 +206,32 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
             if item.get("type") in ("file", "db_row")
         )
         total = remote.count(dataset.id, query)
-        self._run(items, total, lambda identity, records: None, batch_size, progress, resume, kwargs)
+        options = self._with_labels(kwargs, [dataset.id])
+        self._run(items, total, lambda identity, records: None, batch_size, progress, resume, options)
+
+    def create_prompt_items(
+        self, dataset: dl.Dataset, filters: Any = None, progress: dl.Progress | None = None, **kwargs: Any
+    ) -> dl.Dataset:
+        """Makes a prompt item of each text item that a filter selects, by `prompt_template`.
+
+        Args:
+            kwargs: `prompt_template` and `labels`, if they are others than the configured ones.
+
+        Raises:
+            ConfigurationError: there is no template.
+            CreationError: at the end, if some items have no prompt item; those of all others are there.
+        """
+        options = self._with_labels(kwargs, [dataset.id])
+        given = {key: options.pop(key) for key in ("prompt_template",) if key in options}
+        template = self._template(override(self._options(), given), options)
+        if template is None:
+            raise ConfigurationError(
+                "option 'prompt_template' is needed: set it to a text such as \"Is it? {text}\""
+            )
+        query = _filters(filters).prepare()
+        shown = RunProgress(remote.count(dataset.id, query), progress, "making prompt items")
+        prompt_items.create(dataset, remote.pages(dataset.id, query), template, shown)
+        return dataset
 
     def evaluate_model(
         self,
@@ -234,7 +274,8 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
         method, name = "confidence", model.name
         described: dict[str, Any] = {}
         if isinstance(self.adapter, HuggingAdapter):
-            method, name, described = self.adapter.evaluated()
+            labels = self._with_labels({}, [dataset.id])
+            method, name, described = self.adapter.evaluated(**labels)
         judge = Judge(MEASURES[chosen.measure], chosen.right_from, method)
         answers = judged(dataset.id, _filters(filters).prepare(), model.name, judge)
         require_truth(answers, None)
@@ -275,10 +316,28 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
             self._record,
             keep,
             RunProgress(total, progress),
+            self._template(chosen, options),
         )
         failures = run.over(items, options)
         if failures:
             raise PredictionError(failures)
+
+    def _with_labels(self, options: dict[str, Any], dataset_ids: Iterable[str]) -> dict[str, Any]:
+        """Options of a run, with the labels of the datasets' recipe where they are asked for."""
+        if options.get("labels", RECIPE if self._recipe else None) != RECIPE:
+            return options
+        return {**options, "labels": recipes.labels(dataset_ids)}
+
+    def _template(self, chosen: AdapterOptions, options: Mapping[str, Any]) -> PromptTemplate | None:
+        """Makes prompt items of other items, if the options say how.
+
+        Args:
+            options: generation options of a run.
+        """
+        labels = options.get("labels")
+        if labels is None and isinstance(self.adapter, HuggingAdapter):
+            labels = self.adapter.configuration.generation.labels
+        return PromptTemplate.of(chosen.prompt_template, labels)
 
     def _record(self, answer: Mapping[str, Any]) -> Record:
         return as_record(answer, self.model_entity)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +16,8 @@ from adapters.cli.output import Output, Signals, Stop, printing, say
 from engine.errors import AdapterError, ConfigurationError
 
 if TYPE_CHECKING:
-    from adapters.cli.forms import Form
+    from adapters.cli.forms import Asked, Form
+    from adapters.items.plain import PromptTemplate
 
 
 def predict(
@@ -35,8 +36,9 @@ def predict(
     """Answer prompt items and plain questions.
 
     FILE is a prompt item (.json), lines of prompt items or JSON texts (.jsonl), lines of questions (.txt), a
-    folder with prompt items, a pattern, or - for standard input. What cannot be answered is named with the
-    reason on standard error, and the exit code is 1.
+    folder with prompt items, a pattern, or - for standard input; with the option prompt_template also a table
+    (.csv) or lines of JSON objects. What cannot be answered is named with the reason on standard error, and
+    the exit code is 1.
 
     A batch file of OpenAI's (.jsonl) is answered into NAME_output.jsonl and NAME_error.jsonl beside it, or
     into --out; started again, only what has no answer yet.
@@ -46,7 +48,7 @@ def predict(
         stem, configuration = named(model, settings)  # A misspelt name is told before imports take time.
         from adapters.cli.batch import is_batch
         from adapters.cli.forms import Document, Lines, Table
-        from adapters.cli.inputs import expand
+        from adapters.cli.inputs import expand, inputs
 
         paths, total = expand(files)
         if any(map(is_batch, paths)):
@@ -54,15 +56,28 @@ def predict(
             return _answer_batch(Path(paths[0]), out, lambda: registry.load(stem, configuration))
         kind: Callable[[Output], Form] = Lines if jsonl else Document if json else _by_suffix(out) or Table
         with _written(out, paths, output) as target:
-            return _answer(paths, total, stem, lambda: registry.load(stem, configuration), kind(target))
+            coming = inputs(paths, stem, _template(stem, configuration))
+            return _answer(coming, total, stem, lambda: registry.load(stem, configuration), kind(target))
 
 
-def _answer(paths: list[str], total: int | None, stem: str, load: Callable[[], Any], form: Form) -> int:
+def _template(stem: str, configuration: Mapping[str, Any]) -> PromptTemplate | None:
+    """Makes prompt items of plain ones, if the model's options say how."""
+    from adapters.hugging import HuggingAdapter
+    from adapters.items.plain import PromptTemplate
+
+    kind = registry.find(stem)
+    if not issubclass(kind, HuggingAdapter):
+        return PromptTemplate.of(configuration.get("prompt_template"), configuration.get("labels"))
+    chosen = kind(configuration).configuration
+    return PromptTemplate.of(chosen.adapter.prompt_template, chosen.generation.labels)
+
+
+def _answer(
+    coming: Iterator[Asked], total: int | None, stem: str, load: Callable[[], Any], form: Form
+) -> int:
     from tqdm import tqdm
 
     from adapters.cli.files import answer_files
-    from adapters.cli.forms import Asked
-    from adapters.cli.inputs import inputs
 
     ended = 0
     reasons: list[str] = []
@@ -91,7 +106,7 @@ def _answer(paths: list[str], total: int | None, stem: str, load: Callable[[], A
     code = 0
     with Signals() as signals, tqdm(total=total, unit="item", disable=None) as progress:
         try:
-            answer_files(inputs(paths, stem), loaded, stem, told)
+            answer_files(coming, loaded, stem, told)
         except Stop as stop:
             if not stop.writable:
                 raise

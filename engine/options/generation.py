@@ -101,7 +101,9 @@ class GenerationOptions(Options):
         description="Cosine similarity from which on an embedding model's texts mean the same.",
     )
     labels: tuple[str, ...] = Field(
-        (), description="Answer with one of these labels, chosen by scoring, as a classification."
+        (),
+        description="Answer with one of these labels, chosen by scoring, as a classification; on the "
+        "platform, `recipe` stands for those of the dataset's recipe.",
     )
     label_prior: bool = Field(
         False,
@@ -143,9 +145,9 @@ class GenerationOptions(Options):
 
     @field_validator("labels", mode="before")
     @classmethod
-    def _recipes_are_not_read(cls, value: Any) -> Any:
+    def _recipes_are_read_on_the_platform(cls, value: Any) -> Any:
         if value == "recipe":
-            raise ValueError('the labels of a dataset\'s recipe are not read: list them, ["good", "bad"]')
+            raise ValueError('only the platform has a recipe of a dataset: list them, ["good", "bad"]')
         return value
 
     @field_validator("labels")
