@@ -99,7 +99,7 @@ class AnswerCache:
         part of the key.
         """
         options = request.options
-        if options.confidence_model is not None:
+        if options.confidence_model is not None or options.judge is not None:
             return None
         try:
             tokens = self._tokens(request)

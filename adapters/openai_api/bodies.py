@@ -19,8 +19,9 @@ from engine.types import Answer
 if TYPE_CHECKING:
     import numpy as np
 
-# Options that a body may not set: a template is a program.
-_RESERVED = {"chat_template"} | {alias for alias, name in ALIASES.items() if name == "chat_template"}
+# Options that a body may not set: a template is a program, and the others load models.
+_NAMES = {"chat_template", "confidence_model", "judge"}
+RESERVED = _NAMES | {alias for alias, name in ALIASES.items() if name in _NAMES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def checked(body: dict[str, Any]) -> dict[str, Any]:
     Raises:
         Unsupported: it sets one of them.
     """
-    for key in _RESERVED & body.keys():
+    for key in RESERVED & body.keys():
         if body.pop(key) is not None:
             raise Unsupported(f"{key}: only the model's own configuration may set it; leave it out")
     return body

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable, Iterator
 
 from engine.backends.dispatch import Worker, dispatch
+from engine.backends.judge_worker import JudgeWorker
 from engine.backends.label_worker import LabelWorker
 from engine.backends.sampling_worker import SamplingWorker
 from engine.backends.sharing_worker import SharingWorker
@@ -17,7 +18,8 @@ def answered(
     requests: Iterable[Request | None], follow: Follow | None, worker: Worker, engine: Engine
 ) -> Iterator[Chunk]:
     """Answers requests as `dispatch` does, with a worker that generates an answer for each."""
-    sharing = SharingWorker(LabelWorker(SamplingWorker(worker, engine), engine), engine.cache)
+    labelling = LabelWorker(SamplingWorker(worker, engine), engine)
+    sharing = SharingWorker(JudgeWorker(labelling, engine), engine.cache)
     try:
         yield from dispatch(requests, follow, sharing)
     finally:

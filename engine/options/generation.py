@@ -100,6 +100,16 @@ class GenerationOptions(Options):
         le=1,
         description="Cosine similarity from which on an embedding model's texts mean the same.",
     )
+    judge: str | None = Field(
+        None,
+        description="Hub id or folder of a second model that judges each answer; its score is in an "
+        "annotation's metadata, and the confidence by the method judge.",
+    )
+    judge_rubric: str | None = Field(
+        None,
+        description="What the judge is asked of an answer, as a question that yes or no answers; by default "
+        "whether it is correct.",
+    )
     labels: tuple[str, ...] = Field(
         (),
         description="Answer with one of these labels, chosen by scoring, as a classification; on the "
@@ -165,6 +175,14 @@ class GenerationOptions(Options):
             raise ValueError(
                 "semantic_entropy needs confidence_model: name an NLI model or an embedding model"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _judging_needs_a_judge(self) -> Self:
+        if self.judge is None and "judge" in (self.confidence, *self.confidence_methods):
+            raise ValueError("the confidence method judge needs the option judge: name a model that judges")
+        if self.judge is None and self.judge_rubric is not None:
+            raise ValueError("judge_rubric needs judge: name a model that judges")
         return self
 
     @model_validator(mode="after")

@@ -27,6 +27,8 @@ def test_what_is_no_json_object_is_refused(talk: Ours):
         (CHAT, ASK | {"self": 1}, "unknown option 'self'"),
         (CHAT, ASK | {"stop": [""]}, "an empty stop string"),
         (CHAT, ASK | {"chat_template": "{{ 1 }}"}, "chat_template: only the model's own configuration"),
+        (CHAT, ASK | {"judge": "owner/model"}, "judge: only the model's own configuration"),
+        (CHAT, ASK | {"confidence_model": "owner/model"}, "confidence_model: only the model's own"),
         (CHAT, ASK | {"prompt_builder": "{{ 1 }}"}, "prompt_builder: only the model's own configuration"),
         (CHAT, ASK | {"functions": [{"name": "f"}]}, "functions: no model here calls functions"),
         (CHAT, ASK | {"logit_bias": {"1": 1}}, "logit_bias"),
