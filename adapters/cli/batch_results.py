@@ -41,6 +41,8 @@ class Results:
             ConfigurationError: a file that cannot be written, or holds something else.
         """
         self.output = out or source.with_name(f"{source.stem}_output.jsonl")
+        if self.output.exists() and not self.output.is_file():
+            raise ConfigurationError(f"{str(self.output)!r} is no file: choose another one by --out")
         self.errors = self.output.with_name(f"{self.output.stem.removesuffix('_output')}_error.jsonl")
         self.answered = self.failed = 0
         self.reasons = Counter[str]()
@@ -49,8 +51,6 @@ class Results:
         for path in (self.output, self.errors):
             if path.exists() and path.samefile(source):
                 raise ConfigurationError(f"{str(path)!r} is the input: choose another file by --out")
-            if path.exists() and not path.is_file():
-                raise ConfigurationError(f"{str(path)!r} is no file: choose another one by --out")
         with _writable(self.output):
             self.done = _repaired(self.output)
             _repaired(self.errors)

@@ -121,7 +121,7 @@ def _rows(name: str, lines: TextIO) -> Iterator[Source]:
     rows = csv.DictReader(lines)
     try:
         for number, row in enumerate(rows, 2):
-            extra = row.pop(None, None)  # type: ignore[call-overload]
+            extra = row.pop(None, None)
             reason = f"has {len(extra)} more cells than the first line has names" if extra else None
             yield f"{name}:{number}", _Row(row), reason
     except csv.Error as error:

@@ -73,7 +73,7 @@ def parsed(line: bytes) -> BatchRequest:
         raise NoRequest("missing_required_parameter", "it has no custom_id: give it a text of its own")
     if found.get("method", "POST") != "POST":
         raise NoRequest("invalid_method", f"method is {found['method']!r}: write POST", name)
-    if url not in ROUTES:
+    if not isinstance(url, str) or url not in ROUTES:
         raise NoRequest("invalid_url", f"url is {url!r}: take one of {', '.join(ROUTES)}", name)
     if not isinstance(body, dict):
         raise NoRequest("invalid_request", "it has no body: give the JSON object of the request", name)

@@ -26,7 +26,7 @@ def shared_key(request: Request) -> Key | None:
     options = request.options
     if options.sampled and options.seed is None:
         return None
-    digest = hashlib.sha256(options.model_dump_json().encode("utf-8", "surrogatepass")).digest()
+    digest = hashlib.sha256(options.as_json().encode()).digest()
     return request.messages, request.prompt, digest
 
 

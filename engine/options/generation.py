@@ -1,5 +1,6 @@
 """How a conversation is rendered, and its answer generated and judged."""
 
+import json
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -194,6 +195,10 @@ class GenerationOptions(Options):
         if self.temperature and self.temperature < 1e-3:
             raise ValueError("temperature is 0 (greedy) or at least 0.001: below, logits overflow")
         return self
+
+    def as_json(self) -> str:
+        """All values as JSON: equal options have equal texts. Half a surrogate pair in one is no error."""
+        return json.dumps(self.model_dump(), default=str)
 
     @property
     def evidence(self) -> frozenset[str]:

@@ -117,6 +117,7 @@ def test_what_is_no_request_has_a_line_of_its_own_and_costs_no_other_its_answer(
         request("a", "again"),
         request("get") | {"method": "GET"},
         request("images", url="/v1/images/generations"),
+        request("list") | {"url": []},
         request("stream", stream=True),
         request("template", chat_template="{{ 1 }}"),
         request("body") | {"body": "Hi"},
@@ -135,6 +136,7 @@ def test_what_is_no_request_has_a_line_of_its_own_and_costs_no_other_its_answer(
         ("a", "duplicate_custom_id"),
         ("get", "invalid_method"),
         ("images", "invalid_url"),
+        ("list", "invalid_url"),
         ("stream", "invalid_request"),
         ("template", "invalid_request"),
         ("body", "invalid_request"),
@@ -145,9 +147,9 @@ def test_what_is_no_request_has_a_line_of_its_own_and_costs_no_other_its_answer(
     }
     assert "did you mean 'temperature'" in found["option", 400]
     assert "take one of /v1/chat/completions" in found["images", "invalid_url"]
-    assert len(errors()) == 13
+    assert len(errors()) == 14
     said = capsys.readouterr().err
-    assert "2 requests are answered: batch_output.jsonl; 13 have no answer: batch_error.jsonl" in said
+    assert "2 requests are answered: batch_output.jsonl; 14 have no answer: batch_error.jsonl" in said
     assert "error: line 2: this is no JSON" in said
 
 

@@ -1,6 +1,5 @@
 """A second model judges the answers by a rubric: the probability of its yes."""
 
-
 import pytest
 
 from engine.backends.local import LocalEngine

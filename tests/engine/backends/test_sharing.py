@@ -159,7 +159,7 @@ def test_neither_requests_that_wait_nor_answers_pile_up(monkeypatch: pytest.Monk
             taken.append(i)
             yield ask("a" if i < 20 else str(i % 10))
 
-    worker = FakeWorker(echo)
+    worker = FakeWorker(echo, room=2)
     sharing = SharingWorker(worker, None)
     most = 0
     for chunk in dispatch(requests(), None, sharing):
