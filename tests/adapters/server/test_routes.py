@@ -124,8 +124,8 @@ def test_documents_are_ranked_by_a_model_that_writes_and_by_one_that_embeds(talk
 
 def test_metrics_count_what_was_answered():
     with serving(models.load("tiny_talk", {"max_new_tokens": 4})) as server:
-        for _ in range(2):
-            server.post(CHAT, ASK)
+        for stop in ("#", "~"):  # Equal requests would have one answer.
+            server.post(CHAT, ASK | {"stop": stop})
         server.post(CHAT, {"messages": [{"role": "user", "content": "x " * 3000}]})
         reply = server.get("/metrics")
     assert reply.headers["content-type"].startswith("text/plain")
