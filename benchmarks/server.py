@@ -157,6 +157,7 @@ class Server:
         self._url = f"http://127.0.0.1:{port}"
         self._model = model
         self._log = log
+        self._runs = 0
 
     def wait(self) -> None:
         """Waits until it answers, and stops it.
@@ -184,6 +185,7 @@ class Server:
 
     async def _run(self, asked: Clients) -> Run:
         run = Run()
+        self._runs += 1
         connections = aiohttp.TCPConnector(limit=0)
         timeout = aiohttp.ClientTimeout(total=600)
         async with aiohttp.ClientSession(
@@ -199,6 +201,7 @@ class Server:
                 "messages": [{"role": "user", "content": workload.words(turn.question)}],
                 "max_tokens": turn.length,
                 "temperature": 0,
+                "seed": self._runs,  # Our server would answer an equal request of an earlier run from memory.
                 "stream": True,
                 "stream_options": {"include_usage": True},
             }
