@@ -41,26 +41,18 @@ def inputs(paths: Iterable[str], model_name: str, template: PromptTemplate | Non
         model_name: whose earlier answers belong to the conversations.
         template: makes prompt items of texts, of JSON objects and of rows of tables.
     """
-    sources = (source for path in paths for source in _read(path))
+    sources = (source for path in paths for source in _read(path, template is not None))
     for position, (name, content, reason) in enumerate(sources):
         try:
             if reason is not None:
                 raise PromptError(reason)
-            item = _question(content) if template is None else template.item(content)
+            if template is not None:
+                content = template.item(content)
+            item = question_item(content) if isinstance(content, str) else content
         except PromptError as error:
             yield Asked(position, name, None, failures=[Failure(name, None, str(error))])
         else:
             yield Asked(position, name, Item.of({**item, "filename": name}, model_name))
-
-
-def _question(content: str | dict[str, Any]) -> dict[str, Any]:
-    if isinstance(content, _Row):
-        raise PromptError("is a row of a table: set prompt_template to a text with its columns in braces")
-    return question_item(content) if isinstance(content, str) else content
-
-
-class _Row(dict[str, Any]):
-    """A row of a table, by column."""
 
 
 def _expanded(name: str) -> list[str]:
@@ -72,9 +64,12 @@ def _expanded(name: str) -> list[str]:
     return sorted(glob.glob(name, recursive=True)) or [name]
 
 
-def _read(path: str) -> Iterator[Source]:
+def _read(path: str, tables: bool) -> Iterator[Source]:
     name = path
     try:
+        if Path(path).suffix == ".csv" and not tables:
+            yield path, None, "is a table: set prompt_template to a text with its columns in braces"
+            return
         if path == STDIN:
             name = "stdin"
             yield from _lines_or_item(name, sys.stdin)
@@ -123,7 +118,7 @@ def _rows(name: str, lines: TextIO) -> Iterator[Source]:
         for number, row in enumerate(rows, 2):
             extra = row.pop(None, None)
             reason = f"has {len(extra)} more cells than the first line has names" if extra else None
-            yield f"{name}:{number}", _Row(row), reason
+            yield f"{name}:{number}", row, reason
     except csv.Error as error:
         yield name, None, f"cannot be read on ({error})"
 

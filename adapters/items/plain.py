@@ -101,7 +101,7 @@ def _fields(content: bytes) -> Mapping[str, Any]:
 
 def is_conversation(content: Mapping[str, Any]) -> bool:
     """Whether a JSON object is a prompt item or a trace, which need no template."""
-    return "prompts" in content or is_trace(content)
+    return not isinstance(content.get("prompts", ""), str) or is_trace(content)
 
 
 def _said(missing: Sequence[str], names: Sequence[str]) -> str:

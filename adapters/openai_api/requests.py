@@ -343,7 +343,9 @@ def texts_of(given: Prompt) -> Texts:
     Raises:
         PromptError: it is neither.
     """
-    listed: list[Any] = [given] if isinstance(given, str) else list(given)
+    listed: list[Any] = [given] if isinstance(given, str) else []
+    if not listed and isinstance(given, Sequence):
+        listed = list(given)
     if listed and all(isinstance(one, str) for one in listed):
         return listed
     if listed and all(isinstance(one, int) for one in listed):

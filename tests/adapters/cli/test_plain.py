@@ -66,7 +66,7 @@ def test_lines_of_a_text_and_of_standard_input(capsys, monkeypatch):
 def test_a_table_without_a_template_says_what_to_set(capsys):
     Path("t.csv").write_text("a\n1\n")
     assert main(["predict", "t.csv"]) == 1
-    assert "t.csv:2: is a row of a table: set prompt_template" in capsys.readouterr().err
+    assert "error: t.csv: is a table: set prompt_template" in capsys.readouterr().err
 
 
 def test_a_template_that_cannot_be_is_refused_before_anything_is_asked(capsys):

@@ -24,7 +24,7 @@ def test_a_text_and_the_labels_are_put_into_the_question():
 
 
 def test_values_of_an_object_are_texts_as_json_has_them():
-    row = {"text": "a", "n": 3, "yes": True, "list": ["ü", 1]}
+    row = {"text": "a", "n": 3, "yes": True, "list": ["ü", 1], "prompts": "a column's name"}
     assert question(made("{text} {n} {yes} {list}").item(row)) == 'a 3 true ["ü", 1]'
 
 
