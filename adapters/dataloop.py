@@ -11,13 +11,13 @@ from adapters import evaluation, registry
 from adapters.hugging import HuggingAdapter
 from adapters.items.annotations import as_record, collection
 from adapters.items.item import Snapshot
-from adapters.items.plain import PromptTemplate
 from adapters.items.prompt_items import has_messages
 from adapters.items.stored import Record
-from adapters.platform import artifacts, prompt_items, reading, recipes, remote
+from adapters.platform import artifacts, reading, remote
 from adapters.platform.embedding import EmbeddingAdapter
-from adapters.platform.evaluation import judged, samples, upload
+from adapters.platform.evaluation import assessed, samples, upload
 from adapters.platform.flow import ItemAnswers, complete_answers
+from adapters.platform.plain import PlainItemsAdapter
 from adapters.platform.progress import RunProgress
 from adapters.platform.recipes import RECIPE
 from adapters.platform.run import Run
@@ -45,11 +45,8 @@ class PredictionError(Unfinished):
     missing = "answer"
 
 
-class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
+class ModelAdapter(PlainItemsAdapter, EmbeddingAdapter, dl.BaseModelAdapter):
     """Loads the model file that `module_name` in the model's configuration names, and lets it answer."""
-
-    # Whether the labels are those of a dataset's recipe.
-    _recipe = False
 
     def load_from_model(self, model_entity: dl.Model | None = None, *args: Any, **kwargs: Any) -> None:
         """Downloads the artifacts and loads the model, as the SDK does, after `artifacts.check`.
@@ -198,7 +195,7 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
         **kwargs: Any,
     ) -> None:
         """As `predict_items`, for the items of a dataset that a filter selects, listed page by page."""
-        query = _filters(filters).prepare()
+        query = remote.filters(filters).prepare()
         items = (
             Snapshot.of(item, dataset.id)
             for page in remote.pages(dataset.id, query)
@@ -208,30 +205,6 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
         total = remote.count(dataset.id, query)
         options = self._with_labels(kwargs, [dataset.id])
         self._run(items, total, lambda identity, records: None, batch_size, progress, resume, options)
-
-    def create_prompt_items(
-        self, dataset: dl.Dataset, filters: Any = None, progress: dl.Progress | None = None, **kwargs: Any
-    ) -> dl.Dataset:
-        """Makes a prompt item of each text item that a filter selects, by `prompt_template`.
-
-        Args:
-            kwargs: `prompt_template` and `labels`, if they are others than the configured ones.
-
-        Raises:
-            ConfigurationError: there is no template.
-            CreationError: at the end, if some items have no prompt item; those of all others are there.
-        """
-        options = self._with_labels(kwargs, [dataset.id])
-        given = {key: options.pop(key) for key in ("prompt_template",) if key in options}
-        template = self._template(override(self._options(), given), options)
-        if template is None:
-            raise ConfigurationError(
-                "option 'prompt_template' is needed: set it to a text such as \"Is it? {text}\""
-            )
-        query = _filters(filters).prepare()
-        shown = RunProgress(remote.count(dataset.id, query), progress, "making prompt items")
-        prompt_items.create(dataset, remote.pages(dataset.id, query), template, shown)
-        return dataset
 
     def evaluate_model(
         self,
@@ -266,24 +239,16 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
         Raises:
             ConfigurationError: no answer has a true one.
         """
-        from adapters.evaluation.answering import Judge, notes, require_truth
-        from adapters.evaluation.measures import MEASURES
-        from adapters.evaluation.report import Subject, assess
+        from adapters.evaluation.report import Subject
 
-        chosen = self._options()
-        method, name = "confidence", model.name
-        described: dict[str, Any] = {}
+        method, name, described = "confidence", model.name, dict[str, Any]()
         if isinstance(self.adapter, HuggingAdapter):
             labels = self._with_labels({}, [dataset.id])
             method, name, described = self.adapter.evaluated(**labels)
-        judge = Judge(MEASURES[chosen.measure], chosen.right_from, method)
-        answers = judged(dataset.id, _filters(filters).prepare(), model.name, judge)
-        require_truth(answers, None)
-        present = {key: None for one in answers.judged for key in one.confidences}
-        methods = list({method: None} | present)
-        rates = sorted({*evaluation.MAX_ERRORS, *self._max_errors()})
+        chosen = self._options()
         subject = Subject(name, described, chosen.measure, chosen.right_from, method)
-        found = assess(answers.judged, subject, methods, rates, notes(answers, methods))
+        query = remote.filters(filters).prepare()
+        found = assessed(dataset.id, query, model.name, subject, self._max_errors())
         upload(found, model.artifacts)
         model.metrics.create([dl.PlotSample(**one) for one in samples(found)], dataset.id)
         if isinstance(self.adapter, HuggingAdapter) and found.calibration is not None:
@@ -322,23 +287,6 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
         if failures:
             raise PredictionError(failures)
 
-    def _with_labels(self, options: dict[str, Any], dataset_ids: Iterable[str]) -> dict[str, Any]:
-        """Options of a run, with the labels of the datasets' recipe where they are asked for."""
-        if options.get("labels", RECIPE if self._recipe else None) != RECIPE:
-            return options
-        return {**options, "labels": recipes.labels(dataset_ids)}
-
-    def _template(self, chosen: AdapterOptions, options: Mapping[str, Any]) -> PromptTemplate | None:
-        """Makes prompt items of other items, if the options say how.
-
-        Args:
-            options: generation options of a run.
-        """
-        labels = options.get("labels")
-        if labels is None and isinstance(self.adapter, HuggingAdapter):
-            labels = self.adapter.configuration.generation.labels
-        return PromptTemplate.of(chosen.prompt_template, labels)
-
     def _record(self, answer: Mapping[str, Any]) -> Record:
         return as_record(answer, self.model_entity)
 
@@ -353,10 +301,3 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
     def _configuration_copy(self) -> dict[str, Any]:
         # Not `self.configuration.get`: that writes the key back to the platform.
         return dict(self.model_entity.configuration or {})
-
-
-def _filters(given: Any) -> dl.Filters:
-    """Filters as the SDK has them, whether they are given so, as JSON, or not at all."""
-    if isinstance(given, dl.Filters):
-        return given
-    return dl.Filters(custom_filter=given) if given else dl.Filters()

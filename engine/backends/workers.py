@@ -1,4 +1,4 @@
-"""What every backend's worker is wrapped in: sharing, label mode, and the requests of a confidence."""
+"""What every backend's worker is wrapped in: sharing, judge, label mode, and the requests of a confidence."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -14,12 +14,19 @@ from engine.types import Chunk, Request
 logger = logging.getLogger(__name__)
 
 
+def workers(worker: Worker, engine: Engine) -> Worker:
+    """A worker for all requests, from one that generates an answer for each."""
+    return JudgeWorker(LabelWorker(SamplingWorker(worker, engine), engine), engine)
+
+
 def answered(
     requests: Iterable[Request | None], follow: Follow | None, worker: Worker, engine: Engine
 ) -> Iterator[Chunk]:
-    """Answers requests as `dispatch` does, with a worker that generates an answer for each."""
-    labelling = LabelWorker(SamplingWorker(worker, engine), engine)
-    sharing = SharingWorker(JudgeWorker(labelling, engine), engine.cache)
+    """Answers requests as `dispatch` does, with a worker that generates an answer for each.
+
+    Equal requests are answered once.
+    """
+    sharing = SharingWorker(workers(worker, engine), engine.cache)
     try:
         yield from dispatch(requests, follow, sharing)
     finally:
