@@ -105,7 +105,7 @@ class AnswerCache:
             tokens = self._tokens(request)
         except AdapterError:
             return None
-        parts = [self._identity, request.prompt is None, list(tokens), options.as_json()]
+        parts = [self._identity, list(tokens), repr(request.asked), options.as_json()]
         return hashlib.sha256(json.dumps(parts).encode()).digest()
 
     def get(self, key: bytes) -> Answer | None:

@@ -1,8 +1,8 @@
 """The types that flow: Dialogue → Request → token ids → Answer."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict
 
@@ -78,6 +78,11 @@ class Request:
     options: GenerationOptions
     prompt: str | tuple[int, ...] | None = None
     cancelled: Callable[[], bool] | None = field(default=None, compare=False)
+
+    @property
+    def asked(self) -> tuple[Any, ...]:
+        """All but the options that tells whether another request is equal."""
+        return tuple(getattr(self, one.name) for one in fields(self) if one.compare and one.name != "options")
 
 
 @dataclass(frozen=True, slots=True)

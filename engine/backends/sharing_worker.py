@@ -3,11 +3,12 @@
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 from engine.answer_cache import AnswerCache, Reused
 from engine.backends.dispatch import Worker
-from engine.types import Answer, Chunk, Message, Request
+from engine.types import Answer, Chunk, Request
 
 # Requests that wait for the answer of an equal one, and answers that are not given yet.
 MAX_WAITING = 256
@@ -17,8 +18,8 @@ KEPT = 2**20
 # What an answer that is kept takes beside its text and tokens, in the same measure.
 ENTRY = 100
 
-# Messages, prompt, and a digest of the options.
-Key = tuple[tuple[Message, ...], str | tuple[int, ...] | None, bytes]
+# What is asked, and a digest of the options, which may hold what cannot be hashed.
+Key = tuple[tuple[Any, ...], bytes]
 
 
 def shared_key(request: Request) -> Key | None:
@@ -27,7 +28,7 @@ def shared_key(request: Request) -> Key | None:
     if options.sampled and options.seed is None:
         return None
     digest = hashlib.sha256(options.as_json().encode()).digest()
-    return request.messages, request.prompt, digest
+    return request.asked, digest
 
 
 @dataclass(eq=False, slots=True)
@@ -146,7 +147,7 @@ class SharingWorker:
             self._end(chunk.index, group, chunk.answer)
         elif group.key is not None:
             group.text += chunk.text
-        return [replace(chunk, index=member) for member in group.members]
+        return [Chunk(member, chunk.text, chunk.answer) for member in group.members]
 
     def _end(self, inner: int, group: _Group, answer: Answer) -> None:
         for member in group.members:
@@ -184,6 +185,5 @@ class _Kept:
 
 
 def _size(key: Key, answer: Answer) -> int:
-    messages, prompt, _ = key
-    said = sum(len(part) for message in messages for part in message.parts if isinstance(part, str))
-    return ENTRY + said + len(prompt or ()) + len(answer.token_ids) + len(answer.text)
+    asked, _ = key
+    return ENTRY + len(str(asked)) + len(answer.token_ids) + len(answer.text)

@@ -3,7 +3,7 @@
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +54,11 @@ def test_a_prompt_of_tokens_is_not_the_same_as_messages_or_text():
     options = ask("").options
     ran(worker, [Request((), options, "a"), Request((), options, (97,)), ask("a"), Request((), options)])
     assert len(worker.asked) == 4
+
+
+def test_every_field_that_tells_requests_apart_counts():
+    telling = [one.name for one in fields(Request) if one.compare]
+    assert len(ask("a").asked) == len(telling) - 1, "all but the options, which have a digest"
 
 
 def test_one_that_comes_while_the_answer_grows_gets_all_of_it_as_it_grows():
