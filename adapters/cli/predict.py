@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +16,8 @@ from adapters.cli.output import Output, Signals, Stop, printing, say
 from engine.errors import AdapterError, ConfigurationError
 
 if TYPE_CHECKING:
-    from adapters.cli.forms import Form
+    from adapters.cli.forms import Asked, Form
+    from adapters.items.plain import PromptTemplate
 
 
 def predict(
@@ -35,27 +36,48 @@ def predict(
     """Answer prompt items and plain questions.
 
     FILE is a prompt item (.json), lines of prompt items or JSON texts (.jsonl), lines of questions (.txt), a
-    folder with prompt items, a pattern, or - for standard input. What cannot be answered is named with the
-    reason on standard error, and the exit code is 1.
+    folder with prompt items, a pattern, or - for standard input; with the option prompt_template also a table
+    (.csv) or lines of JSON objects. What cannot be answered is named with the reason on standard error, and
+    the exit code is 1.
+
+    A batch file of OpenAI's (.jsonl) is answered into NAME_output.jsonl and NAME_error.jsonl beside it, or
+    into --out; started again, only what has no answer yet.
     """
     exclusive({"--json": json, "--jsonl": jsonl})
     with printing() as output:
         stem, configuration = named(model, settings)  # A misspelt name is told before imports take time.
+        from adapters.cli.batch import is_batch
         from adapters.cli.forms import Document, Lines, Table
-        from adapters.cli.inputs import expand
+        from adapters.cli.inputs import expand, inputs
 
         paths, total = expand(files)
+        if any(map(is_batch, paths)):
+            _alone(paths, json or jsonl)
+            return _answer_batch(Path(paths[0]), out, lambda: registry.load(stem, configuration))
         kind: Callable[[Output], Form] = Lines if jsonl else Document if json else _by_suffix(out) or Table
         with _written(out, paths, output) as target:
-            return _answer(paths, total, stem, lambda: registry.load(stem, configuration), kind(target))
+            coming = inputs(paths, stem, _template(stem, configuration))
+            return _answer(coming, total, stem, lambda: registry.load(stem, configuration), kind(target))
 
 
-def _answer(paths: list[str], total: int | None, stem: str, load: Callable[[], Any], form: Form) -> int:
+def _template(stem: str, configuration: Mapping[str, Any]) -> PromptTemplate | None:
+    """Makes prompt items of plain ones, if the model's options say how."""
+    from adapters.hugging import HuggingAdapter
+    from adapters.items.plain import PromptTemplate
+
+    kind = registry.find(stem)
+    if not issubclass(kind, HuggingAdapter):
+        return PromptTemplate.of(configuration.get("prompt_template"), configuration.get("labels"))
+    chosen = kind(configuration).configuration
+    return PromptTemplate.of(chosen.adapter.prompt_template, chosen.generation.labels)
+
+
+def _answer(
+    coming: Iterator[Asked], total: int | None, stem: str, load: Callable[[], Any], form: Form
+) -> int:
     from tqdm import tqdm
 
     from adapters.cli.files import answer_files
-    from adapters.cli.forms import Asked
-    from adapters.cli.inputs import inputs
 
     ended = 0
     reasons: list[str] = []
@@ -74,10 +96,17 @@ def _answer(paths: list[str], total: int | None, stem: str, load: Callable[[], A
     def done() -> str:
         return f"{ended} items are done" if total is None else f"{ended} of {total} files are done"
 
+    model: Any = None
+
+    def loaded() -> Any:
+        nonlocal model
+        model = load()
+        return model
+
     code = 0
     with Signals() as signals, tqdm(total=total, unit="item", disable=None) as progress:
         try:
-            answer_files(inputs(paths, stem), load, stem, told)
+            answer_files(coming, loaded, stem, told)
         except Stop as stop:
             if not stop.writable:
                 raise
@@ -94,7 +123,57 @@ def _answer(paths: list[str], total: int | None, stem: str, load: Callable[[], A
         form.end()
     for reason in reasons:
         say(f"error: {reason}")
+    _tell_reused(model)
     return code or (1 if reasons else 0)
+
+
+def _tell_reused(model: Any) -> None:
+    reused = getattr(getattr(model, "_engine", None), "reused", None)
+    if reused:
+        say(str(reused))
+
+
+def _alone(paths: list[str], form: bool) -> None:
+    if len(paths) > 1:
+        raise ConfigurationError("a batch file has an output of its own: give it alone")
+    if form:
+        raise ConfigurationError("a batch file has OpenAI's form of output: leave --json and --jsonl out")
+
+
+def _answer_batch(path: Path, out: Path | None, load: Callable[[], Any]) -> int:
+    from tqdm import tqdm
+
+    from adapters.cli.batch import BatchRun
+    from adapters.cli.batch_results import Results
+    from adapters.openai_api.requests import OpenAICalls
+
+    code, reason = 0, ""
+    model: Any = None
+    with Signals() as signals:
+        results = Results(path, out, signals.held)
+        try:
+            model = load()
+            if not isinstance(model, OpenAICalls):
+                raise ConfigurationError("this model file has no engine: extend adapters.hugging")
+            with path.open("rb") as lines, tqdm(total=_count(path), unit="request", disable=None) as progress:
+                BatchRun(model, results, progress.update).run(lines)
+        except Stop as stop:
+            code, reason = stop.code, stop.reason or "interrupted"
+        finally:
+            signals.hold()
+            results.close()
+    for said, count in results.reasons.items():
+        say(f"error: {said}" + (f" ({count} requests)" if count > 1 else ""))
+    say(results.summary)
+    _tell_reused(model)
+    if code:
+        say(f"error: {reason}: run again to answer the rest")
+    return code or (1 if results.failed else 0)
+
+
+def _count(path: Path) -> int:
+    with path.open("rb") as lines:
+        return sum(bool(line.strip()) for line in lines)
 
 
 @contextlib.contextmanager
