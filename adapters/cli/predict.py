@@ -31,20 +31,31 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help="Write there; .json and .jsonl choose the form."),
     ] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Answer on Ray: RAY_ADDRESS, or this machine.")] = False,
+    replicas: Annotated[
+        int | None, typer.Option(min=1, help="With --ray: copies of the model; by default all that fit.")
+    ] = None,
+    cpus: Annotated[float, typer.Option(min=0, help="With --ray: cores of each copy.")] = 1,
+    gpus: Annotated[float, typer.Option(min=0, help="With --ray: GPUs of each copy.")] = 0,
 ) -> int:
     """Answer prompt items and plain questions.
 
     FILE is a prompt item (.json), lines of prompt items or JSON texts (.jsonl), lines of questions (.txt), a
     folder with prompt items, a pattern, or - for standard input. What cannot be answered is named with the
-    reason on standard error, and the exit code is 1.
+    reason on standard error, and the exit code is 1. With --ray, a killed run answers what is missing when it
+    is started again.
     """
-    exclusive({"--json": json, "--jsonl": jsonl})
+    exclusive({"--json": json, "--jsonl": jsonl, "--ray": ray})
     with printing() as output:
         stem, configuration = named(model, settings)  # A misspelt name is told before imports take time.
         from adapters.cli.forms import Document, Lines, Table
         from adapters.cli.inputs import expand
 
         paths, total = expand(files)
+        if ray:
+            from adapters.cli.ray.run import Replicas, predict_on_ray
+
+            return predict_on_ray(paths, stem, configuration, out, Replicas(replicas, cpus, gpus))
         kind: Callable[[Output], Form] = Lines if jsonl else Document if json else _by_suffix(out) or Table
         with _written(out, paths, output) as target:
             return _answer(paths, total, stem, lambda: registry.load(stem, configuration), kind(target))
