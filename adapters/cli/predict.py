@@ -74,10 +74,17 @@ def _answer(paths: list[str], total: int | None, stem: str, load: Callable[[], A
     def done() -> str:
         return f"{ended} items are done" if total is None else f"{ended} of {total} files are done"
 
+    loaded: list[Any] = []
+
+    def loading() -> Any:
+        loaded.append(load())
+        return loaded[-1]
+
     code = 0
     with Signals() as signals, tqdm(total=total, unit="item", disable=None) as progress:
+        on_terminal = not progress.disable
         try:
-            answer_files(inputs(paths, stem), load, stem, told)
+            answer_files(inputs(paths, stem), loading, stem, told)
         except Stop as stop:
             if not stop.writable:
                 raise
@@ -94,6 +101,10 @@ def _answer(paths: list[str], total: int | None, stem: str, load: Callable[[], A
         form.end()
     for reason in reasons:
         say(f"error: {reason}")
+    # A model file of the user's own has no engine of ours.
+    memory = getattr(getattr(loaded[-1], "engine", None), "memory", None) if loaded else None
+    if on_terminal and memory is not None:
+        say(f"memory: {memory}")
     return code or (1 if reasons else 0)
 
 
