@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from engine.options.base import Options
+from engine.options.base import JSONObject, Options
 
 
 class GenerationOptions(Options):
@@ -63,6 +63,11 @@ class GenerationOptions(Options):
     return_full_text: Literal[False] = Field(
         False, description="Accepted only as false: an answer never repeats its prompt."
     )
+    response_format: JSONObject | None = Field(
+        None,
+        description="The form of an answer as OpenAI's API has it (json_object, json_schema), for a server "
+        "that keeps to it; a model on this machine refuses it.",
+    )
     stop: tuple[str, ...] = Field((), description="Strings that end an answer; they are not part of it.")
     logprobs: bool = Field(False, description="Return an answer's tokens with their log-probabilities.")
     top_logprobs: int = Field(
@@ -110,6 +115,11 @@ class GenerationOptions(Options):
     token_confidence: bool = Field(
         False, description="Write the probability of each token of an answer into its annotation's metadata."
     )
+
+    @field_validator("response_format")
+    @classmethod
+    def _text_is_no_form(cls, value: JSONObject | None) -> JSONObject | None:
+        return None if value == {"type": "text"} else value
 
     @field_validator("stop", mode="before")
     @classmethod
