@@ -103,6 +103,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "creation.py") -> i
     """
     parser = _parser(prog)
     options = parser.parse_args(arguments)
+    others = (options.manifest, options.models, options.server, options.dry_run, options.legacy_package)
+    if options.add and any(others):
+        parser.error("--add adds a model and sends nothing: leave the other options out")
     if options.manifest and options.models:
         parser.error("--manifest is for all models: leave --models out")
     try:

@@ -80,7 +80,10 @@ def check_complete(name: str, model: PreTrainedModel, report: Mapping[str, Any],
         )
     heads = [key for key in unexpected if key.split(".")[0] in _CLASSIFIER_HEADS]
     if task == "generate" and heads:
-        raise LoadError(f"{name} is a classifier ({_listed(heads)}): take a model that writes text")
+        raise LoadError(
+            f"{name} is a classifier ({_listed(heads)}): name its class in config.json (architectures: "
+            "…ForSequenceClassification) to score and label with it, or take a model that writes text"
+        )
     if task != "embed" and unexpected:
         logger.warning("%s: weights that are not used: %s", name, _listed(unexpected))
 
