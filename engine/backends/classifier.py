@@ -108,8 +108,11 @@ class ClassifierEngine(LoadedModel):
                 f"{type(self.loaded.model).__name__} gives a score and has no labels, and it writes no text: "
                 "ask score or rank"
             )
-        if options.label_prior:
-            raise ConfigurationError("label_prior is for a model that writes text: leave it out")
+        for key in ("label_prior", "response_format"):
+            if getattr(options, key):
+                raise ConfigurationError(f"{key} is for a model that writes text: leave it out")
+        if request.suffix is not None:
+            raise ConfigurationError("suffix is for a model that writes text: leave it out")
         if unknown := [label for label in options.labels if label not in found.labels]:
             raise ConfigurationError(
                 f"labels has {unknown[0]!r}, and the model's own labels are {', '.join(self.labels)}: take "

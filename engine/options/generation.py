@@ -168,6 +168,12 @@ class GenerationOptions(Options):
         return value
 
     @model_validator(mode="after")
+    def _a_label_has_no_other_form(self) -> Self:
+        if self.labels and self.response_format is not None:
+            raise ValueError("labels and response_format: an answer is a label already; leave one out")
+        return self
+
+    @model_validator(mode="after")
     def _clusters_need_a_model(self) -> Self:
         if "semantic_entropy" in (self.confidence, *self.confidence_methods) and not self.confidence_model:
             raise ValueError(
