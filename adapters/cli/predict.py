@@ -103,6 +103,7 @@ def _answer(
 
     code = 0
     with Signals() as signals, tqdm(total=total, unit="item", disable=None) as progress:
+        on_terminal = not progress.disable
         try:
             answer_files(coming, loaded, stem, told)
         except Stop as stop:
@@ -122,6 +123,10 @@ def _answer(
     for reason in reasons:
         say(f"error: {reason}")
     say_reused(model)
+    # A model file of the user's own has no engine of ours.
+    memory = getattr(getattr(model, "engine", None), "memory", None)
+    if on_terminal and memory is not None:
+        say(f"memory: {memory}")
     return code or (1 if reasons else 0)
 
 

@@ -17,7 +17,7 @@ def filled(**values: str) -> GenerationOptions:
 
 def test_every_option_has_a_field_but_those_that_the_page_sets():
     left_out = set(GenerationOptions.model_fields) - BY_NAME.keys()
-    assert left_out == {"logprobs", "top_logprobs", "return_full_text"}
+    assert left_out == {"logprobs", "top_logprobs", "return_full_text", "response_format"}
     for name, field in BY_NAME.items():
         assert field.description == GenerationOptions.model_fields[name].description
 
