@@ -5,6 +5,7 @@ Importing this imports no torch: the engine is imported when a model loads.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from engine.configuration import override, split
 from engine.contract import Engine
 from engine.errors import ConfigurationError
 from engine.options import GenerationOptions
+
+logger = logging.getLogger(__name__)
 
 
 class HuggingAdapter(PythonAPI):
@@ -91,7 +94,12 @@ class HuggingAdapter(PythonAPI):
                 self._engine = EndpointEngine(self.configuration.endpoint)
         if self.configuration.adapter.cache is not None:
             self.engine.cache_in(self.configuration.adapter.cache)
+        self._log_memory("after loading")
         return self
+
+    def _log_memory(self, when: str) -> None:
+        if self.engine.memory is not None:
+            logger.info("%s: memory %s: %s", self.name, when, self.engine.memory)
 
     def _local_engine(self, local_path: str | Path | None) -> Engine:
         from engine.backends.local import LocalEngine
@@ -101,7 +109,12 @@ class HuggingAdapter(PythonAPI):
         assert options is not None
         if local_path is not None and _has_weights(Path(local_path)):
             options = options.model_copy(update={"local_path": str(local_path)})
-        engine = LocalEngine(load(options, self.task))
+        loaded = load(options, self.task)
+        if loaded.classifies:
+            from engine.backends.classifier import ClassifierEngine
+
+            return ClassifierEngine(loaded)
+        engine = LocalEngine(loaded)
         if self.task == "generate":
             engine.check_can_generate()  # Refuses a model now rather than at the first question.
         return engine
@@ -175,6 +188,7 @@ class HuggingAdapter(PythonAPI):
 
         source = Source.of(self.configuration, generation, self.engine.revision)
         answer(self.engine, items, done, model_name or self.name, generation, opened, on_delta, source)
+        self._log_memory("after a run")
 
     @property
     def raw_method(self) -> str:

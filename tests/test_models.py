@@ -14,7 +14,7 @@ from adapters.hugging import HuggingAdapter
 from engine.errors import ConfigurationError, Unsupported
 from engine.types import Message
 from tests import tiny
-from tests.helpers import sentences
+from tests.helpers import classifiers, sentences
 
 ARCHITECTURES = {
     "auto_causal_lm": "qwen3",
@@ -34,6 +34,8 @@ ARCHITECTURES = {
 }
 # Vectors of a sentence-transformers folder, pooled like this.
 POOLINGS = {"all_minilm_l6_v2": "mean", "bge_small_en_v1_5": "cls"}
+# Rerankers, reward models and classifiers, and their architectures.
+CLASSIFIERS = {}
 REMOTE = {"inference_endpoint"}
 TINY = {
     "hidden_size": 32,
@@ -74,7 +76,7 @@ def embedder(tmp_path: Path, in_hub_cache: Callable[[str, Path], None]) -> Calla
 
 
 def test_every_model_file_has_its_architecture_here():
-    assert sorted({*ARCHITECTURES, *POOLINGS}) == sorted({*models.names()} - REMOTE)
+    assert sorted({*ARCHITECTURES, *POOLINGS, *CLASSIFIERS}) == sorted({*models.names()} - REMOTE)
 
 
 @pytest.mark.parametrize("name", models.names())
@@ -125,6 +127,13 @@ def test_an_embedding_model_makes_the_vectors_that_it_says(name: str, embedder: 
     vectors = adapter.engine.embed(["A cat.", "Grüß Gott"], adapter.configuration.embedding, "document")
     assert vectors.shape == (2, adapter.defaults["embeddings_size"])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_classifier_scores_a_pair(name: str, tmp_path: Path, in_hub_cache: Callable[[str, Path], None]):
+    adapter = models.find(name)()
+    in_hub_cache(adapter.model_name, classifiers.save(tmp_path, CLASSIFIERS[name], 1))
+    assert adapter.load().score("A question", ["An answer"]).shape == (1,)
 
 
 @pytest.mark.parametrize("name", POOLINGS)

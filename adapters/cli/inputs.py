@@ -6,10 +6,11 @@ import csv
 import glob
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from adapters import registry
 from adapters.cli.forms import Asked
 from adapters.items.item import Item
 from adapters.items.plain import PromptTemplate
@@ -53,6 +54,17 @@ def inputs(paths: Iterable[str], model_name: str, template: PromptTemplate | Non
             yield Asked(position, name, None, failures=[Failure(name, None, str(error))])
         else:
             yield Asked(position, name, Item.of({**item, "filename": name}, model_name))
+
+
+def prompt_template(stem: str, configuration: Mapping[str, Any]) -> PromptTemplate | None:
+    """What makes prompt items of plain ones, if the model's options say how."""
+    from adapters.hugging import HuggingAdapter
+
+    kind = registry.find(stem)
+    if not issubclass(kind, HuggingAdapter):
+        return PromptTemplate.of(configuration.get("prompt_template"), configuration.get("labels"))
+    chosen = kind(configuration).configuration
+    return PromptTemplate.of(chosen.adapter.prompt_template, chosen.generation.labels)
 
 
 def _expanded(name: str) -> list[str]:

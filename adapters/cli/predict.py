@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +17,6 @@ from engine.errors import AdapterError, ConfigurationError
 
 if TYPE_CHECKING:
     from adapters.cli.forms import Asked, Form
-    from adapters.items.plain import PromptTemplate
 
 
 def predict(
@@ -32,6 +31,12 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help="Write there; .json and .jsonl choose the form."),
     ] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Answer on Ray: RAY_ADDRESS, or this machine.")] = False,
+    replicas: Annotated[
+        int | None, typer.Option(min=1, help="With --ray: copies of the model; by default all that fit.")
+    ] = None,
+    cpus: Annotated[float, typer.Option(min=0, help="With --ray: cores of each copy.")] = 1,
+    gpus: Annotated[float, typer.Option(min=0, help="With --ray: GPUs of each copy.")] = 0,
 ) -> int:
     """Answer prompt items and plain questions.
 
@@ -41,35 +46,28 @@ def predict(
     the exit code is 1.
 
     A batch file of OpenAI's (.jsonl) is answered into NAME_output.jsonl and NAME_error.jsonl beside it, or
-    into --out; started again, only what has no answer yet.
+    into --out; started again, only what has no answer yet. So does a run with --ray.
     """
-    exclusive({"--json": json, "--jsonl": jsonl})
+    exclusive({"--json": json, "--jsonl": jsonl, "--ray": ray})
     with printing() as output:
         stem, configuration = named(model, settings)  # A misspelt name is told before imports take time.
-        from adapters.cli.batch import is_batch
+        from adapters.cli.batch.run import is_batch
         from adapters.cli.forms import Document, Lines, Table
-        from adapters.cli.inputs import expand, inputs
+        from adapters.cli.inputs import expand, inputs, prompt_template
 
         paths, total = expand(files)
+        if ray:
+            from adapters.cli.ray.run import Replicas, predict_on_ray
+
+            return predict_on_ray(paths, stem, configuration, out, Replicas(replicas, cpus, gpus))
         if any(map(is_batch, paths)):
-            _alone(paths, json or jsonl)
-            return _answer_batch(Path(paths[0]), out, lambda: registry.load(stem, configuration))
+            from adapters.cli.batch.predict import answer_batch
+
+            return answer_batch(paths, json or jsonl, out, lambda: registry.load(stem, configuration))
         kind: Callable[[Output], Form] = Lines if jsonl else Document if json else _by_suffix(out) or Table
         with _written(out, paths, output) as target:
-            coming = inputs(paths, stem, _template(stem, configuration))
+            coming = inputs(paths, stem, prompt_template(stem, configuration))
             return _answer(coming, total, stem, lambda: registry.load(stem, configuration), kind(target))
-
-
-def _template(stem: str, configuration: Mapping[str, Any]) -> PromptTemplate | None:
-    """Makes prompt items of plain ones, if the model's options say how."""
-    from adapters.hugging import HuggingAdapter
-    from adapters.items.plain import PromptTemplate
-
-    kind = registry.find(stem)
-    if not issubclass(kind, HuggingAdapter):
-        return PromptTemplate.of(configuration.get("prompt_template"), configuration.get("labels"))
-    chosen = kind(configuration).configuration
-    return PromptTemplate.of(chosen.adapter.prompt_template, chosen.generation.labels)
 
 
 def _answer(
@@ -77,7 +75,7 @@ def _answer(
 ) -> int:
     from tqdm import tqdm
 
-    from adapters.cli.files import answer_files
+    from adapters.cli.files import answer_files, say_reused
 
     ended = 0
     reasons: list[str] = []
@@ -105,6 +103,7 @@ def _answer(
 
     code = 0
     with Signals() as signals, tqdm(total=total, unit="item", disable=None) as progress:
+        on_terminal = not progress.disable
         try:
             answer_files(coming, loaded, stem, told)
         except Stop as stop:
@@ -123,57 +122,12 @@ def _answer(
         form.end()
     for reason in reasons:
         say(f"error: {reason}")
-    _tell_reused(model)
+    say_reused(model)
+    # A model file of the user's own has no engine of ours.
+    memory = getattr(getattr(model, "engine", None), "memory", None)
+    if on_terminal and memory is not None:
+        say(f"memory: {memory}")
     return code or (1 if reasons else 0)
-
-
-def _tell_reused(model: Any) -> None:
-    reused = getattr(getattr(model, "_engine", None), "reused", None)
-    if reused:
-        say(str(reused))
-
-
-def _alone(paths: list[str], form: bool) -> None:
-    if len(paths) > 1:
-        raise ConfigurationError("a batch file has an output of its own: give it alone")
-    if form:
-        raise ConfigurationError("a batch file has OpenAI's form of output: leave --json and --jsonl out")
-
-
-def _answer_batch(path: Path, out: Path | None, load: Callable[[], Any]) -> int:
-    from tqdm import tqdm
-
-    from adapters.cli.batch import BatchRun
-    from adapters.cli.batch_results import Results
-    from adapters.openai_api.requests import OpenAICalls
-
-    code, reason = 0, ""
-    model: Any = None
-    with Signals() as signals:
-        results = Results(path, out, signals.held)
-        try:
-            model = load()
-            if not isinstance(model, OpenAICalls):
-                raise ConfigurationError("this model file has no engine: extend adapters.hugging")
-            with path.open("rb") as lines, tqdm(total=_count(path), unit="request", disable=None) as progress:
-                BatchRun(model, results, progress.update).run(lines)
-        except Stop as stop:
-            code, reason = stop.code, stop.reason or "interrupted"
-        finally:
-            signals.hold()
-            results.close()
-    for said, count in results.reasons.items():
-        say(f"error: {said}" + (f" ({count} requests)" if count > 1 else ""))
-    say(results.summary)
-    _tell_reused(model)
-    if code:
-        say(f"error: {reason}: run again to answer the rest")
-    return code or (1 if results.failed else 0)
-
-
-def _count(path: Path) -> int:
-    with path.open("rb") as lines:
-        return sum(bool(line.strip()) for line in lines)
 
 
 @contextlib.contextmanager

@@ -108,8 +108,7 @@ def _by_size(model_name: str, size: str | None) -> str:
         return f"memory: unknown, {absent}, and checks its memory before the weights.\n"
     import torch
 
-    from engine.loading.footprint import format_bytes
-    from engine.memory import free_memory
+    from engine.memory import format_bytes, free_memory
 
     value, unit = size.split()
     half = round(float(value) * {"M": 1e6, "B": 1e9}[unit]) * 2

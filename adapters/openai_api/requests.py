@@ -84,7 +84,6 @@ class _Parameters(Options):
     n: int = Field(1, ge=1, le=128)
     stream: bool = False
     stream_options: _StreamOptions = _StreamOptions()
-    response_format: dict[str, Any] | None = None
     suffix: str | None = None
     echo: bool = False
 
@@ -147,7 +146,7 @@ class OpenAICalls(ABC):
             AdapterError: an invalid option or message.
         """
         name = self.named(model)
-        call, values = _split(options, {"n", "stream", "stream_options", "response_format"})
+        call, values = _split(options, {"n", "stream", "stream_options"})
         if values.get("top_logprobs") and not values.get("logprobs"):
             raise ConfigurationError("top_logprobs needs logprobs: true beside it")
         chosen, certainty = self.call_options(values)
@@ -165,7 +164,7 @@ class OpenAICalls(ABC):
             model: one of this model's names.
             options: generation options, by OpenAI's or Hugging Face's names; `stream` returns an iterator of
                 chunks. `logprobs` is the number of likeliest tokens at each position; with `echo` it covers
-                the prompt's tokens, too.
+                the prompt's tokens, too. With `suffix`, the text fills the gap between the prompt and it.
 
         Raises:
             AdapterError: an invalid option or prompt, or no answer.
@@ -192,11 +191,13 @@ class OpenAICalls(ABC):
         call, values = _split(options, {"n", "stream", "stream_options", "echo", "suffix"})
         if call.echo and call.stream:
             raise ConfigurationError("echo and stream: the prompt is known already; leave one of them out")
+        if call.echo and call.suffix is not None:
+            raise ConfigurationError("echo and suffix: the prompt is known already; leave one of them out")
         likeliest = values.pop("logprobs", False)
         if likeliest is not False:
             values |= {"logprobs": True, "top_logprobs": likeliest}
         chosen, certainty = self.call_options(values)
-        prompts = [Request((), chosen, one) for one in texts_of(prompt)]
+        prompts = [Request((), chosen, one, call.suffix) for one in texts_of(prompt)]
         head = Head(name, call.n, call.stream_options.include_usage, certainty)
         return Call(head, _repeated(prompts, call.n), call.stream, call.echo)
 
@@ -319,10 +320,6 @@ def _split(options: Mapping[str, Any], taken: set[str]) -> tuple[_Parameters, di
             raise unknown(key, known)
     given = {key: value for key, value in options.items() if value is not None}
     call = checked(_Parameters, {key: given.pop(key) for key in taken if key in given})
-    if call.suffix is not None:
-        raise Unsupported("suffix: no model here was trained to fill a gap; leave it out")
-    if call.response_format not in (None, {"type": "text"}):
-        raise Unsupported("response_format: answers are free text, no grammar binds them; leave it out")
     return call, given
 
 

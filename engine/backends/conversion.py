@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from engine.backends.answer_text import AnswerText
 from engine.confidence import measured
-from engine.errors import GenerationError, PromptError
+from engine.errors import ConfigurationError, GenerationError, PromptError
 from engine.generation.sequence import Generated, SequenceState, TokenizedRequest
 from engine.loading import Loaded
 from engine.model_properties import vocabulary_size
@@ -44,6 +44,11 @@ class Conversion:
             ConfigurationError: an option that does not fit the model.
         """
         options = request.options
+        if options.response_format is not None:
+            raise ConfigurationError(
+                "response_format: answers on this machine are free text, no grammar binds them; leave it "
+                "out, or set backend to endpoint and ask a server that has it"
+            )
         if request.prompt is None:
             prompt = self._prompter.encode(request.messages, options)
             options = options.model_copy(update={"stop": self._prompter.stop_strings(options)})
@@ -78,18 +83,27 @@ class Conversion:
         return opened_by(str(self._tokenizer.decode(list(tokenized.prompt[-_MARKED:]))), self._forms)
 
     def _stop_tokens(self, tokenized: TokenizedRequest) -> frozenset[int]:
-        """Tokens that end this answer besides `eos`: those by which the chat template ends a turn."""
-        return self._prompter.end_tokens(tokenized.options) - self._eos if tokenized.is_chat else frozenset()
+        """Tokens that end this answer besides `eos`: those that end a turn of the chat template, or a gap."""
+        if tokenized.is_chat:
+            return self._prompter.end_tokens(tokenized.options) - self._eos
+        fill = self._prompter.fill
+        return fill.ends - self._eos if fill and tokenized.prompt[-1] == fill.middle else frozenset()
 
     def encode_plain(self, request: Request) -> list[int]:
         """The token ids of a request's plain prompt; of an empty one, the bos token.
 
         Raises:
+            Unsupported: a suffix, and the tokenizer has no tokens to fill a gap.
             PromptError: it is longer than the model's context, has ids outside the vocabulary, or is empty
                 and the tokenizer has no bos token.
         """
         prompt = "" if request.prompt is None else request.prompt
-        ids = self._prompter.tokenize_plain(prompt) if isinstance(prompt, str) else list(prompt)
+        if request.suffix is not None:
+            if not isinstance(prompt, str):
+                raise PromptError("suffix needs the prompt as text: give no token ids with it")
+            ids = self._prompter.tokenize_gap(prompt, request.suffix)
+        else:
+            ids = self._prompter.tokenize_plain(prompt) if isinstance(prompt, str) else list(prompt)
         ids = ids or [self._prompter.require_begin_token()]
         if not all(0 <= token < self._vocabulary for token in ids):
             raise PromptError(

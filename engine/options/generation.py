@@ -80,6 +80,11 @@ class GenerationOptions(Options):
     return_full_text: Literal[False] = Field(
         False, description="Accepted only as false: an answer never repeats its prompt."
     )
+    response_format: JSONObject | None = Field(
+        None,
+        description="The form of an answer as OpenAI's API has it (json_object, json_schema), for a server "
+        "that keeps to it; a model on this machine refuses it.",
+    )
     stop: tuple[str, ...] = Field((), description="Strings that end an answer; they are not part of it.")
     logprobs: bool = Field(False, description="Return an answer's tokens with their log-probabilities.")
     top_logprobs: int = Field(
@@ -145,6 +150,11 @@ class GenerationOptions(Options):
         False, description="Write the probability of each token of an answer into its annotation's metadata."
     )
 
+    @field_validator("response_format")
+    @classmethod
+    def _text_is_no_form(cls, value: JSONObject | None) -> JSONObject | None:
+        return None if value == {"type": "text"} else value
+
     @field_validator("stop", mode="before")
     @classmethod
     def _one_stop_is_a_list(cls, value: Any) -> Any:
@@ -190,6 +200,12 @@ class GenerationOptions(Options):
         if len(set(value)) < len(value) or len(value) == 1:
             raise ValueError("give at least two labels, each once")
         return value
+
+    @model_validator(mode="after")
+    def _a_label_has_no_other_form(self) -> Self:
+        if self.labels and self.response_format is not None:
+            raise ValueError("labels and response_format: an answer is a label already; leave one out")
+        return self
 
     @model_validator(mode="after")
     def _clusters_need_a_model(self) -> Self:

@@ -165,6 +165,12 @@ def test_sampling_at_temperature_zero_is_a_contradiction():
         split({**MODEL, "do_sample": True, "temperature": 0})
 
 
+def test_a_label_has_no_other_form():
+    given = {"labels": ["a", "b"], "response_format": {"type": "json_object"}}
+    with pytest.raises(ConfigurationError, match="labels and response_format: an answer is a label already"):
+        split({**MODEL, **given})
+
+
 @pytest.mark.parametrize(
     ("given", "sampled"),
     [

@@ -303,10 +303,13 @@ def test_an_option_that_cannot_be_is_refused_by_its_name(model, options: dict, m
 
 
 def test_what_no_model_here_can_do_is_refused_with_a_reason(model):
-    with pytest.raises(Unsupported, match="response_format: answers are free text"):
+    with pytest.raises(ConfigurationError, match=r"response_format: answers on this machine are free text"):
         model.chat(messages=CAPITAL, response_format={"type": "json_object"})
-    with pytest.raises(Unsupported, match="suffix: no model here"):
+    with pytest.raises(Unsupported, match="suffix: this model has no tokens to fill a gap"):
         model.text_completion(prompt="a", suffix="b")
+    with pytest.raises(ConfigurationError, match="echo and suffix"):
+        model.text_completion(prompt="a", suffix="b", echo=True)
+    assert model.chat(messages=CAPITAL, response_format={"type": "text"}).choices[0].message.content == PARIS
     with pytest.raises(ConfigurationError, match="echo and stream"):
         model.text_completion(prompt="a", echo=True, stream=True)
 

@@ -23,6 +23,7 @@ def test_every_option_has_a_field_but_those_that_the_page_sets():
         "top_logprobs",
         "return_full_text",
         "chat_template_kwargs",
+        "response_format",
         *for_annotations,
     }
     for name, field in BY_NAME.items():

@@ -324,3 +324,25 @@ def test_the_published_app_embeds(project, dataset, upload, questions, in_hub_ca
     assert execution.latest_status["status"] == "failed"
     assert f"{bad.id}: its content is no UTF-8 text" in execution.latest_status["message"]
     assert {item.id: [one.value for one in item.features.list().all()] for item in (text, prompts)} == stored
+
+
+def test_hyde_embeds_a_models_answer_instead_of_the_question(adapter, answering, upload, messages, expected):
+    item = upload("messages.json", messages)
+    item.metadata["prompt"] = {"is_hyde": True}
+    item = item.update(system_metadata=True)
+    writer = answering(lambda request: f"A cat sat, {request.messages[-1].text}", "writer")
+    embedder = adapter(hyde_model_name="writer")
+    with pytest.raises(EmbeddingError, match=r"model 'writer' has not answered it"):
+        embedder.embed_items([item])
+    writer.predict_items([item])
+    _, [vector] = embedder.embed_items([item])
+    assert vector == pytest.approx(expected("A cat sat, And again").tolist(), abs=1e-5)
+    assert features_of(embedder, item) == []  # A query's, as ever: stored only where that is asked for.
+
+
+def test_hyde_needs_the_name_of_the_model_that_answers(adapter, upload, questions):
+    item = upload("questions.json", questions)
+    item.metadata["prompt"] = {"is_hyde": True}
+    item = item.update(system_metadata=True)
+    with pytest.raises(EmbeddingError, match=r"set hyde_model_name in the configuration"):
+        adapter().embed_items([item])

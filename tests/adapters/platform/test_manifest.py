@@ -49,7 +49,35 @@ def test_every_model_file_has_an_entry_that_names_it():
     modules = {entry["configuration"]["module_name"] for entry in COMPONENTS["models"]}
     assert modules == {f"models.{name}" for name in models.names()}
     assert all(entry["description"] for entry in COMPONENTS["models"])
-    assert {entry["moduleName"] for entry in COMPONENTS["models"]} == {manifest.MODULE}
+
+
+def test_large_models_run_on_a_gpu_and_the_others_on_a_cpu():
+    modules = {name: entry["moduleName"] for name, entry in entries().items()}
+    large = ["meta-llama-3-8b-instruct", "mistral-7b-instruct-v0-3", "open-llama-3b", "phi-3-5-mini-instruct"]
+    assert {name for name, module in modules.items() if module == manifest.GPU_MODULE} == {*large, "t0pp"}
+    assert set(modules.values()) == {manifest.MODULE, manifest.GPU_MODULE}
+    configs = {config["name"]: config["runtime"] for config in COMPONENTS["computeConfigs"]}
+    used = {module["name"]: configs[module["computeConfig"]] for module in COMPONENTS["modules"]}
+    assert used[manifest.MODULE]["podType"].startswith("regular-")
+    assert used[manifest.GPU_MODULE]["podType"].startswith("gpu-")
+    assert "/gpu:python3.12" in used[manifest.GPU_MODULE]["runnerImage"]
+    assert {module["computeConfig"] for module in COMPONENTS["modules"]} == set(configs)
+    one, other = ({**module, "name": "", "computeConfig": ""} for module in COMPONENTS["modules"][:2])
+    assert one == other
+
+
+def test_the_node_of_a_pipeline_calls_a_function_that_is_declared_with_its_ports():
+    [node] = COMPONENTS["pipelineNodes"]
+    app, module, function = node["invoke"]["namespace"].split(".")
+    assert (app, node["invoke"]["type"], node["scope"]) == (BUILT["name"], "function", "node")
+    [declared] = [
+        one
+        for known in COMPONENTS["modules"]
+        if known["name"] == module
+        for one in known["functions"]
+        if one["name"] == function
+    ]
+    assert [port["name"] for port in declared["output"]] == ["items", "annotations"]
 
 
 def test_an_entry_says_what_its_file_says():
@@ -83,7 +111,7 @@ def test_the_model_to_be_named_by_the_user_has_no_name_yet():
 
 
 def test_the_module_has_the_functions_that_work_and_runs_where_a_compute_config_says():
-    module, _ = COMPONENTS["modules"]
+    module, *_ = COMPONENTS["modules"]
     assert (module["entryPoint"], module["className"]) == ("adapters/dataloop.py", "ModelAdapter")
     assert module["integrations"] == ["dl-huggingface-api-key"]
     ports = {
@@ -118,7 +146,12 @@ def test_the_manifest_is_one_that_the_sdk_reads():
     from dtlpy.entities import Dpk
 
     dpk = Dpk.from_json(json.loads(manifest.dumps(BUILT)))
-    assert [module.name for module in dpk.components.modules] == [manifest.MODULE, manifest.SERVER]
+    assert [module.name for module in dpk.components.modules] == [
+        manifest.MODULE,
+        manifest.GPU_MODULE,
+        manifest.SERVER,
+    ]
+    assert [node["name"] for node in dpk.components.pipeline_nodes] == [manifest.NODE]
     assert [config.name for config in dpk.components.compute_configs] == ["cpu", "gpu"]
 
 

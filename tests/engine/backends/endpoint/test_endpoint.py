@@ -219,11 +219,76 @@ def test_a_system_prompt_goes_before_conversations_that_have_none(engine: Endpoi
     assert firsts == [{"role": "system", "content": "given"}, {"role": "system", "content": "mine"}]
 
 
-def test_images_are_left_out_with_a_warning(engine: EndpointEngine, caplog: pytest.LogCaptureFixture):
-    message = Message("user", ("look", Image("https://example.com/cat.png")))
-    [answer] = engine.generate([Request((message,), GenerationOptions())])
-    assert answer.text == "LOOK"
-    assert "images are left out" in caplog.text
+CAT, DOG = "https://example.com/cat.png", "data:image/png;base64,AAAA"
+
+
+def test_images_are_passed_on_in_their_places(engine: EndpointEngine, server: Server):
+    said = (
+        Message("user", ("look", Image(CAT), "and \ud800")),
+        Message("user", (Image(DOG),)),
+        Message("assistant", ("a cat",)),
+        Message("user", ("sure?",)),
+    )
+    images = (
+        Request(said[:2], GenerationOptions(system_prompt="Be brief.")),
+        Request(said, GenerationOptions()),
+    )
+    answers = engine.generate(images)
+    assert [answer.text for answer in answers] == ["LOOK\nIMAGE_URL\nAND ?\nIMAGE_URL", "SURE?"]
+    alone, whole = sorted((asked.body["messages"] for asked in server.asked), key=len)
+    parts = [
+        {"type": "text", "text": "look"},
+        {"type": "image_url", "image_url": {"url": CAT}},
+        {"type": "text", "text": "and ?"},
+        {"type": "image_url", "image_url": {"url": DOG}},
+    ]
+    assert alone == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": parts}]
+    assert whole[1:] == [{"role": "assistant", "content": "a cat"}, {"role": "user", "content": "sure?"}]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com/cat.png",
+        "file:///etc/passwd",
+        "cat.png",
+        "data:text/html,x",
+        "https://10.0.0.1/cat.png",
+        "https://[::1]/cat.png",
+        "https://0x7f.1/cat.png",
+        "https://localhost/cat.png",
+        "https://metadata.google.internal/cat.png",
+        "https://me:secret@example.com/cat.png",
+        "https://[/cat.png",
+    ],
+)
+def test_an_image_that_is_no_link_by_https_and_no_bytes_is_not_sent(
+    engine: EndpointEngine, server: Server, url: str
+):
+    request = Request((Message("user", ("look", Image(url))),), GenerationOptions())
+    assert "an image is neither a link by https" in failure(engine, request)
+    assert server.asked == []
+
+
+def test_a_chat_template_has_no_place_for_images(engine: EndpointEngine):
+    request = Request((Message("user", ("look", Image(CAT))),), GenerationOptions(chat_template="plain"))
+    assert "this one has images: leave it out" in failure(engine, request)
+
+
+def test_the_form_of_an_answer_and_a_suffix_are_passed_on(engine: EndpointEngine, server: Server):
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
+    engine.generate([ask("hi", response_format=form), ask("hi", response_format={"type": "text"})])
+    engine.generate([Request((), GenerationOptions(response_format=form), "def f(", suffix=" return 1")])
+    bodies = [asked.body for asked in server.asked]
+    assert sorted("response_format" in body for body in bodies) == [False, True, True]
+    assert all(body.get("response_format", form) == form for body in bodies)
+    assert (bodies[-1]["prompt"], bodies[-1]["suffix"]) == ("def f(", " return 1")
+
+
+def test_tgis_own_routes_have_neither(engines: Engines):
+    tgi = engines(api="tgi")
+    assert "no response_format" in failure(tgi, plain("a", response_format={"type": "json_object"}))
+    assert "no suffix" in failure(tgi, Request((), GenerationOptions(), "a", suffix="b"))
 
 
 def test_what_asks_nothing_is_not_sent(engine: EndpointEngine, server: Server):

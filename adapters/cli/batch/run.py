@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
-from adapters.cli.batch_results import Results
+from adapters.cli.batch.results import Results
 from adapters.openai_api import batch_lines
 from adapters.openai_api.batch_lines import NoRequest
 from adapters.openai_api.bodies import ROUTES, Embedding, Generation
