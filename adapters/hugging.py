@@ -51,6 +51,10 @@ class HuggingAdapter(PythonAPI):
         self._engine: Engine | None = None
         self.calibration: Calibration | None = None
 
+    def __repr__(self) -> str:
+        """Says which model it is, and where it runs."""
+        return f"<{self.name}: {'not loaded' if self._engine is None else repr(self._engine)}>"
+
     @property
     def name(self) -> str:
         """The model's default name: that of its file in models/, without the ending."""
@@ -94,7 +98,7 @@ class HuggingAdapter(PythonAPI):
             options = options.model_copy(update={"local_path": str(local_path)})
         engine = LocalEngine(load(options, self.task))
         if self.task == "generate":
-            engine.check_can_generate()  # Refuses a model now rather than at the first question.
+            engine.check_can_generate()  # Reports it now, not at the first question.
         return engine
 
     def save(self, local_path: str | Path) -> None:

@@ -51,7 +51,9 @@ def test_easyllms_calls(monkeypatch: pytest.MonkeyPatch, capsys):
         {"temperature": 0.9, "top_p": 0.6, "max_tokens": 1024}
     )
     assert text.body["prompt"] == vectors.body["input"][0] == "What is the meaning of life?"
-    assert capsys.readouterr().out.splitlines()[:2] == ["KNOCK KNOCK.", "WHAT IS THE MEANING OF LIFE?"]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:2] == ["KNOCK KNOCK.", "WHAT IS THE MEANING OF LIFE?"]
+    assert printed[3] == "WHAT IS THE MEANING OF LIFE?"
     assert len(names["embedding"].data[0].embedding) == len(vector(""))
 
 
@@ -61,6 +63,7 @@ def test_alfreds_calls():
     assert all(answer.text for answer in names["answers"])
     assert names["states"].shape == (1, 128)
     assert [candidate for candidate, _ in names["ranked"]] == [" Tokyo", " Oslo"]
+    assert [len(scores.candidates) for scores in names["pairs"]] == [1, 1]
 
 
 def test_the_generation_arguments_of_a_pipeline(capsys):

@@ -1,4 +1,4 @@
-"""`new`: a model file for a model of the hub, with all that belongs to it."""
+"""`new`: adds a model file for a model of the hub, with its test and its manifest entry."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _task(hub_id: str, config: dict[str, Any]) -> str:
     """What a model can do by its configuration.
 
     Raises:
-        ConfigurationError: transformers does not know it, or it has to do with no text.
+        ConfigurationError: transformers does not know it, or it is no text model.
     """
     from transformers.models.auto import modeling_auto
 
@@ -116,7 +116,7 @@ def _test(name: str, task: str, config: dict[str, Any] | None, output: Output) -
 
 
 def _with_entry(source: str, table: str, key: str, value: str) -> str:
-    """The source with an entry more in one of its tables, which stays sorted and formatted."""
+    """The source with one more entry in one of its tables, which stays sorted and formatted."""
     found = re.search(rf"^{table} = {{(.*?)}}", source, re.MULTILINE | re.DOTALL)
     if found is None:
         raise ConfigurationError(f"tests/test_models.py has no table {table}: add {key!r} there by hand")

@@ -40,7 +40,7 @@ def predict(
     """
     exclusive({"--json": json, "--jsonl": jsonl})
     with printing() as output:
-        stem, configuration = named(model, settings)  # A misspelt name is told before imports take time.
+        stem, configuration = named(model, settings)  # Reports a misspelt name before the slow imports.
         from adapters.cli.forms import Document, Lines, Table
         from adapters.cli.inputs import expand
 
@@ -67,7 +67,7 @@ def _answer(paths: list[str], total: int | None, stem: str, load: Callable[[], A
             reasons.extend(map(str, asked.failures))
             try:
                 form.take(asked)
-            except Exception as error:  # A model file of the user's own may answer anything.
+            except Exception as error:  # A custom model file may return anything.
                 reasons.append(f"{asked.file}: its answers cannot be shown ({error!r})")
             progress.update()
 

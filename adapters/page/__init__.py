@@ -32,7 +32,7 @@ def launch(
         host: the address to listen on.
         port: the port to listen on.
         open_to_all: allows an address that other machines reach: the page has no login.
-        meaning: what a confidence means, in words.
+        meaning: describes a confidence in words.
         on_ready: takes the URL of the page when it is served.
 
     Raises:

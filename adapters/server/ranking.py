@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from adapters.openai_api.responses import IMPOSSIBLE
-from engine.configuration import override
 from engine.errors import ConfigurationError, PromptError
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ def scored(
         AdapterError: an invalid option, prompt or candidate.
         Unsupported: the backend cannot score.
     """
-    override(adapter.configuration.generation, options)  # Of a text, no option is read: it is still checked.
     [scores] = _checked(adapter.score([prompt], candidates, **options))
     return [
         {

@@ -19,8 +19,8 @@ from adapters.server import ranking, schemas
 from adapters.server.batch import Answering, Batch
 from adapters.server.connections import read_json, while_connected
 from adapters.server.errors import Refused, as_object
-from engine.configuration import ALIASES
 from engine.errors import AdapterError, ConfigurationError, Unsupported
+from engine.options.names import ALIASES
 from engine.types import Answer, Chunk
 
 if TYPE_CHECKING:
@@ -84,8 +84,6 @@ def routes(adapter: HuggingAdapter, batch: Batch) -> APIRouter:
         encode = _ENCODINGS.get(str(body.pop("encoding_format", None) or "float"))
         if encode is None:
             raise ConfigurationError(f"encoding_format is one of {', '.join(_ENCODINGS)}")
-        if body.pop("dimensions", None) is not None:
-            raise Unsupported("dimensions: vectors are as long as the model makes them; leave it out")
         body.pop("user", None)
         kind = body.pop("kind", None)
         work = batch.run(lambda: adapter.embedded(texts, kind, body))

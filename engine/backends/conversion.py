@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 from engine.confidence import measured
-from engine.errors import PromptError
+from engine.errors import ConfigurationError, PromptError
 from engine.generation.sequence import Generated, SequenceState, TokenizedRequest
 from engine.loading import Loaded
 from engine.model_properties import vocabulary_size
+from engine.options import GenerationOptions
 from engine.prompting.prompter import Prompter
 from engine.text import (
     Deltas,
@@ -43,27 +44,36 @@ class Conversion:
             options = options.model_copy(update={"stop": self._prompter.stop_strings(options)})
         else:
             prompt = self.encode_plain(request)
+        is_chat = request.prompt is None
         tokenized = TokenizedRequest(
             prompt=prompt,
             max_new_tokens=self._prompter.max_answer_tokens(len(prompt), options),
             options=options,
-            is_chat=request.prompt is None,
+            is_chat=is_chat,
+            end_tokens=self._end_tokens(options, is_chat),
         )
-        stop_tokens = self._stop_tokens(tokenized)
-        if not options.stop and not stop_tokens:
+        if not options.stop:
             return tokenized
         before = self._before(tokenized)
-        return replace(
-            tokenized, stopping=lambda: StoppingCriteria(self._tokenizer, options.stop, stop_tokens, before)
-        )
+        return replace(tokenized, stopping=lambda: StoppingCriteria(self._tokenizer, options.stop, before))
 
     def _before(self, tokenized: TokenizedRequest) -> list[int]:
         """The tokens that an answer's text continues; none for an encoder-decoder."""
         return [] if self._prompter.seq2seq else decoding_context(self._tokenizer, tokenized.prompt)
 
-    def _stop_tokens(self, tokenized: TokenizedRequest) -> frozenset[int]:
-        """Tokens that end this answer besides `eos`: those by which the chat template ends a turn."""
-        return self._prompter.end_tokens(tokenized.options) - self._eos if tokenized.is_chat else frozenset()
+    def _end_tokens(self, options: GenerationOptions, is_chat: bool) -> frozenset[int]:
+        """Tokens that end an answer besides `eos`: the options', and the end of the chat template's turn.
+
+        Raises:
+            ConfigurationError: an option names a token that is not in the vocabulary.
+        """
+        for name, tokens in (("eos_token_id", options.eos_token_id), ("logit_bias", options.logit_bias)):
+            if not all(0 <= token < self._vocabulary for token in tokens or ()):
+                raise ConfigurationError(
+                    f"option {name!r} has token ids outside the vocabulary: use 0 to {self._vocabulary - 1}"
+                )
+        turn = self._prompter.end_tokens(options) if is_chat else frozenset()
+        return (turn | frozenset(options.eos_token_id)) - self._eos
 
     def encode_plain(self, request: Request) -> list[int]:
         """The token ids of a request's plain prompt; of an empty one, the bos token.
@@ -99,7 +109,7 @@ class Conversion:
         if generated.error:
             return Answer.failed(generated.error)
         spoken, before = generated.token_ids, self._before(tokenized)
-        if generated.stopped and spoken[-1] in self._stop_tokens(tokenized):
+        if generated.stopped and spoken[-1] in tokenized.end_tokens:
             spoken = spoken[:-1]  # It may have a text, unlike a special token.
         text = decode_after(self._tokenizer, before, spoken)
         text = before_stop(without_incomplete_end(text), tokenized.options.stop)

@@ -286,7 +286,7 @@ def test_a_prompt_item_that_nobody_can_read_is_not_embedded_as_a_text(value: str
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": "2"}, {"batch_size": -1}, {"upload_features": "false"}])
-def test_a_setting_that_cannot_be_is_named(adapter, upload, wrong: dict):
+def test_an_invalid_setting_is_named(adapter, upload, wrong: dict):
     [(key, value)] = wrong.items()
     with pytest.raises(ConfigurationError, match=f"{key} is {value!r}: set it to"):
         adapter(**wrong).embed_items([upload("text.txt", b"A cat.")])
