@@ -182,9 +182,8 @@ def test_control_characters_of_an_answer_do_nothing_to_the_terminal(say, model):
 
 
 def test_a_model_file_with_a_class_of_its_own_is_refused(user_models, monkeypatch, capsys):
-    (user_models / "own.py").write_text(
-        "class HuggingAdapter:\n    def __init__(self, configuration): pass\n"
-    )
+    source = "class HuggingAdapter:\n def __init__(self, _): ...\n def predict(self, batch): ...\n"
+    (user_models / "own.py").write_text(source)
     assert main(["chat", "--model", "own"]) == 2
     assert "models/own.py has a class of its own" in capsys.readouterr().err
 

@@ -250,7 +250,8 @@ def test_a_chat_model_embeds_too(model_entity, tiny_model, upload, questions):
 def test_a_users_own_file_that_cannot_embed_says_so(model_entity, upload, tmp_path, monkeypatch):
     from adapters import registry
 
-    (tmp_path / "own.py").write_text("class HuggingAdapter:\n    def __init__(self, configuration): ...\n")
+    source = "class HuggingAdapter:\n def __init__(self, _): ...\n def predict(self, batch): ...\n"
+    (tmp_path / "own.py").write_text(source)
     monkeypatch.setattr(registry, "FOLDER", tmp_path)
     own = ModelAdapter(model_entity=model_entity({"module_name": "own"}))
     with pytest.raises(Unsupported, match="cannot embed: build it on"):
