@@ -151,7 +151,7 @@ def test_the_recipe_leads_from_the_app_to_annotations(printed, project, gateway)
     creation.package_creation(project)
     recipe = PUBLISHING.replace("My project", project.name)
     status, *answers = printed(recipe, "execution =")[0].splitlines()
-    assert status.strip() == "success"
+    assert status.startswith("success")
     assert any(
         re.fullmatch(r"prompt1 The capital of Japan is Tokyo\. tiny-talk 0\.9\d+", one) for one in answers
     )
