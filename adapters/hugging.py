@@ -75,10 +75,15 @@ class HuggingAdapter(PythonAPI):
         """Loads the model: from `local_path` if that has weights, else from `model_name`.
 
         Raises:
+            ConfigurationError: `chat_template` is no valid template.
             LoadError: the model is gated, missing, offline, unsafe or too large; the text says what to do.
             Unsupported: transformers itself cannot generate with this model.
         """
         self.calibration = calibrated.find(local_path, self.configuration)
+        if (template := self.configuration.generation.chat_template) is not None:
+            from engine.prompting.sandbox import check
+
+            check(template)
         match self.configuration.adapter.backend:
             case "local":
                 self._engine = self._local_engine(local_path)

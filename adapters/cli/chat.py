@@ -49,6 +49,8 @@ def chat(
 
     Off a terminal, each line of standard input is a question.
     """
+    if second is not None and not page:
+        raise ConfigurationError("--second is for the page: add --page")
     if page:
         from adapters.cli.chat_page import chat_page
 

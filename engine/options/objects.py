@@ -15,12 +15,14 @@ def without_quantization_config(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values with a `quantization_config` of transformers replaced by its own options.
 
     Raises:
-        ConfigurationError: it is not bitsandbytes', or a value beside it contradicts it.
+        ConfigurationError: it is no configuration of bitsandbytes, or a value beside it contradicts it.
     """
     given = dict(values)
     config = given.pop("quantization_config", None)
     if config is None:
         return given
+    if not isinstance(config, Mapping) and not hasattr(config, "to_diff_dict"):
+        raise ConfigurationError("quantization_config: give a BitsAndBytesConfig, or its options in a dict")
     found = dict(config if isinstance(config, Mapping) else config.to_diff_dict())
     method = found.pop("quant_method", "bitsandbytes")
     if method != "bitsandbytes":

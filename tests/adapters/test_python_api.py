@@ -154,6 +154,7 @@ def test_an_option_of_a_call_is_for_that_call_alone(model):
         ),
         (lambda model: model.predict([], stream=True), "'stream': it is no option of this call"),
         (lambda model: models.load("tiny_talk", {"chat_template": "llama3"}), "did you mean 'llama2'"),
+        (lambda model: models.load("tiny_talk", {"chat_template": "{% if %}"}), "is no valid Jinja template"),
         (
             lambda model: models.evaluate([], model=model, configuration={"seed": 1}),
             "a loaded model has its own",

@@ -298,6 +298,8 @@ def test_a_quantization_config_is_its_options():
     assert plain.load.bnb_4bit_compute_dtype == "float32", "transformers' default"
     with pytest.raises(ConfigurationError, match="load_in_4bit and quantization_config contradict"):
         split({**MODEL, "quantization_config": config, "load_in_4bit": False})
+    with pytest.raises(ConfigurationError, match="give a BitsAndBytesConfig, or its options"):
+        split({**MODEL, "quantization_config": 4})
     with pytest.raises(ConfigurationError, match="by bitsandbytes only, not by gptq"):
         split({**MODEL, "quantization_config": {"quant_method": "gptq", "bits": 4}})
 

@@ -223,3 +223,8 @@ def test_the_shipped_model_talks_on_a_terminal_and_says_how_sure_it_is():
     os.write(mine, b"/quit\n")
     assert command.wait() == 0
     os.close(mine)
+
+
+def test_a_second_model_without_the_page_is_refused(capsys):
+    assert main(["chat", "--second", "gpt2"]) == 2
+    assert "--second is for the page: add --page" in capsys.readouterr().err
