@@ -25,8 +25,8 @@ TITLES = [
 
 # The parameters of the five systems that are no methods' own arguments here.
 PARAMETERS = """
-    device use_quantization load_in_8bit load_in_4bit use_flash_attention stop_words is_causal_lm model_deploys
-    dimensions
+    device use_quantization load_in_8bit load_in_4bit use_flash_attention stop_words is_causal_lm
+    model_deploys dimensions
     api_key prompt_builder temperature top_p top_k max_tokens stop frequency_penalty debug logprobs
     model_string dtype local_path device_map offload_folder int_8 trust_remote_code tokenizer
     padding hidden_state allow_grad tokenized
