@@ -55,6 +55,10 @@ class HuggingAdapter(PythonAPI):
         self._engine: Engine | None = None
         self.calibration: Calibration | None = None
 
+    def __repr__(self) -> str:
+        """Says which model it is, and where it runs."""
+        return f"<{self.name}: {'not loaded' if self._engine is None else repr(self._engine)}>"
+
     @property
     def name(self) -> str:
         """The model's default name: that of its file in models/, without the ending."""
@@ -81,10 +85,15 @@ class HuggingAdapter(PythonAPI):
         """Loads the model: from `local_path` if that has weights, else from `model_name`.
 
         Raises:
+            ConfigurationError: `chat_template` is no valid template.
             LoadError: the model is gated, missing, offline, unsafe or too large; the text says what to do.
             Unsupported: transformers itself cannot generate with this model.
         """
         self.calibration = calibrated.find(local_path, self.configuration)
+        if (template := self.configuration.generation.chat_template) is not None:
+            from engine.prompting.sandbox import check
+
+            check(template)
         match self.configuration.adapter.backend:
             case "local":
                 self._engine = self._local_engine(local_path)
@@ -116,7 +125,7 @@ class HuggingAdapter(PythonAPI):
             return ClassifierEngine(loaded)
         engine = LocalEngine(loaded)
         if self.task == "generate":
-            engine.check_can_generate()  # Refuses a model now rather than at the first question.
+            engine.check_can_generate()  # Reports it now, not at the first question.
         return engine
 
     def save(self, local_path: str | Path) -> None:

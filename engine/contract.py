@@ -82,7 +82,7 @@ class Engine(ABC):
 
         Args:
             requests: taken whenever the engine has room for another. None means that the next request
-                is not there yet: the engine goes on with what it has, and asks again.
+                is not available yet: the engine continues with the others, and asks again.
             follow: callback for each answer, called before its last chunk is given. The request that it
                 returns is answered next, under the same index.
             deltas: whether answers come in deltas; if False, each comes as one chunk.

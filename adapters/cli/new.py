@@ -1,4 +1,4 @@
-"""`new`: a model file for a model of the hub, with all that belongs to it."""
+"""`new`: adds a model file for a model of the hub, with its test and its manifest entry."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def predict(
     """
     exclusive({"--json": json, "--jsonl": jsonl, "--ray": ray})
     with printing() as output:
-        stem, configuration = named(model, settings)  # A misspelt name is told before imports take time.
+        stem, configuration = named(model, settings)  # Reports a misspelt name before the slow imports.
         from adapters.cli.batch.run import is_batch
         from adapters.cli.forms import Document, Lines, Table
         from adapters.cli.inputs import expand, inputs, prompt_template
@@ -87,7 +87,7 @@ def _answer(
             reasons.extend(map(str, asked.failures))
             try:
                 form.take(asked)
-            except Exception as error:  # A model file of the user's own may answer anything.
+            except Exception as error:  # A custom model file may return anything.
                 reasons.append(f"{asked.file}: its answers cannot be shown ({error!r})")
             progress.update()
 

@@ -1,4 +1,4 @@
-"""`score`: how likely the model finds given continuations or answers."""
+"""`score`: the probabilities of given continuations or answers."""
 
 from __future__ import annotations
 

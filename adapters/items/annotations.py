@@ -17,7 +17,7 @@ MAX_TOKENS = 256
 # The most characters of a model's reasoning that are stored with its answer.
 MAX_REASONING = 16_384
 # What may stand beside the model in an answer's `metadata.user`.
-EXTRA = ("confidences", "labels", "tokens", "reasoning", "provenance")
+EXTRA = ("confidences", "labels", "refusal", "tokens", "reasoning", "provenance")
 # Probabilities in metadata are rounded to so many digits.
 DIGITS = 4
 

@@ -12,10 +12,11 @@ from pydantic import Field
 
 from adapters.openai_api import responses
 from adapters.openai_api.responses import Certainty, Echo, Head
-from engine.configuration import ALIASES, Configuration, checked, override, unknown
+from engine.configuration import Configuration, checked, override, unknown
 from engine.contract import Engine
 from engine.errors import ConfigurationError, PromptError, Unsupported
 from engine.options import GenerationOptions, Options
+from engine.options.names import ALIASES, REFUSED, supported
 from engine.types import OPENAI_ROLES, Answer, Chunk, Image, Message, Part, Request
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ Prompt = str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]]
 Texts = Sequence[str] | Sequence[tuple[int, ...]]
 
 
-# Parameters of OpenAI's that change no answer here.
+# OpenAI's parameters that have no effect on answers.
 IGNORED = frozenset(
     {
         "metadata",
@@ -43,14 +44,9 @@ IGNORED = frozenset(
         "user",
     }
 )
-# Parameters of OpenAI's that nothing here can do, and why; values that ask for nothing are taken.
-REFUSED = {
-    "audio": "answers are text",
-    "functions": "no model here calls functions",
-    "logit_bias": "single tokens cannot be biased",
-    "tool_choice": "no model here calls tools",
-    "tools": "no model here calls tools",
-}
+
+# Options that decide how a conversation is written, and do nothing for a text.
+RENDERING = frozenset({"chat_template", "chat_template_kwargs", "overflow", "system_prompt"})
 
 
 class UnknownModel(ConfigurationError):
@@ -197,6 +193,7 @@ class OpenAICalls(ABC):
         if likeliest is not False:
             values |= {"logprobs": True, "top_logprobs": likeliest}
         chosen, certainty = self.call_options(values)
+        check_plain_prompt(values)
         prompts = [Request((), chosen, one, call.suffix) for one in texts_of(prompt)]
         head = Head(name, call.n, call.stream_options.include_usage, certainty)
         return Call(head, _repeated(prompts, call.n), call.stream, call.echo)
@@ -211,7 +208,12 @@ class OpenAICalls(ABC):
         return [self._echo(request) for request in call.requests[:: call.head.n]] if call.echo else []
 
     def embeddings(
-        self, input: Prompt, model: str | None = None, kind: str | None = None, **options: Any
+        self,
+        input: Prompt,
+        model: str | None = None,
+        kind: str | None = None,
+        encoding_format: str | None = None,
+        **options: Any,
     ) -> CreateEmbeddingResponse:
         """The embeddings of texts.
 
@@ -219,6 +221,7 @@ class OpenAICalls(ABC):
             input: a text, its token ids, or a list of either.
             model: one of this model's names.
             kind: "query" or "document", for a model with different prompts for them.
+            encoding_format: only "float", in which they are.
             options: embedding options.
 
         Raises:
@@ -227,7 +230,9 @@ class OpenAICalls(ABC):
         from openai.types import CreateEmbeddingResponse
 
         name = self.named(model)
-        vectors, tokens = self.embedded(input, kind, options)
+        if encoding_format not in (None, "float"):
+            raise Unsupported(f"encoding_format {encoding_format!r} is for HTTP; from Python leave it out")
+        vectors, tokens = self.embedded(input, kind, {k: v for k, v in options.items() if k not in IGNORED})
         return CreateEmbeddingResponse.model_validate(responses.embeddings(name, vectors.tolist(), tokens))
 
     def embedded(self, input: Prompt, kind: str | None, options: Mapping[str, Any]) -> tuple[np.ndarray, int]:
@@ -296,6 +301,20 @@ class OpenAICalls(ABC):
         raise UnknownModel(f"this model is not called {model!r}: its names are {', '.join(names)}")
 
 
+def check_plain_prompt(options: Mapping[str, Any]) -> None:
+    """Refuses options for conversations beside a prompt that is continued as it is.
+
+    Raises:
+        ConfigurationError: one of them is given.
+    """
+    for key, value in options.items():
+        if value is not None and ALIASES.get(key, key) in RENDERING:
+            raise ConfigurationError(
+                f"option {key!r} is for conversations, and this prompt is read as it is: give messages, "
+                '[{"role": "user", "content": "..."}], or leave it out'
+            )
+
+
 def messages_of(given: Chat) -> tuple[Message, ...]:
     """Parses messages in OpenAI's form.
 
@@ -309,15 +328,12 @@ def messages_of(given: Chat) -> tuple[Message, ...]:
 
 def _split(options: Mapping[str, Any], taken: set[str]) -> tuple[_Parameters, dict[str, Any]]:
     """The parameters of a call, those in `taken`, and the generation options."""
-    for key, reason in REFUSED.items():
-        if options.get(key) not in (None, "none", [], {}):
-            raise Unsupported(f"{key}: {reason}; leave it out")
-    options = {key: value for key, value in options.items() if key not in IGNORED | REFUSED.keys()}
+    options = {key: value for key, value in supported(options).items() if key not in IGNORED}
     known = taken | set(GenerationOptions.model_fields)
     known |= {other for other, name in ALIASES.items() if name in known}
     for key in options:
         if key not in known:
-            raise unknown(key, known)
+            raise unknown(key, known | REFUSED.keys())
     given = {key: value for key, value in options.items() if value is not None}
     call = checked(_Parameters, {key: given.pop(key) for key in taken if key in given})
     return call, given

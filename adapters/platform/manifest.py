@@ -207,12 +207,6 @@ def _stems(names: Iterable[str] | None) -> list[str]:
     return chosen
 
 
-def _entry_name(stem: str) -> str:
-    """A model's name on the platform: its file's with hyphens, unless another file has that name."""
-    hyphened = stem.replace("_", "-")
-    return stem if hyphened != stem and hyphened in registry.names() else hyphened
-
-
 def _model(stem: str) -> dict[str, Any]:
     adapter = registry.find(stem)
     weights = getattr(adapter, "model_name", None)
@@ -223,7 +217,7 @@ def _model(stem: str) -> dict[str, Any]:
     configuration |= getattr(adapter, "defaults", {})
     embeds = getattr(adapter, "task", "generate") == "embed"
     return {
-        "name": _entry_name(stem),
+        "name": stem.replace("_", "-"),
         "moduleName": GPU_MODULE if _parameters(stem) >= GPU_PARAMETERS else MODULE,
         "scope": "project",
         "status": "pre-trained",

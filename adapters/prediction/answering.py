@@ -52,8 +52,8 @@ class _OpenItem:
                 self.fail(turn.key, answer.error)
                 continue
             ranked = (answer, *answer.others)
-            found += [
-                as_dict(
+            for rank, one in enumerate(ranked, 1):
+                made = as_dict(
                     turn.key,
                     one,
                     model_name,
@@ -61,8 +61,9 @@ class _OpenItem:
                     reasoning=options.keep_reasoning,
                     provenance=source.provenance(one, rank, len(ranked)),
                 )
-                for rank, one in enumerate(ranked, 1)
-            ]
+                if options.refusals:
+                    made["metadata"]["user"]["refusal"] = is_refusal(one.text, options.refusals)
+                found.append(made)
 
     @property
     def ended(self) -> bool:
@@ -123,12 +124,23 @@ def answer(
         assert on_delta is not None
         on_delta(asked[id(dialogue)].item, dialogue.turns[turn].key, numbers[id(dialogue)][turn], text)
 
-    for dialogue, answers in converse(engine, dialogues(), options, delta if on_delta else None):
+    expected = _turns(items) if isinstance(items, Sequence) else 0
+    for dialogue, answers in converse(engine, dialogues(), options, delta if on_delta else None, expected):
         started = asked.pop(id(dialogue))
         numbers.pop(id(dialogue), None)
         started.take(dialogue, answers, model_name, source, options)
         if started.ended:
             started.leave(on_done)
+
+
+def is_refusal(text: str, refusals: Sequence[str]) -> bool:
+    """Whether a text has one of the texts that tell a refusal, in any letter case."""
+    folded = text.casefold()
+    return any(refusal.casefold() in folded for refusal in refusals)
+
+
+def _turns(items: Sequence[Item | None]) -> int:
+    return sum(len(one.turns) for item in items if item is not None for one in item.dialogues)
 
 
 def _numbers(dialogue: Dialogue) -> list[int]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.openai_api.responses import IMPOSSIBLE
 from adapters.python_api import relevance
-from engine.configuration import override
 from engine.errors import ConfigurationError, PromptError
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ def scored(
         AdapterError: an invalid option, prompt or candidate.
         Unsupported: the backend cannot score.
     """
-    override(adapter.configuration.generation, options)  # Of a text, no option is read: it is still checked.
     if adapter.classifies:
         found = adapter.pair_scores(prompt, candidates, **options)
         return [

@@ -60,15 +60,15 @@ class Conversion:
             options=options,
             is_chat=request.prompt is None,
         )
-        stop_tokens = self._stop_tokens(tokenized)
-        if not options.stop and not stop_tokens:
+        tokenized = replace(tokenized, end_tokens=self._end_tokens(tokenized))
+        if not options.stop:
             return tokenized
         before, opened = self._before(tokenized), self._opened(tokenized)
 
         def stopping() -> StoppingCriteria:
             splitter = ReasoningSplitter(opened, self._forms)
             part = splitter.part if tokenized.is_chat else None
-            return StoppingCriteria(self._tokenizer, options.stop, stop_tokens, before, part)
+            return StoppingCriteria(self._tokenizer, options.stop, before, part)
 
         return replace(tokenized, stopping=stopping)
 
@@ -82,12 +82,24 @@ class Conversion:
             return None
         return opened_by(str(self._tokenizer.decode(list(tokenized.prompt[-_MARKED:]))), self._forms)
 
-    def _stop_tokens(self, tokenized: TokenizedRequest) -> frozenset[int]:
-        """Tokens that end this answer besides `eos`: those that end a turn of the chat template, or a gap."""
+    def _end_tokens(self, tokenized: TokenizedRequest) -> frozenset[int]:
+        """Tokens that end an answer besides `eos`: the options', those of the template's turn or of the gap.
+
+        Raises:
+            ConfigurationError: an option names a token that is not in the vocabulary.
+        """
+        options = tokenized.options
+        for name, tokens in (("eos_token_id", options.eos_token_id), ("logit_bias", options.logit_bias)):
+            if not all(0 <= token < self._vocabulary for token in tokens or ()):
+                raise ConfigurationError(
+                    f"option {name!r} has token ids outside the vocabulary: use 0 to {self._vocabulary - 1}"
+                )
+        fill, ends = self._prompter.fill, frozenset(options.eos_token_id)
         if tokenized.is_chat:
-            return self._prompter.end_tokens(tokenized.options) - self._eos
-        fill = self._prompter.fill
-        return fill.ends - self._eos if fill and tokenized.prompt[-1] == fill.middle else frozenset()
+            ends |= self._prompter.end_tokens(options)
+        elif fill and tokenized.prompt[-1] == fill.middle:
+            ends |= fill.ends
+        return ends - self._eos
 
     def encode_plain(self, request: Request) -> list[int]:
         """The token ids of a request's plain prompt; of an empty one, the bos token.
@@ -141,7 +153,7 @@ class Conversion:
         if generated.error:
             return Answer.failed(generated.error)
         spoken, before = generated.token_ids, self._before(tokenized)
-        if generated.stopped and spoken[-1] in self._stop_tokens(tokenized):
+        if generated.stopped and spoken[-1] in tokenized.end_tokens:
             spoken = spoken[:-1]  # It may have a text, unlike a special token.
         first, reasoning, head = 0, None, ""
         if self._reasons(tokenized, spoken, before):

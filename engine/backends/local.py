@@ -37,6 +37,12 @@ class LocalEngine(LoadedModel):
         self.prompter = Prompter(loaded.tokenizer, loaded.model.config, loaded.context_length)
         self._revision = revision_of(loaded.options) if loaded.options is not None else None
 
+    def __repr__(self) -> str:
+        """Says which model it is, and where it runs."""
+        model = self.loaded.model
+        name = f" {self.loaded.options.model_name}" if self.loaded.options else ""
+        return f"{type(model).__name__}{name}, {str(model.dtype).removeprefix('torch.')}, on {model.device}"
+
     def stream(
         self, requests: Iterable[Request | None], follow: Follow | None = None, deltas: bool = True
     ) -> Iterator[Chunk]:

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -62,6 +63,7 @@ def load(options: LoadOptions, task: Literal["generate", "embed"] = "generate") 
         ConfigurationError: options contradict each other or the checkpoint, or this machine does not support
             one. In the latter case nothing has been downloaded or read.
     """
+    _hide_bars_off_a_terminal()
     files.folder_or_hub_id(options)
     placement = place(options)
     attention_implementation(options, placement.device)  # This and the next raise before any file is read.
@@ -94,7 +96,7 @@ def _load(
 ) -> Loaded:
     """Loads a model that is no adapter; `tokenizer` replaces its own."""
     folder, made = files.folder_or_hub_id(options), _configure(options, task, placement, tokenizer)
-    if not options.trust_remote_code:
+    if not options.trust_remote_code and isinstance(options.tokenizer, str | None):
         untrusted.warn_of_tokenizer_code(options.tokenizer or options.model_name, made.tokenizer)
     with explain_load_errors(options):
         footprint = _footprint(options, placement, made)
@@ -132,6 +134,12 @@ def _load(
             )
         quantization.select_4bit_kernels(model)
     return Loaded(model.eval(), made.tokenizer, made.context_length, options, made.classifies)
+
+
+def _hide_bars_off_a_terminal() -> None:
+    notebook = "ipykernel" in sys.modules
+    if not notebook and not (sys.stderr and sys.stderr.isatty()):
+        transformers.utils.logging.disable_progress_bar()
 
 
 def memory_footprint(
@@ -212,6 +220,8 @@ def _tokenizer(options: LoadOptions, hub: dict[str, Any]) -> PreTrainedTokenizer
     if options.tokenizer is None:
         with explain_load_errors(options):
             return transformers.AutoTokenizer.from_pretrained(files.folder_or_hub_id(options), **hub, **code)
+    if not isinstance(options.tokenizer, str):
+        return options.tokenizer
     with explain_load_errors(options, "tokenizer"):
         return transformers.AutoTokenizer.from_pretrained(
             options.tokenizer, token=hub_token(), **files.cache_only(options.tokenizer), **code

@@ -8,9 +8,9 @@ from engine.options.base import JSONObject, Options
 
 # What a request's body has from the options and the conversation.
 _OWN = frozenset(
-    "chat_template_kwargs frequency_penalty inputs logprobs max_new_tokens max_tokens messages min_p "  # noqa: SIM905
-    "model parameters presence_penalty prompt repetition_penalty response_format seed stop stream "
-    "stream_options suffix temperature top_k top_logprobs top_p".split()
+    "chat_template_kwargs frequency_penalty inputs logit_bias logprobs max_new_tokens max_tokens "  # noqa: SIM905
+    "messages min_p model parameters presence_penalty prompt repetition_penalty response_format seed "
+    "stop stream stream_options suffix temperature top_k top_logprobs top_p".split()
 )
 
 

@@ -1,7 +1,7 @@
 """Sends a request to a server's routes; yields their answers, whole or in chunks."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, cast
 
 from jinja2.exceptions import TemplateSyntaxError
@@ -22,6 +22,8 @@ Route = Callable[[Client, Request, bool, frozenset[str]], AsyncIterator[Any]]
 _END = "\ue0ff"  # Replaces the end token while a template is rendered; no text has this character.
 # Optional parameters: a server that rejects one is asked without it.
 OPTIONAL_PARAMETERS = frozenset({"logprobs", "stream_options"})
+# Generation options that no route has.
+_LOCAL_ONLY = ("min_new_tokens", "no_repeat_ngram_size", "eos_token_id")
 
 
 def chat(client: Client, request: Request, stream: bool, rejected: frozenset[str]) -> AsyncIterator[Any]:
@@ -33,7 +35,7 @@ def chat(client: Client, request: Request, stream: bool, rejected: frozenset[str
     if not client.address.hub:
         body = {"messages": openai_messages(request)} | body | further
         return _posted(client, "chat/completions", body, stream, rejected)
-    own = ("top_k", "min_p", "repetition_penalty")
+    own = ("top_k", "min_p", "repetition_penalty", "logit_bias")
     arguments = {key: value for key, value in body.items() if key not in own}
     further = {key: body[key] for key in own if key in body} | further
     return _each(
@@ -70,13 +72,11 @@ def completion(
 def tgi(client: Client, request: Request, stream: bool, rejected: frozenset[str]) -> AsyncIterator[Any]:
     """TGI's own route for plain prompts, and the hub's providers'."""
     options = request.options
-    named = ("min_p", "presence_penalty", "response_format")
-    missing = [key for key in named if getattr(options, key)]
-    missing += ["suffix"] if request.suffix is not None else []
-    if missing:
-        raise ConfigurationError(
-            f"TGI's own routes have no {' and no '.join(missing)}: leave it out, or set api to openai"
-        )
+    named = ("min_p", "presence_penalty", "logit_bias", "response_format")
+    _refuse(options, named, "TGI's own routes", "set api to openai")
+    _refuse(options, _LOCAL_ONLY, "TGI's own routes", "load the model here")
+    if request.suffix is not None:
+        raise ConfigurationError("TGI's own routes have no suffix: leave it out, or set api to openai")
     if client.server.options.extra_body:
         raise ConfigurationError("TGI's own routes take no extra_body: leave it out, or set api to openai")
     if not isinstance(request.prompt, str):
@@ -169,9 +169,20 @@ async def _each(client: Client, answered: Any, stream: bool) -> AsyncIterator[An
         yield chunk
 
 
+def _refuse(options: GenerationOptions, names: Sequence[str], routes: str, instead: str) -> None:
+    """Refuses options that some routes do not have.
+
+    Raises:
+        ConfigurationError: one of them is set.
+    """
+    if missing := [name for name in names if getattr(options, name)]:
+        raise ConfigurationError(f"{routes} have no {' and no '.join(missing)}: leave it out, or {instead}")
+
+
 def _openai(options: GenerationOptions, rejected: frozenset[str]) -> dict[str, Any]:
+    _refuse(options, _LOCAL_ONLY, "OpenAI's routes", "load the model here")
     sampled = options.sampled
-    body = {
+    body: dict[str, Any] = {
         "max_tokens": options.max_new_tokens,
         "stop": list(options.stop) or None,
         "temperature": options.temperature if sampled else 0,
@@ -183,6 +194,7 @@ def _openai(options: GenerationOptions, rejected: frozenset[str]) -> dict[str, A
         "presence_penalty": options.presence_penalty or None,
         "seed": options.seed,
         "response_format": options.response_format and dict(options.response_format),
+        "logit_bias": options.logit_bias,
     }
     if "logprobs" not in rejected:
         body |= {"logprobs": True, "top_logprobs": _top(options)}

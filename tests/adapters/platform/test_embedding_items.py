@@ -250,7 +250,8 @@ def test_a_chat_model_embeds_too(model_entity, tiny_model, upload, questions):
 def test_a_users_own_file_that_cannot_embed_says_so(model_entity, upload, tmp_path, monkeypatch):
     from adapters import registry
 
-    (tmp_path / "own.py").write_text("class HuggingAdapter:\n    def __init__(self, configuration): ...\n")
+    source = "class HuggingAdapter:\n def __init__(self, _): ...\n def predict(self, batch): ...\n"
+    (tmp_path / "own.py").write_text(source)
     monkeypatch.setattr(registry, "FOLDER", tmp_path)
     own = ModelAdapter(model_entity=model_entity({"module_name": "own"}))
     with pytest.raises(Unsupported, match="cannot embed: build it on"):
@@ -286,7 +287,7 @@ def test_a_prompt_item_that_nobody_can_read_is_not_embedded_as_a_text(value: str
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": "2"}, {"batch_size": -1}, {"upload_features": "false"}])
-def test_a_setting_that_cannot_be_is_named(adapter, upload, wrong: dict):
+def test_an_invalid_setting_is_named(adapter, upload, wrong: dict):
     [(key, value)] = wrong.items()
     with pytest.raises(ConfigurationError, match=f"{key} is {value!r}: set it to"):
         adapter(**wrong).embed_items([upload("text.txt", b"A cat.")])

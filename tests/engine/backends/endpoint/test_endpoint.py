@@ -188,6 +188,7 @@ def test_options_are_sent_by_the_servers_names(engine: EndpointEngine, server: S
             ask("hi", temperature=0.7, top_p=0.9, top_k=5, min_p=0.1, repetition_penalty=1.2),
             ask("hi", do_sample=False, temperature=0.7, top_k=5, top_logprobs=4),
             ask("hi", do_sample=True),
+            ask("hi", logit_bias={50256: -100}),
         ]
     )
     bodies = sorted((request.body for request in server.asked), key=lambda body: sorted(body))
@@ -205,10 +206,22 @@ def test_options_are_sent_by_the_servers_names(engine: EndpointEngine, server: S
         plain | {"temperature": 0.7, "top_p": 0.9, "top_k": 5, "min_p": 0.1, "repetition_penalty": 1.2},
         plain | {"temperature": 0, "top_logprobs": 4},
         plain,
+        plain | {"temperature": 0, "logit_bias": {"50256": -100}},
     ]
-    assert len(bodies) == 4
+    assert len(bodies) == 5
     for body in expected:
         assert body in bodies
+
+
+@pytest.mark.parametrize(
+    "option", [{"min_new_tokens": 2}, {"no_repeat_ngram_size": 2}, {"eos_token_id": 7}], ids=str
+)
+def test_an_option_that_no_server_has_is_refused(engines: Engines, server: Server, option: dict):
+    for api, request in (("openai", ask("hi", **option)), ("tgi", plain("hi", **option))):
+        assert f"have no {next(iter(option))}: leave it out, or load the model here" in failure(
+            engines(api=api), request
+        )
+    assert server.asked == []
 
 
 def test_a_system_prompt_goes_before_conversations_that_have_none(engine: EndpointEngine, server: Server):
@@ -353,7 +366,6 @@ def test_a_chat_template_writes_the_conversation_here(engine: EndpointEngine, se
     assert server.asked[-1].path == "/v1/completions"
     assert server.asked[-1].body["stop"] == ["\nUser:"]
     assert "end token" in failure(engine, ask("hi", chat_template="dialogpt"))
-    assert "chat_template" in failure(engine, ask("hi", chat_template="no such"))
     assert "chat_template" in failure(engine, ask("hi", chat_template="{% if %}"))
 
 
