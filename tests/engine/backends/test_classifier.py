@@ -48,7 +48,7 @@ def test_some_of_the_labels_share_the_probability(engine: ClassifierEngine):
             {"labels": ["good", "fine"]},
             r"labels has 'fine', and the model's own labels are good, bad",
         ),
-        ({"label_prior": True}, "label_prior is for a model that writes"),
+        ({"labels": LABELS, "label_prior": True}, "label_prior is for a model that writes"),
         ({"response_format": {"type": "json_object"}}, "response_format is for a model that writes"),
         ({"system_prompt": "Be fair."}, "system_prompt: this model has no chat template"),
     ],
