@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from engine.backends.dispatch import Worker
+from engine.backends.wrapper import WorkerWrapper
 from engine.types import Answer, Chunk, Request
 
 # The first index of the copies of requests; requests themselves never have as many.
@@ -20,12 +21,12 @@ class _Group:
     answers: list[Answer] = field(default_factory=list)
 
 
-class RankingWorker:
+class RankingWorker(WorkerWrapper):
     """Runs requests by another worker, each as often as its option `n` says; others are handed on."""
 
     def __init__(self, worker: Worker) -> None:
         """Takes the worker that answers."""
-        self._worker = worker
+        super().__init__(worker)
         # By the index of a copy.
         self._groups: dict[int, _Group] = {}
         self._waiting: deque[tuple[int, Request, bool]] = deque()
@@ -34,17 +35,12 @@ class RankingWorker:
     @property
     def has_room(self) -> bool:
         """Whether another request may be added."""
-        return not self._waiting and self._worker.has_room
+        return not self._waiting and super().has_room
 
     @property
     def busy(self) -> bool:
         """Whether any request has no answer yet."""
-        return bool(self._waiting) or self._worker.busy
-
-    @property
-    def num_running(self) -> int:
-        """The number of answers that are being generated."""
-        return self._worker.num_running
+        return bool(self._waiting) or super().busy
 
     def add(self, index: int, request: Request, front: bool) -> list[Chunk]:
         """Adds a request, or queues its copies."""
@@ -79,7 +75,7 @@ class RankingWorker:
     def _fill(self) -> list[Chunk]:
         """Adds the copies that there is room for."""
         chunks: list[Chunk] = []
-        while self._waiting and self._worker.has_room:
+        while self._waiting and super().has_room:
             chunks += self._ranked(self._worker.add(*self._waiting.popleft()))
         return chunks
 
