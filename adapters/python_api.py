@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from adapters.openai_api.requests import (
-    RENDERING,
-    Chat,
-    OpenAICalls,
-    check_plain_prompt,
-    messages_of,
-    successful,
-)
+from adapters.openai_api.parameters import RENDERING, check_plain_prompt
+from adapters.openai_api.prompts import Chat, messages_of
+from adapters.openai_api.requests import OpenAICalls, successful
 from engine.configuration import canonical, override
 from engine.errors import ConfigurationError, Unsupported
 from engine.types import Answer, Request
