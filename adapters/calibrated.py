@@ -1,4 +1,4 @@
-"""Calibrated confidence: what `calibration.json` makes of the answers of the model that it was fitted for."""
+"""Applies `calibration.json` to the confidences of the model that it was fitted for."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ from engine.options import GenerationOptions
 
 logger = logging.getLogger(__name__)
 
-# Options that do not change which answers come, nor how sure the model is of them.
+# Options that change neither the answers nor their confidence.
 _WITHOUT_EFFECT = {
     "confidence",
     "confidence_methods",
+    "keep_reasoning",
     "logprobs",
     "max_error",
+    "n",
+    "on_length",
+    "refusals",
     "seed",
     "token_confidence",
     "top_logprobs",
@@ -44,7 +48,7 @@ def described(configuration: Configuration, generation: GenerationOptions) -> di
     if load is None:
         return options | configuration.endpoint.model_dump(include={"model_name"}, exclude_none=True)
     options |= load.model_dump(mode="json", include=_OF_LOADING, exclude_defaults=True)
-    # A folder of this machine is called otherwise on another one.
+    # A local folder may have another path on another machine.
     local = load.local_path is not None or Path(load.model_name).exists()
     return options if local else options | {"model_name": load.model_name}
 

@@ -5,6 +5,7 @@ Importing this imports no torch: the engine is imported when a model loads.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, ClassVar, Literal
 from adapters import calibrated
 from adapters.items.context import reader
 from adapters.items.item import Item
+from adapters.items.provenance import Source
 from adapters.openai_api.responses import Certainty, raw_certainty
 from adapters.prediction.answering import OnDone, OnItemDelta, answer
 from adapters.prediction.failures import Failure, collect_or_log
@@ -22,6 +24,8 @@ from engine.configuration import override, split
 from engine.contract import Engine
 from engine.errors import ConfigurationError
 from engine.options import GenerationOptions
+
+logger = logging.getLogger(__name__)
 
 
 class HuggingAdapter(PythonAPI):
@@ -51,10 +55,20 @@ class HuggingAdapter(PythonAPI):
         self._engine: Engine | None = None
         self.calibration: Calibration | None = None
 
+    def __repr__(self) -> str:
+        """Says which model it is, and where it runs."""
+        return f"<{self.name}: {'not loaded' if self._engine is None else repr(self._engine)}>"
+
     @property
     def name(self) -> str:
         """The model's default name: that of its file in models/, without the ending."""
         return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def weights_name(self) -> str:
+        """The hub id or folder of its weights, or its name on the server that answers."""
+        chosen = self.configuration.load or self.configuration.endpoint
+        return chosen.model_name or self.name
 
     @property
     def engine(self) -> Engine:
@@ -71,10 +85,15 @@ class HuggingAdapter(PythonAPI):
         """Loads the model: from `local_path` if that has weights, else from `model_name`.
 
         Raises:
+            ConfigurationError: `chat_template` is no valid template.
             LoadError: the model is gated, missing, offline, unsafe or too large; the text says what to do.
             Unsupported: transformers itself cannot generate with this model.
         """
         self.calibration = calibrated.find(local_path, self.configuration)
+        if (template := self.configuration.generation.chat_template) is not None:
+            from engine.prompting.sandbox import check
+
+            check(template)
         match self.configuration.adapter.backend:
             case "local":
                 self._engine = self._local_engine(local_path)
@@ -82,7 +101,14 @@ class HuggingAdapter(PythonAPI):
                 from engine.backends.endpoint import EndpointEngine
 
                 self._engine = EndpointEngine(self.configuration.endpoint)
+        if self.configuration.adapter.cache is not None:
+            self.engine.cache_in(self.configuration.adapter.cache)
+        self._log_memory("after loading")
         return self
+
+    def _log_memory(self, when: str) -> None:
+        if self.engine.memory is not None:
+            logger.info("%s: memory %s: %s", self.name, when, self.engine.memory)
 
     def _local_engine(self, local_path: str | Path | None) -> Engine:
         from engine.backends.local import LocalEngine
@@ -92,9 +118,14 @@ class HuggingAdapter(PythonAPI):
         assert options is not None
         if local_path is not None and _has_weights(Path(local_path)):
             options = options.model_copy(update={"local_path": str(local_path)})
-        engine = LocalEngine(load(options, self.task))
+        loaded = load(options, self.task)
+        if loaded.classifies:
+            from engine.backends.classifier import ClassifierEngine
+
+            return ClassifierEngine(loaded)
+        engine = LocalEngine(loaded)
         if self.task == "generate":
-            engine.check_can_generate()  # Refuses a model now rather than at the first question.
+            engine.check_can_generate()  # Reports it now, not at the first question.
         return engine
 
     def save(self, local_path: str | Path) -> None:
@@ -164,7 +195,9 @@ class HuggingAdapter(PythonAPI):
                 answers = [calibrated.calibrated(one, calibration, rate) for one in answers]
             on_done(item, answers, failures)
 
-        answer(self.engine, items, done, model_name or self.name, generation, opened, on_delta)
+        source = Source.of(self.configuration, generation, self.engine.revision)
+        answer(self.engine, items, done, model_name or self.name, generation, opened, on_delta, source)
+        self._log_memory("after a run")
 
     @property
     def raw_method(self) -> str:
@@ -174,21 +207,23 @@ class HuggingAdapter(PythonAPI):
             return method
         return self.calibration.confidence if self.calibration else GenerationOptions().confidence
 
-    def evaluated(self) -> tuple[str, str, dict[str, Any]]:
-        """The method of the raw confidence, the model's name and the options that a calibration is for."""
-        return (
-            self.raw_method,
-            self.name,
-            calibrated.described(self.configuration, self.configuration.generation),
-        )
+    def evaluated(self, **options: Any) -> tuple[str, str, dict[str, Any]]:
+        """The method of the raw confidence, the model's name and the options that a calibration is for.
+
+        Args:
+            options: generation options of the run.
+        """
+        generation = override(self.configuration.generation, options)
+        return self.raw_method, self.name, calibrated.described(self.configuration, generation)
 
     def prepared(self, generation: GenerationOptions) -> tuple[GenerationOptions, Certainty]:
         """The options to ask the engine with, and what its answers are worth: calibrated where that applies.
 
         Args:
-            generation: the options of a call; `confidence` may be "calibrated".
+            generation: the options of a call; `confidence` may be "calibrated", and its `n`, which is for
+                prompt items, has no effect.
         """
-        raw, calibration = self._calibrated(generation)
+        raw, calibration = self._calibrated(generation.model_copy(update={"n": 1}))
         if calibration is None:
             return raw, raw_certainty
         return raw, lambda answer: calibrated.stated(answer.confidence, calibration, raw.max_error)

@@ -17,6 +17,8 @@ from engine.options import (
     LoadOptions,
     Options,
 )
+from engine.options.names import ALIASES, REFUSED, supported
+from engine.options.objects import without_quantization_config
 
 # Keys that Dataloop keeps in a model's configuration for itself: allowed and ignored.
 PLATFORM_KEYS = frozenset(
@@ -42,14 +44,6 @@ PLATFORM_KEYS = frozenset(
         "weights_filename",
     }
 )
-# Alternative names of options.
-ALIASES = {
-    "max_completion_tokens": "max_new_tokens",
-    "max_tokens": "max_new_tokens",
-    "prompt_builder": "chat_template",
-    "stop_words": "stop",
-    "torch_dtype": "dtype",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +64,16 @@ KINDS: tuple[type[Options], ...] = (
     GenerationOptions,
     EmbeddingOptions,
 )
+# Options that are read with one backend only.
+_OF_SERVERS = frozenset(EndpointOptions.model_fields) - frozenset(LoadOptions.model_fields)
+_OF_LOADING = frozenset(LoadOptions.model_fields) - frozenset(EndpointOptions.model_fields)
 KNOWN = frozenset(key for kind in KINDS for key in kind.model_fields)
 Kind = TypeVar("Kind", bound=Options)
+# Pydantic's problems that need other words.
+_PROBLEMS = {
+    "extra_forbidden": "it is no option of this call: leave it out",
+    "missing": "is needed: set it in the configuration",
+}
 
 
 def split(*configurations: Mapping[str, Any]) -> Configuration:
@@ -79,16 +81,32 @@ def split(*configurations: Mapping[str, Any]) -> Configuration:
 
     Platform keys are ignored.
 
+    Args:
+        configurations: those of a model file, then the user's own.
+
     Raises:
-        ConfigurationError: a key is unknown, two names of one option have different values, or a value is
-            invalid; names the key, and suggests the nearest known one.
+        ConfigurationError: a key is unknown, two names of one option have different values, a value is
+            invalid, or the user sets an option that this backend does not read; names the key, and suggests
+            the nearest known one.
+        Unsupported: an option of another system that is not available here.
     """
     merged: dict[str, Any] = {}
+    own: set[str] = set()
     for configuration in configurations:
-        merged |= canonical({key: value for key, value in configuration.items() if key not in PLATFORM_KEYS})
+        given = canonical({key: value for key, value in configuration.items() if key not in PLATFORM_KEYS})
+        own = {key for key, value in given.items() if key not in merged or merged[key] != value}
+        merged |= given
     if "model_name" not in merged and (named := model_name_from_environment()):
         merged["model_name"] = named
     adapter = _part(AdapterOptions, merged)
+    if adapter.backend == "local" and (unread := sorted(_OF_SERVERS & own)):
+        raise ConfigurationError(
+            f'option {unread[0]!r} is for a server: set backend to "endpoint", or leave it out'
+        )
+    if adapter.backend == "endpoint" and (unread := sorted(_OF_LOADING & own)):
+        raise ConfigurationError(
+            f"option {unread[0]!r} is for a model that is loaded here, and a server has its own: leave it out"
+        )
     return Configuration(
         adapter,
         _part(EndpointOptions, merged),
@@ -113,16 +131,17 @@ def override(options: Kind, values: Mapping[str, Any]) -> Kind:
 
 
 def canonical(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Replaces aliases by option names, and drops values that are None.
+    """Replaces aliases by option names and objects by their options, and drops values that are None.
 
     Raises:
         ConfigurationError: a key is unknown, or two names of one option have different values.
+        Unsupported: an option of another system that is not available here.
     """
     chosen: dict[str, Any] = {}
-    for key, value in values.items():
+    for key, value in supported(without_quantization_config(values)).items():
         name = ALIASES.get(key, key)
         if name not in KNOWN:
-            raise unknown(key, KNOWN | ALIASES.keys())
+            raise unknown(key, KNOWN | ALIASES.keys() | REFUSED.keys())
         if value is None:
             continue
         if name in chosen and chosen[name] != value:
@@ -151,6 +170,6 @@ def checked(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
         problems = []
         for problem in error.errors(include_url=False):
             where = f"option {'.'.join(map(str, problem['loc']))!r}: " if problem["loc"] else ""
-            missing = "is needed: set it in the configuration" if problem["type"] == "missing" else None
-            problems.append(where + (missing or problem["msg"].removeprefix("Value error, ")))
+            said = _PROBLEMS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
+            problems.append(where + said)
         raise ConfigurationError("; ".join(problems)) from None

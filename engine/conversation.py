@@ -1,11 +1,12 @@
 """Whole conversations: every open turn is answered in order, with all that was said before it."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.contract import Engine
-from engine.errors import PromptError
+from engine.errors import GenerationError, PromptError
 from engine.options import GenerationOptions
+from engine.progress import Expected
 from engine.types import Answer, Dialogue, Message, Request
 
 # Callback: a dialogue, the index of one of its turns, and the text that is new in that turn's answer.
@@ -31,6 +32,8 @@ class _Conversation:
 
     def add(self, answer: Answer) -> Request | None:
         """Takes the answer to the last request; returns the next request, or None at the end."""
+        if self.options.on_length == "list":
+            answer = _whole(answer)
         self.answers.append(answer)
         self.messages.append(Message("assistant", (answer.text,)))
         return None if self.ended else self.request()
@@ -53,6 +56,7 @@ def converse(
     dialogues: Iterable[Dialogue | None],
     options: GenerationOptions,
     on_delta: OnDelta | None = None,
+    expected: int = 0,
 ) -> Iterator[tuple[Dialogue, list[Answer]]]:
     """Answers all open turns of dialogues; no dialogue waits for another one.
 
@@ -62,6 +66,7 @@ def converse(
     Args:
         dialogues: taken when the engine has room for another. None means that the next one is not there yet.
         on_delta: callback for the growing answers, except for the last chunk of each.
+        expected: how many answers the progress bar expects; 0 if unknown.
 
     Yields:
         Each dialogue when it ends, with one answer for each of its turns. Only dialogues that have not
@@ -85,7 +90,7 @@ def converse(
     def follow(index: int, answer: Answer) -> Request | None:
         return running[index].add(answer)
 
-    for chunk in engine.stream(requests(), follow, on_delta is not None):
+    for chunk in engine.stream(Expected(requests(), expected), follow, on_delta is not None):
         conversation = running[chunk.index]
         if chunk.answer is not None:
             if conversation.ended:
@@ -96,6 +101,19 @@ def converse(
             yield without_turns.pop(), []
     for dialogue in without_turns:
         yield dialogue, []
+
+
+def _whole(answer: Answer) -> Answer:
+    """The surest answer that is not cut off; a failed one where all are."""
+    whole = [one for one in (answer, *answer.others) if one.finish_reason != "length"]
+    if whole:
+        return replace(whole[0], others=tuple(whole[1:]))
+    tokens = answer.usage.completion_tokens
+    return Answer.failed(
+        GenerationError(
+            f"the answer is cut off after {tokens} tokens: raise max_new_tokens, or set on_length to keep"
+        )
+    )
 
 
 def _not_asked(key: str) -> Answer:

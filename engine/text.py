@@ -1,6 +1,6 @@
 """Text for tokenizers; tokens → text while an answer grows, at a bounded cost for each token."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -125,7 +125,7 @@ class StopMatcher:
 
 
 class StoppingCriteria:
-    """Ends a sequence at one of its stop tokens, or at a stop string.
+    """Ends a sequence at a stop string.
 
     Stop strings are searched in the text, because one string has many spellings in tokens. They may contain
     special tokens.
@@ -135,23 +135,23 @@ class StoppingCriteria:
         self,
         tokenizer: PreTrainedTokenizerBase,
         stops: Sequence[str],
-        stop_tokens: frozenset[int] = frozenset(),
         before: Sequence[int] = (),
+        part: Callable[[str], str] | None = None,
     ) -> None:
         """Begins with an empty sequence.
 
         Args:
             before: the tokens that the sequence continues, from `decoding_context`.
+            part: takes each new part of the text, and gives what of it is searched; None: all of it is.
         """
         self._detokenizer = Detokenizer(tokenizer, special=True, before=before)
+        self._part = part
         self._matchers = [StopMatcher(stop) for stop in stops]
-        self._stop_tokens = stop_tokens
 
     def __call__(self, token: int) -> bool:
         """Takes the next token; returns whether the sequence ends with it."""
-        if token in self._stop_tokens or not self._matchers:
-            return token in self._stop_tokens
         text = self._detokenizer.add(token)
+        text = text if self._part is None else self._part(text)
         return any([matcher.add(text) is not None for matcher in self._matchers])
 
 

@@ -1,8 +1,10 @@
 """The types that flow: Dialogue → Request → token ids → Answer."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from pydantic import ConfigDict
 
 from engine.confidence.evidence import Evidence
 from engine.errors import AdapterError
@@ -68,6 +70,7 @@ class Request:
 
     Attributes:
         prompt: a text or token ids to continue as they are, instead of messages.
+        suffix: a text that follows the answer to a prompt that is a text: the answer fills the gap between.
         cancelled: callback that tells whether nobody waits for the answer any more; asked at each step. The
             request then ends with an error and leaves the batch. None: it always runs to its end.
     """
@@ -75,7 +78,13 @@ class Request:
     messages: tuple[Message, ...]
     options: GenerationOptions
     prompt: str | tuple[int, ...] | None = None
+    suffix: str | None = None
     cancelled: Callable[[], bool] | None = field(default=None, compare=False)
+
+    @property
+    def asked(self) -> tuple[Any, ...]:
+        """All but the options that tells whether another request is equal."""
+        return tuple(getattr(self, one.name) for one in fields(self) if one.compare and one.name != "options")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +93,13 @@ class Usage:
 
     Attributes:
         cached_tokens: those of `prompt_tokens` whose keys and values were in the KV cache already.
+        reasoning_tokens: those of `completion_tokens` that are reasoning; 0 where a server does not tell.
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = field(default=0, compare=False)
+    reasoning_tokens: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +122,9 @@ class Answer:
     """The answer to a request.
 
     Attributes:
-        text: the answer, without special tokens and cut before a stop string.
-        token_ids: the generated tokens, the end-of-sequence token included.
+        text: the answer, without reasoning and special tokens, and cut before a stop string.
+        token_ids: the tokens of the answer, the end-of-sequence token included; those of its reasoning are
+            in `usage` only.
         logprobs: natural logarithms of the probabilities that the model itself gave to `token_ids`
             (before temperature and filters), one each; None if unknown.
         confidence: in [0, 1] by the method of `GenerationOptions.confidence`; None if unknown.
@@ -122,14 +134,20 @@ class Answer:
         top_logprobs: for each of `token_ids` the likeliest tokens at its position, (token id,
             log-probability), the likeliest first; as many as `GenerationOptions.top_logprobs`.
         tokens: the tokens as text, if `GenerationOptions.logprobs` is set and they are known; else None.
-        reasoning: the reasoning of a server's model; it is not in `text`, and its tokens are in `usage` only.
-            None if there is none.
+        reasoning: what the model has thought before the answer; None if there is none.
         confidences: by each of `GenerationOptions.confidence_methods`, in [0, 1]; None if unknown.
         labels: the probability of each of `GenerationOptions.labels`; `text` is the most likely one. Empty
             if there were no labels to choose from.
         evidence: what the confidences were computed from; None if nothing was recorded. Comparisons of
             answers ignore it.
+        seconds: from when the engine took the request to its whole answer, waiting for room included; None if
+            it was not measured. Comparisons ignore it.
+        others: the other answers to the same request, the surest first, where `GenerationOptions.n` is above
+            1; this one is the surest of all.
     """
+
+    # For the cache on disk: an error is no pydantic type, and a log-probability may be -inf.
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True, ser_json_inf_nan="constants")
 
     text: str
     token_ids: tuple[int, ...]
@@ -144,6 +162,8 @@ class Answer:
     confidences: Mapping[str, float | None] = field(default_factory=dict)
     labels: Mapping[str, float] = field(default_factory=dict)
     evidence: Evidence | None = field(default=None, compare=False, repr=False)
+    seconds: float | None = field(default=None, compare=False)
+    others: tuple["Answer", ...] = ()
 
     @classmethod
     def failed(cls, error: AdapterError) -> "Answer":

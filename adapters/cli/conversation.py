@@ -12,6 +12,7 @@ from adapters.items.annotations import as_dict
 from adapters.items.prompt_items import as_item
 from adapters.openai_api.responses import with_certainty
 from engine.configuration import override
+from engine.errors import ConfigurationError
 from engine.types import Answer, Message, Request, Usage
 
 
@@ -28,7 +29,7 @@ class Conversation:
 
     Attributes:
         turns: those that have an answer.
-        options: of the answers to come.
+        options: of the next answers.
         question: the last one that was asked, answered or not; None before the first.
     """
 
@@ -40,19 +41,21 @@ class Conversation:
         self._turns_before = 0
 
     def change(self, **options: Any) -> None:
-        """Changes options of the answers to come.
+        """Changes the options of the next answers.
 
         Raises:
-            ConfigurationError: an option that is unknown or cannot be; its key is named.
+            ConfigurationError: an unknown option or an invalid value; the key is named.
         """
+        if options.get("n") not in (None, 1):
+            raise ConfigurationError("n: a question has one answer here; `predict` writes several")
         self.options = override(self.options, options)
 
     def ask(self, question: str, held: Callable[[], AbstractContextManager[None]]) -> Iterator[str]:
         """Asks a question; gives its answer's text as it grows, and keeps the turn at the end.
 
         Args:
-            held: encloses each piece of work of the engine; what it raises ends the answer, whose text so far
-                is kept.
+            held: a context manager around each step of the engine; an exception that it raises ends the
+                answer, and the text so far is kept.
 
         Raises:
             AdapterError: there is no answer; the turn is not kept.
@@ -85,7 +88,7 @@ class Conversation:
         return self.question
 
     def clear(self) -> None:
-        """Begins anew, with the same options."""
+        """Starts a new conversation with the same options."""
         self.turns.clear()
         self.question, self._turns_before = None, 0
 

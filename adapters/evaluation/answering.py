@@ -12,7 +12,7 @@ from typing import Any
 from adapters.evaluation.measures import Measure, available, best
 from adapters.evaluation.truth import Truth, by_people, names_of
 from adapters.items.item import Item
-from adapters.items.stored import answer_of, get_path, is_from_model, prompt_of
+from adapters.items.stored import answer_of, get_path, is_from_model, prompt_of, rank_of
 from adapters.prediction.batches import accepts_stream, predict_batches
 from adapters.prediction.failures import Failure
 from engine.errors import ConfigurationError
@@ -29,6 +29,7 @@ class Judged:
         right: whether the score is high enough.
         confidences: raw, by method; None where unknown.
         scores: by each measure that is installed.
+        refusal: whether the answer is a refusal by the option `refusals`; None where that is not set.
     """
 
     item: str
@@ -40,6 +41,7 @@ class Judged:
     right: bool
     confidences: Mapping[str, float | None]
     scores: Mapping[str, float]
+    refusal: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Judge:
     Attributes:
         measure: gives the score that decides.
         right_from: the least score of a right answer.
-        method: of the confidence that an answer is signed with.
+        method: of the confidence in an answer's metadata.
     """
 
     measure: Measure
@@ -82,7 +84,9 @@ class Judge:
         known = {method: _known(value) for method, value in confidences.items()}
         score = best(self.measure, text, truths)
         scores = {name: best(measure, text, truths) for name, measure in available().items()}
-        return Judged(item, prompt, question, text, truths, score, score >= self.right_from, known, scores)
+        right, refusal = score >= self.right_from, get_path(user, "refusal")
+        refused = refusal if isinstance(refusal, bool) else None
+        return Judged(item, prompt, question, text, truths, score, right, known, scores, refused)
 
 
 def _known(value: Any) -> float | None:
@@ -90,7 +94,7 @@ def _known(value: Any) -> float | None:
 
 
 def read_items(given: Iterable[str | Path | Mapping[str, Any]]) -> Iterator[Mapping[str, Any] | Failure]:
-    """Prompt items as JSON: given so, in files, or in folders of .json files; or why one cannot be read."""
+    """Prompt items as JSON, from mappings, files, or folders of .json files; or why one cannot be read."""
     for one in given:
         if isinstance(one, Mapping):
             yield one
@@ -116,16 +120,16 @@ def answered(
     name: str,
     options: Mapping[str, Any],
 ) -> Answers:
-    """Answers items and judges each answer; of a prompt with several turns the last answer counts.
+    """Answers items and judges each answer; of a prompt with several turns the last one counts.
 
     Args:
         items: as JSON, "filename" and "annotations" included.
-        truth: right answers; those that people have given in the items' annotations where it is None.
-        name: what the model is called.
+        truth: right answers; None: those of people in the items' annotations.
+        name: the model's name.
         options: generation options.
 
     Raises:
-        ConfigurationError: an option or a measure that cannot be.
+        ConfigurationError: an invalid option or measure.
     """
     judged: list[Judged] = []
     failed: list[Failure] = []
@@ -136,7 +140,7 @@ def answered(
             if isinstance(given, Failure):
                 failed.append(given)
             else:
-                # Its own earlier answers would be taken for the conversation so far.
+                # Otherwise its own earlier answers would be part of the conversation.
                 people = [one for one in given.get("annotations") or [] if not is_from_model(one, name)]
                 yield Item.of({**given, "annotations": people}, name, f"item {i + 1}")
 
@@ -144,7 +148,7 @@ def answered(
         nonlocal without_truth
         failed.extend(failures)
         people = by_people(item.answers)
-        last = {prompt_of(answer) or "": answer for answer in answers}
+        last = {prompt_of(answer) or "": answer for answer in answers if rank_of(answer) == 1}
         for key, answer in last.items():
             truths = people.get(key, ()) if truth is None else truth.of(names_of(item.name), key)
             if truths:
@@ -165,7 +169,7 @@ def questions_of(item: Item) -> dict[str, str]:
 
 
 def require_truth(answers: Answers, source: str | None) -> None:
-    """Makes sure that there is something to evaluate.
+    """Checks that there is something to evaluate.
 
     Args:
         source: the file of true answers; None: the items' annotations.

@@ -5,49 +5,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, cast
-
-from pydantic import Field
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from adapters.openai_api import responses
+from adapters.openai_api.parameters import IGNORED, check_plain_prompt, split
+from adapters.openai_api.prompts import Chat, Prompt, Texts, messages_of, texts_of
 from adapters.openai_api.responses import Certainty, Echo, Head
-from engine.configuration import ALIASES, Configuration, checked, override, unknown
+from engine.configuration import Configuration, override
 from engine.contract import Engine
-from engine.errors import ConfigurationError, PromptError, Unsupported
-from engine.options import GenerationOptions, Options
-from engine.types import OPENAI_ROLES, Answer, Chunk, Image, Message, Part, Request
+from engine.errors import ConfigurationError, Unsupported
+from engine.options import GenerationOptions
+from engine.types import Answer, Chunk, Request
 
 if TYPE_CHECKING:
     import numpy as np
     from openai.types import Completion, CreateEmbeddingResponse
     from openai.types.chat import ChatCompletion, ChatCompletionChunk
-
-# A conversation in OpenAI's form: messages with a role and a content.
-Chat = Sequence[Mapping[str, Any]]
-# A text, its token ids, or a list of either.
-Prompt = str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]]
-
-
-# Parameters of OpenAI's that change no answer here.
-IGNORED = frozenset(
-    {
-        "metadata",
-        "parallel_tool_calls",
-        "prompt_cache_key",
-        "safety_identifier",
-        "service_tier",
-        "store",
-        "user",
-    }
-)
-# Parameters of OpenAI's that nothing here can do, and why; values that ask for nothing are taken.
-REFUSED = {
-    "audio": "answers are text",
-    "functions": "no model here calls functions",
-    "logit_bias": "single tokens cannot be biased",
-    "tool_choice": "no model here calls tools",
-    "tools": "no model here calls tools",
-}
 
 
 class UnknownModel(ConfigurationError):
@@ -68,21 +42,6 @@ class Call:
     head: Head
     requests: list[Request]
     stream: bool
-    echo: bool = False
-
-
-class _StreamOptions(Options):
-    include_usage: bool = False
-
-
-class _Parameters(Options):
-    """The parameters of a call that are not generation options."""
-
-    n: int = Field(1, ge=1, le=128)
-    stream: bool = False
-    stream_options: _StreamOptions = _StreamOptions()
-    response_format: dict[str, Any] | None = None
-    suffix: str | None = None
     echo: bool = False
 
 
@@ -144,7 +103,7 @@ class OpenAICalls(ABC):
             AdapterError: an invalid option or message.
         """
         name = self.named(model)
-        call, values = _split(options, {"n", "stream", "stream_options", "response_format"})
+        call, values = split(options, {"n", "stream", "stream_options"})
         if values.get("top_logprobs") and not values.get("logprobs"):
             raise ConfigurationError("top_logprobs needs logprobs: true beside it")
         chosen, certainty = self.call_options(values)
@@ -162,7 +121,7 @@ class OpenAICalls(ABC):
             model: one of this model's names.
             options: generation options, by OpenAI's or Hugging Face's names; `stream` returns an iterator of
                 chunks. `logprobs` is the number of likeliest tokens at each position; with `echo` it covers
-                the prompt's tokens, too.
+                the prompt's tokens, too. With `suffix`, the text fills the gap between the prompt and it.
 
         Raises:
             AdapterError: an invalid option or prompt, or no answer.
@@ -186,14 +145,17 @@ class OpenAICalls(ABC):
             AdapterError: an invalid option or prompt.
         """
         name = self.named(model)
-        call, values = _split(options, {"n", "stream", "stream_options", "echo", "suffix"})
+        call, values = split(options, {"n", "stream", "stream_options", "echo", "suffix"})
         if call.echo and call.stream:
             raise ConfigurationError("echo and stream: the prompt is known already; leave one of them out")
+        if call.echo and call.suffix is not None:
+            raise ConfigurationError("echo and suffix: the prompt is known already; leave one of them out")
         likeliest = values.pop("logprobs", False)
         if likeliest is not False:
             values |= {"logprobs": True, "top_logprobs": likeliest}
         chosen, certainty = self.call_options(values)
-        prompts = [Request((), chosen, one) for one in _prompts(prompt)]
+        check_plain_prompt(values)
+        prompts = [Request((), chosen, one, call.suffix) for one in texts_of(prompt)]
         head = Head(name, call.n, call.stream_options.include_usage, certainty)
         return Call(head, _repeated(prompts, call.n), call.stream, call.echo)
 
@@ -207,7 +169,12 @@ class OpenAICalls(ABC):
         return [self._echo(request) for request in call.requests[:: call.head.n]] if call.echo else []
 
     def embeddings(
-        self, input: Prompt, model: str | None = None, kind: str | None = None, **options: Any
+        self,
+        input: Prompt,
+        model: str | None = None,
+        kind: str | None = None,
+        encoding_format: str | None = None,
+        **options: Any,
     ) -> CreateEmbeddingResponse:
         """The embeddings of texts.
 
@@ -215,6 +182,7 @@ class OpenAICalls(ABC):
             input: a text, its token ids, or a list of either.
             model: one of this model's names.
             kind: "query" or "document", for a model with different prompts for them.
+            encoding_format: only "float", in which they are.
             options: embedding options.
 
         Raises:
@@ -223,7 +191,9 @@ class OpenAICalls(ABC):
         from openai.types import CreateEmbeddingResponse
 
         name = self.named(model)
-        vectors, tokens = self.embedded(input, kind, options)
+        if encoding_format not in (None, "float"):
+            raise Unsupported(f"encoding_format {encoding_format!r} is for HTTP; from Python leave it out")
+        vectors, tokens = self.embedded(input, kind, {k: v for k, v in options.items() if k not in IGNORED})
         return CreateEmbeddingResponse.model_validate(responses.embeddings(name, vectors.tolist(), tokens))
 
     def embedded(self, input: Prompt, kind: str | None, options: Mapping[str, Any]) -> tuple[np.ndarray, int]:
@@ -232,15 +202,26 @@ class OpenAICalls(ABC):
         Raises:
             AdapterError: an invalid option or input, or no embeddings.
         """
+        [found] = self.embedded_together([texts_of(input)], kind, options)
+        return found
+
+    def embedded_together(
+        self, inputs: Sequence[Texts], kind: str | None, options: Mapping[str, Any]
+    ) -> list[tuple[np.ndarray, int]]:
+        """As `embedded`, for several inputs, all of texts or all of token ids, in one batch."""
         engine = self.engine
         chosen = override(self.configuration.embedding, options)
-        texts: Sequence[str] | Sequence[Sequence[int]] = _prompts(input)
-        counted = "token_ids" in engine.supports
-        if counted and isinstance(texts[0], str):
-            texts, kind = engine.token_ids(cast(Sequence[str], texts), chosen, kind), None
-        vectors = engine.embed(texts, chosen, kind)
         # A server does not say how many tokens it has read.
-        return vectors, sum(map(len, texts)) if counted else 0
+        counted = "token_ids" in engine.supports
+        lists: list[Any] = list(inputs)
+        if counted and isinstance(lists[0][0], str):
+            lists, kind = [engine.token_ids(texts, chosen, kind) for texts in lists], None
+        vectors = engine.embed([text for texts in lists for text in texts], chosen, kind)
+        ends = list(accumulate(map(len, lists)))
+        return [
+            (vectors[end - len(texts) : end], sum(map(len, texts)) if counted else 0)
+            for texts, end in zip(lists, ends, strict=True)
+        ]
 
     def _answers(self, requests: Sequence[Request]) -> list[Answer]:
         """An answer for each request.
@@ -281,37 +262,6 @@ class OpenAICalls(ABC):
         raise UnknownModel(f"this model is not called {model!r}: its names are {', '.join(names)}")
 
 
-def messages_of(given: Chat) -> tuple[Message, ...]:
-    """Parses messages in OpenAI's form.
-
-    Raises:
-        PromptError: an unknown role or content; the message is named.
-    """
-    if isinstance(given, str) or not all(isinstance(message, Mapping) for message in given):
-        raise PromptError("messages is a list of objects, each with a role and a content: give one")
-    return tuple(_message(i, message) for i, message in enumerate(given))
-
-
-def _split(options: Mapping[str, Any], taken: set[str]) -> tuple[_Parameters, dict[str, Any]]:
-    """The parameters of a call, those in `taken`, and the generation options."""
-    for key, reason in REFUSED.items():
-        if options.get(key) not in (None, "none", [], {}):
-            raise Unsupported(f"{key}: {reason}; leave it out")
-    options = {key: value for key, value in options.items() if key not in IGNORED | REFUSED.keys()}
-    known = taken | set(GenerationOptions.model_fields)
-    known |= {other for other, name in ALIASES.items() if name in known}
-    for key in options:
-        if key not in known:
-            raise unknown(key, known)
-    given = {key: value for key, value in options.items() if value is not None}
-    call = checked(_Parameters, {key: given.pop(key) for key in taken if key in given})
-    if call.suffix is not None:
-        raise Unsupported("suffix: no model here was trained to fill a gap; leave it out")
-    if call.response_format not in (None, {"type": "text"}):
-        raise Unsupported("response_format: answers are free text, no grammar binds them; leave it out")
-    return call, given
-
-
 def _repeated(requests: Sequence[Request], n: int) -> list[Request]:
     """Each request n times. Of a seeded request, each copy has another seed, so that the answers differ."""
     return [_reseeded(request, i) for request in requests for i in range(n)]
@@ -323,48 +273,11 @@ def _reseeded(request: Request, i: int) -> Request:
     return replace(request, options=override(request.options, {"seed": request.options.seed + i}))
 
 
-def _prompts(given: Prompt) -> Sequence[str] | Sequence[tuple[int, ...]]:
-    """A list of texts, or of token ids.
-
-    Raises:
-        PromptError: it is neither.
-    """
-    listed: list[Any] = [given] if isinstance(given, str) else list(given)
-    if listed and all(isinstance(one, str) for one in listed):
-        return listed
-    if listed and all(isinstance(one, int) for one in listed):
-        listed = [listed]
-    ids = [tuple(one) if isinstance(one, Sequence) and not isinstance(one, str) else () for one in listed]
-    if not ids or not all(one and all(isinstance(token, int) for token in one) for one in ids):
-        raise PromptError("this is no text, no list of token ids and no list of either: give one of these")
-    return ids
-
-
 def successful(answer: Answer) -> Answer:
     """The answer itself; raises its error, if it has one."""
     if answer.error is not None:
         raise answer.error
     return answer
-
-
-def _message(i: int, given: Mapping[str, Any]) -> Message:
-    role = OPENAI_ROLES.get(str(given.get("role")))
-    if role is None:
-        raise PromptError(
-            f"messages[{i}] has the role {given.get('role')!r}: take one of {', '.join(OPENAI_ROLES)}"
-        )
-    content = given.get("content")
-    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
-    return Message(role, tuple(_part(i, part) for part in parts))
-
-
-def _part(i: int, part: Any) -> Part:
-    match part:
-        case {"type": "text", "text": str(text)}:
-            return text
-        case {"type": "image_url", "image_url": {"url": str(url)}}:
-            return Image(url)
-    raise PromptError(f"messages[{i}] has content that is no text, and no part of type text or image_url")
 
 
 def _completion_chunk(chunk: dict[str, Any]) -> Completion:

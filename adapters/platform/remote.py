@@ -8,6 +8,7 @@ that may already be stored. And it logs the texts that it could not send.
 import json
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -170,6 +171,13 @@ def record(item_id: str) -> Record:
     return found
 
 
+def item_of(url: str) -> str | None:
+    """The id of the item whose content a URL of this platform is; None for any other URL."""
+    base = dl.client_api.base_gate_url
+    found = re.fullmatch(rf"{re.escape(base)}/items/([0-9A-Za-z_-]{{1,64}})/stream(\?.*)?", url)
+    return found and found[1]
+
+
 def content(item_id: str) -> bytes:
     """The bytes of an item.
 
@@ -260,6 +268,13 @@ def pages(dataset_id: str, query: Record) -> Iterator[list[Record]]:
         if not more:
             return
         last = items[-1]["id"]
+
+
+def filters(given: Any) -> dl.Filters:
+    """Filters as the SDK has them, whether they are given so, as JSON, or not at all."""
+    if isinstance(given, dl.Filters):
+        return given
+    return dl.Filters(custom_filter=given) if given else dl.Filters()
 
 
 def count(dataset_id: str, query: Record) -> int:

@@ -7,8 +7,9 @@ from adapters.hugging import HuggingAdapter
 from adapters.items import context
 from adapters.items.annotations import as_dict
 from adapters.items.item import Item
+from adapters.items.plain import PromptTemplate
 from adapters.items.stored import Record
-from adapters.platform import remote
+from adapters.platform import images, remote
 from adapters.platform.flow import Flow, ItemAnswers
 from adapters.platform.partial import PartialAnnotations
 from adapters.platform.progress import RunProgress
@@ -31,6 +32,7 @@ class Run:
         record: Callable[[Mapping[str, Any]], Record],
         keep: Callable[[str, list[Record]], object],
         progress: RunProgress,
+        template: PromptTemplate | None = None,
     ) -> None:
         """Starts nothing yet.
 
@@ -42,6 +44,7 @@ class Run:
             record: converts an answer into an annotation record.
             keep: called with the id of each item that is done, and its stored new answers.
             progress: counts the items that are done.
+            template: makes prompt items of other items; None refuses them.
         """
         self._adapter = adapter
         self._model_name = model_name
@@ -51,6 +54,7 @@ class Run:
         self._record = record
         self._keep = keep
         self._progress = progress
+        self._template = template
         self._partial = PartialAnnotations(self._partial_record, options.stream_interval)
 
     def over(self, items: Iterable[Any], generation: Mapping[str, Any]) -> list[Failure]:
@@ -67,7 +71,7 @@ class Run:
             Exception: any error of the model file or of the iterator `items`, after all answers so far are
                 stored.
         """
-        flow = Flow(self, self._model_name, self._options.resume, self._batch_size)
+        flow = Flow(self, self._model_name, self._options.resume, self._batch_size, self._template)
 
         def answer(coming: Iterator[Item | None], on_done: OnDone) -> None:
             self._answer(coming, on_done, generation)
@@ -80,11 +84,16 @@ class Run:
         return flow.failures
 
     def complete(self, item: Item) -> None:
-        """Fetches the retrieved context of an item's open questions; a custom model file gets none."""
+        """Fetches what an item's open questions need: retrieved context, and images for a server.
+
+        A custom model file gets neither.
+        """
         if isinstance(self._adapter, HuggingAdapter):
             wanted = context.wanted(item, self._options.add_metadata)
             hosts = self._options.allowed_hosts
             item.sources = context.fetch(wanted, remote.record, remote.text_content, hosts)
+            if self._options.backend == "endpoint":
+                images.embed(item, hosts)
 
     def to_records(self, answers: ItemAnswers) -> list[Record]:
         """Converts an item's answers into annotation records."""

@@ -14,12 +14,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from adapters.server.errors import Refused
+from adapters.openai_api.errors import Refused
 
 Result = TypeVar("Result")
 # Seconds in which a client has to send its request's head, and as many for its body.
 PATIENCE = 30
-# Seconds in which answers that are being generated may end once the server is told to stop.
+# Seconds for running answers to end once the server has to stop.
 GRACE = 30
 # The most bytes of a request's body.
 MAX_BODY = 2**21

@@ -27,9 +27,10 @@ class TokenizedRequest:
         max_new_tokens: the most tokens to generate; with the prompt they fit the model's context length.
         options: how tokens are sampled.
         stopping: makes the stopping criterion of one sequence: called with each generated token in order, it
-            returns True to end the sequence. None: only EOS tokens and the length end it.
-        is_chat: whether it is a conversation, not a plain prompt. Then the chat template's end of turn ends
-            the answer, whose leading and trailing whitespace is removed.
+            returns True to end the sequence. None: only end tokens and the length end it.
+        end_tokens: tokens that end the sequence, besides the model's EOS tokens.
+        is_chat: whether it is a conversation, not a plain prompt. Then the leading and trailing whitespace
+            of the answer is removed.
     """
 
     prompt: Sequence[int]
@@ -37,6 +38,7 @@ class TokenizedRequest:
     options: GenerationOptions
     stopping: Callable[[], Callable[[int], bool]] | None = None
     is_chat: bool = True
+    end_tokens: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True)
@@ -47,7 +49,8 @@ class Generated:
         token_ids: the generated tokens, the EOS token included.
         logprobs: natural log-probability of each, by the model's own logits.
         top_logprobs: the most likely tokens at each position, where the options ask for them.
-        first_top: log-probabilities of the most likely first tokens, where the confidence needs them.
+        likeliest: log-probabilities of the most likely tokens at each position, where the confidence needs
+            them.
         margins: the gap between the two most likely tokens at each position, where the confidence needs it.
         entropies: the entropy at each position in nats, where the confidence needs it.
         stopped: whether a token or stop string ended the sequence, not its length.
@@ -57,16 +60,16 @@ class Generated:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     top_logprobs: list[TopTokens] = field(default_factory=list)
-    first_top: list[float] = field(default_factory=list)
+    likeliest: list[list[float]] = field(default_factory=list)
     margins: list[float] = field(default_factory=list)
     entropies: list[float] = field(default_factory=list)
     stopped: bool = False
     error: GenerationError | None = None
 
-    @property
-    def evidence(self) -> Evidence:
-        """What the confidence is computed from."""
-        return Evidence(self.logprobs, self.first_top, self.margins, self.entropies)
+    def evidence(self, first: int = 0) -> Evidence:
+        """What the confidence is computed from: what was recorded of the tokens from `first` on."""
+        first_top = self.likeliest[first] if first < len(self.likeliest) else ()
+        return Evidence(self.logprobs[first:], first_top, self.margins[first:], self.entropies[first:])
 
 
 class SequenceState:
@@ -85,8 +88,9 @@ class SequenceState:
     def __init__(self, request: TokenizedRequest, model: PreTrainedModel, eos: frozenset[int]) -> None:
         self.request = request
         self.cached_tokens = 0
-        self.sampler = Sampler(request.options, model.generation_config.repetition_penalty or 1.0)
-        self._eos = eos
+        self._end_tokens = eos | request.end_tokens
+        penalty = model.generation_config.repetition_penalty or 1.0
+        self.sampler = Sampler(request.options, penalty, self._end_tokens)
         seq2seq = model.config.is_encoder_decoder
         self._prompt = [decoder_start(model)] if seq2seq else list(request.prompt)
         self.restart()
@@ -107,8 +111,8 @@ class SequenceState:
     def append(self, sampled: SampledToken) -> None:
         """Appends a token, and ends the sequence if it is the last one."""
         generated, options = self.generated, self.request.options
-        if not generated.token_ids and "first_top" in self.sampler.evidence:
-            generated.first_top = [logprob for _, logprob in sampled.top[:TOP_K]]
+        if "first_top" in self.sampler.evidence:
+            generated.likeliest.append([logprob for _, logprob in sampled.top[:TOP_K]])
         if sampled.margin is not None:
             generated.margins.append(sampled.margin)
         if sampled.entropy is not None:
@@ -120,7 +124,7 @@ class SequenceState:
         self.tokens.append(sampled.token)
         self.sampler.accept(sampled.token)
         stops = self._stops is not None and self._stops(sampled.token)
-        generated.stopped = sampled.token in self._eos or stops
+        generated.stopped = sampled.token in self._end_tokens or stops
         self.running = not generated.stopped and len(generated.token_ids) < self.request.max_new_tokens
 
     def fail(self, error: GenerationError) -> None:

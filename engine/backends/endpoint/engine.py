@@ -7,21 +7,23 @@ import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from engine.backends.dispatch import dispatch
 from engine.backends.endpoint import embedding, routes
 from engine.backends.endpoint.rejections import Dropped, Rejected
 from engine.backends.endpoint.reply import Reply
 from engine.backends.endpoint.wire import Client, Server
 from engine.backends.endpoint.worker import EndpointWorker
-from engine.backends.workers import workers
+from engine.backends.workers import answered
 from engine.confidence import Evidence
 from engine.contract import Engine, Follow
-from engine.errors import AdapterError, GenerationError, Unsupported
+from engine.errors import AdapterError, ConfigurationError, GenerationError, Unsupported
 from engine.options import EmbeddingOptions, EndpointOptions, GenerationOptions
+from engine.options.base import JSONObject
+from engine.reasoning import Marks, opened_by
 from engine.text import Deltas, before_stop, encodable
 from engine.types import Answer, Chunk, Request
 
@@ -51,6 +53,8 @@ class EndpointEngine(Engine):
         """
         self.options = options
         self._server = Server(options)
+        # The marks of the reasoning that the server's chat template opens, by its arguments; answers show it.
+        self._opened: dict[JSONObject | None, Marks] = {}
         self._rejected: frozenset[str] = frozenset()  # Optional parameters that the server does not know.
         self._missing: set[str] = set()  # Kinds of evidence; those that are logged already.
         # Whether plain prompts and texts go to TGI's own routes; None until the server has shown it.
@@ -58,14 +62,18 @@ class EndpointEngine(Engine):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = threading.Lock()
 
+    def __repr__(self) -> str:
+        """Says which model it is, and where it runs."""
+        return f"{self.options.model_name or 'the model'} at {self._server.name}"
+
     def stream(
         self, requests: Iterable[Request | None], follow: Follow | None = None, deltas: bool = True
     ) -> Iterator[Chunk]:
         """Answers requests, up to `max_concurrent` at a time.
 
         An answer that fails after its first delta is not requested again: its last chunk has the error. If
-        the model's chat template opens the reasoning, the deltas contain the reasoning, because nothing
-        marks it before its end; the answer does not.
+        the chat template of the server's model opens the reasoning, the deltas of the first answers contain
+        it, because nothing marks it before its end; the answers do not.
 
         Args:
             requests: taken whenever fewer than `max_concurrent` are running. None means that the next one
@@ -80,7 +88,7 @@ class EndpointEngine(Engine):
 
         worker = EndpointWorker(send, self.options.max_concurrent)
         try:
-            yield from dispatch(requests, follow, workers(worker, self))
+            yield from answered(requests, follow, worker, self)
         finally:
             worker.cancel()
 
@@ -113,6 +121,17 @@ class EndpointEngine(Engine):
             for future in running:
                 future.cancel()
         return embedding.joined(vectors, options)
+
+    def cache_in(self, folder: str | Path) -> None:
+        """Refuses: a server may change its weights, and nothing here would show it.
+
+        Raises:
+            ConfigurationError: always.
+        """
+        raise ConfigurationError(
+            "option 'cache' needs the model itself, because a server may change its weights unseen: leave "
+            "cache out, or set backend to local"
+        )
 
     def prompt_text(self, request: Request) -> str:
         """The plain prompt of a request as text: its answer continues it.
@@ -167,13 +186,17 @@ class EndpointEngine(Engine):
     ) -> tuple[Reply, Deltas]:
         """A whole reply, and its deltas, of which all but the last were given."""
         given = False
+        arguments = request.options.chat_template_kwargs
+        rendered = chat and isinstance(request.prompt, str)
+        opened = opened_by(str(request.prompt)) if rendered else self._opened.get(arguments) if chat else None
 
         def repeatable() -> bool:
             return not given
 
         async def read(route: routes.Route, rejected: frozenset[str], client: Client) -> tuple[Reply, Deltas]:
             nonlocal given
-            reply, deltas = Reply(self._server, chat), Deltas(request.options.stop, chat)
+            reply = Reply(self._server, chat, opened, assumed=not rendered)
+            deltas = Deltas(request.options.stop, chat)
             async for body in route(client, request, give is not None, rejected):
                 text = reply.read(body)
                 if give and (delta := deltas.add(text)):
@@ -182,6 +205,8 @@ class EndpointEngine(Engine):
             if give and reply.finish is None:
                 raise Dropped(f"{self._server.name} ended its answer early: see its log")
             reply.end()
+            if reply.unopened is not None and not rendered:
+                self._opened[arguments] = reply.unopened
             return reply, deltas
 
         async def ask(route: routes.Route) -> tuple[Reply, Deltas]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from engine.backends.endpoint import EndpointEngine
+from engine.configuration import split
 from engine.conversation import converse
 from engine.errors import ConfigurationError, GenerationError, PromptError, Unsupported
 from engine.options import EmbeddingOptions, GenerationOptions
@@ -57,8 +58,8 @@ def test_nothing_is_asked_for_nothing(engine: EndpointEngine, server: Server):
 def test_so_many_are_asked_at_a_time(engines: Engines, server: Server):
     server.will(*[together(3)] * 9)
     # Each waits for two others: fewer at a time would never be answered.
-    answers = engines(max_concurrent=3).generate([ask("a b")] * 9)
-    assert {answer.text for answer in answers} == {"A B"}
+    answers = engines(max_concurrent=3).generate([ask(f"a {i}") for i in range(9)])
+    assert [answer.text for answer in answers] == [f"A {i}" for i in range(9)]
     assert server.peak == 3
 
 
@@ -187,6 +188,7 @@ def test_options_are_sent_by_the_servers_names(engine: EndpointEngine, server: S
             ask("hi", temperature=0.7, top_p=0.9, top_k=5, min_p=0.1, repetition_penalty=1.2),
             ask("hi", do_sample=False, temperature=0.7, top_k=5, top_logprobs=4),
             ask("hi", do_sample=True),
+            ask("hi", logit_bias={50256: -100}),
         ]
     )
     bodies = sorted((request.body for request in server.asked), key=lambda body: sorted(body))
@@ -204,10 +206,22 @@ def test_options_are_sent_by_the_servers_names(engine: EndpointEngine, server: S
         plain | {"temperature": 0.7, "top_p": 0.9, "top_k": 5, "min_p": 0.1, "repetition_penalty": 1.2},
         plain | {"temperature": 0, "top_logprobs": 4},
         plain,
+        plain | {"temperature": 0, "logit_bias": {"50256": -100}},
     ]
-    assert len(bodies) == 4
+    assert len(bodies) == 5
     for body in expected:
         assert body in bodies
+
+
+@pytest.mark.parametrize(
+    "option", [{"min_new_tokens": 2}, {"no_repeat_ngram_size": 2}, {"eos_token_id": 7}], ids=str
+)
+def test_an_option_that_no_server_has_is_refused(engines: Engines, server: Server, option: dict):
+    for api, request in (("openai", ask("hi", **option)), ("tgi", plain("hi", **option))):
+        assert f"have no {next(iter(option))}: leave it out, or load the model here" in failure(
+            engines(api=api), request
+        )
+    assert server.asked == []
 
 
 def test_a_system_prompt_goes_before_conversations_that_have_none(engine: EndpointEngine, server: Server):
@@ -218,11 +232,76 @@ def test_a_system_prompt_goes_before_conversations_that_have_none(engine: Endpoi
     assert firsts == [{"role": "system", "content": "given"}, {"role": "system", "content": "mine"}]
 
 
-def test_images_are_left_out_with_a_warning(engine: EndpointEngine, caplog: pytest.LogCaptureFixture):
-    message = Message("user", ("look", Image("https://example.com/cat.png")))
-    [answer] = engine.generate([Request((message,), GenerationOptions())])
-    assert answer.text == "LOOK"
-    assert "images are left out" in caplog.text
+CAT, DOG = "https://example.com/cat.png", "data:image/png;base64,AAAA"
+
+
+def test_images_are_passed_on_in_their_places(engine: EndpointEngine, server: Server):
+    said = (
+        Message("user", ("look", Image(CAT), "and \ud800")),
+        Message("user", (Image(DOG),)),
+        Message("assistant", ("a cat",)),
+        Message("user", ("sure?",)),
+    )
+    images = (
+        Request(said[:2], GenerationOptions(system_prompt="Be brief.")),
+        Request(said, GenerationOptions()),
+    )
+    answers = engine.generate(images)
+    assert [answer.text for answer in answers] == ["LOOK\nIMAGE_URL\nAND ?\nIMAGE_URL", "SURE?"]
+    alone, whole = sorted((asked.body["messages"] for asked in server.asked), key=len)
+    parts = [
+        {"type": "text", "text": "look"},
+        {"type": "image_url", "image_url": {"url": CAT}},
+        {"type": "text", "text": "and ?"},
+        {"type": "image_url", "image_url": {"url": DOG}},
+    ]
+    assert alone == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": parts}]
+    assert whole[1:] == [{"role": "assistant", "content": "a cat"}, {"role": "user", "content": "sure?"}]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com/cat.png",
+        "file:///etc/passwd",
+        "cat.png",
+        "data:text/html,x",
+        "https://10.0.0.1/cat.png",
+        "https://[::1]/cat.png",
+        "https://0x7f.1/cat.png",
+        "https://localhost/cat.png",
+        "https://metadata.google.internal/cat.png",
+        "https://me:secret@example.com/cat.png",
+        "https://[/cat.png",
+    ],
+)
+def test_an_image_that_is_no_link_by_https_and_no_bytes_is_not_sent(
+    engine: EndpointEngine, server: Server, url: str
+):
+    request = Request((Message("user", ("look", Image(url))),), GenerationOptions())
+    assert "an image is neither a link by https" in failure(engine, request)
+    assert server.asked == []
+
+
+def test_a_chat_template_has_no_place_for_images(engine: EndpointEngine):
+    request = Request((Message("user", ("look", Image(CAT))),), GenerationOptions(chat_template="plain"))
+    assert "this one has images: leave it out" in failure(engine, request)
+
+
+def test_the_form_of_an_answer_and_a_suffix_are_passed_on(engine: EndpointEngine, server: Server):
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
+    engine.generate([ask("hi", response_format=form), ask("hi", response_format={"type": "text"})])
+    engine.generate([Request((), GenerationOptions(response_format=form), "def f(", suffix=" return 1")])
+    bodies = [asked.body for asked in server.asked]
+    assert sorted("response_format" in body for body in bodies) == [False, True, True]
+    assert all(body.get("response_format", form) == form for body in bodies)
+    assert (bodies[-1]["prompt"], bodies[-1]["suffix"]) == ("def f(", " return 1")
+
+
+def test_tgis_own_routes_have_neither(engines: Engines):
+    tgi = engines(api="tgi")
+    assert "no response_format" in failure(tgi, plain("a", response_format={"type": "json_object"}))
+    assert "no suffix" in failure(tgi, Request((), GenerationOptions(), "a", suffix="b"))
 
 
 def test_what_asks_nothing_is_not_sent(engine: EndpointEngine, server: Server):
@@ -287,7 +366,6 @@ def test_a_chat_template_writes_the_conversation_here(engine: EndpointEngine, se
     assert server.asked[-1].path == "/v1/completions"
     assert server.asked[-1].body["stop"] == ["\nUser:"]
     assert "end token" in failure(engine, ask("hi", chat_template="dialogpt"))
-    assert "chat_template" in failure(engine, ask("hi", chat_template="no such"))
     assert "chat_template" in failure(engine, ask("hi", chat_template="{% if %}"))
 
 
@@ -392,3 +470,44 @@ def test_requests_may_come_one_by_one_while_others_are_answered(engine):
         "a": ["ONE", "TWO"],
         "b": ["THREE"],
     }
+
+
+def test_what_only_the_server_knows_is_passed_on(engines: Engines, server: Server):
+    engine = engines(extra_body={"guided_choice": ["a", "b"]})
+    engine.generate([ask("hi", chat_template_kwargs={"enable_thinking": False}), plain("hi")])
+    chat, text = sorted((request.body for request in server.asked), key=lambda body: "prompt" in body)
+    assert (chat["guided_choice"], text["guided_choice"]) == (["a", "b"], ["a", "b"])
+    assert chat["chat_template_kwargs"] == {"enable_thinking": False}
+    assert "chat_template_kwargs" not in text
+
+
+def test_what_is_an_option_is_no_further_parameter():
+    with pytest.raises(ConfigurationError, match="'extra_body': max_tokens, messages cannot be given here"):
+        split({"backend": "endpoint", "extra_body": {"messages": [], "max_tokens": 3}})
+
+
+def test_tgis_own_routes_take_no_further_parameters(engines: Engines, server: Server):
+    assert "take no extra_body" in failure(engines(api="tgi", extra_body={"a": 1}), plain("hi"))
+
+
+def test_a_template_that_is_rendered_here_has_its_variables(engine: EndpointEngine, server: Server):
+    template = (
+        "{% for message in messages %}{{ message.content }}{% endfor %}{% if think %}<think>{% endif %}"
+    )
+    for think in (True, False):
+        engine.generate([ask("hi", chat_template=template, chat_template_kwargs={"think": think})])
+    assert [request.body["prompt"] for request in server.asked] == ["hi<think>", "hi"]
+    wrong = ask("hi", chat_template=template, chat_template_kwargs={"thin": 1})
+    assert "no variable 'thin'" in failure(engine, wrong)
+
+
+def test_a_thought_that_a_template_opens_here_is_apart_at_once(engine: EndpointEngine, server: Server):
+    request = ask("hi", chat_template="{{ messages[0].content }}<think>")
+    server.will(
+        streaming(
+            *({"choices": [{"text": text}]} for text in ("Hm", "</think>", "Yes")),
+            {"choices": [{"text": "", "finish_reason": "stop"}]},
+        )
+    )
+    pieces, answer = streamed(engine, request)
+    assert ("".join(pieces), answer.text, answer.reasoning) == ("Yes", "Yes", "Hm")
