@@ -55,6 +55,15 @@ def test_its_logits_are_the_models(architecture: str, dtype: torch.dtype):
         assert torch.dist(one, other) <= error * other.norm()
 
 
+def test_weights_that_are_stored_in_half_precision_are_recorded_too(fake_cpu):
+    fake_cpu(native=(), fp16_storage=True)
+    model = tiny.random_model("llama").bfloat16()
+    prepack(model)
+    expected = logits(model)
+    with replaced_forward(model, record(model).forward):
+        torch.testing.assert_close(logits(model), expected, atol=1e-4, rtol=1e-5)
+
+
 def test_it_runs_none_of_the_models_code():
     model = tiny.random_model("llama")
     replayed = record(model)
