@@ -21,7 +21,7 @@ from engine.confidence.calibration import CALIBRATED, Calibration
 from engine.configuration import override, split
 from engine.contract import Engine
 from engine.errors import ConfigurationError
-from engine.options import GenerationOptions
+from engine.options import GenerationOptions, LoadOptions
 
 
 class HuggingAdapter(PythonAPI):
@@ -78,21 +78,35 @@ class HuggingAdapter(PythonAPI):
         match self.configuration.adapter.backend:
             case "local":
                 self._engine = self._local_engine(local_path)
+            case "vllm":
+                self._engine = None  # One that runs already is to give its memory back first.
+                self._engine = self._vllm_engine(local_path)
             case "endpoint":
                 from engine.backends.endpoint import EndpointEngine
 
                 self._engine = EndpointEngine(self.configuration.endpoint)
         return self
 
+    def _load_options(self, local_path: str | Path | None) -> LoadOptions:
+        """What to load; weights in `local_path` are taken before all others."""
+        options = self.configuration.load
+        assert options is not None
+        if local_path is not None and _has_weights(Path(local_path)):
+            return options.model_copy(update={"local_path": str(local_path)})
+        return options
+
+    def _vllm_engine(self, local_path: str | Path | None) -> Engine:
+        from engine.backends.vllm.engine import VLLMEngine
+
+        options, vllm = self._load_options(local_path), self.configuration.vllm
+        assert vllm is not None
+        return VLLMEngine(options, vllm, self.configuration.endpoint, self.task)
+
     def _local_engine(self, local_path: str | Path | None) -> Engine:
         from engine.backends.local import LocalEngine
         from engine.loading import load
 
-        options = self.configuration.load
-        assert options is not None
-        if local_path is not None and _has_weights(Path(local_path)):
-            options = options.model_copy(update={"local_path": str(local_path)})
-        engine = LocalEngine(load(options, self.task))
+        engine = LocalEngine(load(self._load_options(local_path), self.task))
         if self.task == "generate":
             engine.check_can_generate()  # Refuses a model now rather than at the first question.
         return engine

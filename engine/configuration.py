@@ -16,6 +16,7 @@ from engine.options import (
     GenerationOptions,
     LoadOptions,
     Options,
+    VLLMOptions,
 )
 
 # Keys that Dataloop keeps in a model's configuration for itself: allowed and ignored.
@@ -54,10 +55,16 @@ ALIASES = {
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """A configuration, split by kind of options; `load` is None unless the backend is `local`."""
+    """A configuration, split by kind of options.
+
+    Attributes:
+        load: None if the backend is `endpoint`, which loads no weights.
+        vllm: None unless the backend is `vllm`.
+    """
 
     adapter: AdapterOptions
     endpoint: EndpointOptions
+    vllm: VLLMOptions | None
     load: LoadOptions | None
     generation: GenerationOptions
     embedding: EmbeddingOptions
@@ -66,10 +73,13 @@ class Configuration:
 KINDS: tuple[type[Options], ...] = (
     AdapterOptions,
     EndpointOptions,
+    VLLMOptions,
     LoadOptions,
     GenerationOptions,
     EmbeddingOptions,
 )
+# Options that name a server, where `vllm` starts its own.
+_ENDPOINT_ONLY = frozenset({"api", "app_id", "base_url", "provider"})
 KNOWN = frozenset(key for kind in KINDS for key in kind.model_fields)
 Kind = TypeVar("Kind", bound=Options)
 
@@ -80,8 +90,8 @@ def split(*configurations: Mapping[str, Any]) -> Configuration:
     Platform keys are ignored.
 
     Raises:
-        ConfigurationError: a key is unknown, two names of one option have different values, or a value is
-            invalid; names the key, and suggests the nearest known one.
+        ConfigurationError: a key is unknown, two names of one option have different values, a value is
+            invalid, or an option is for another backend; names the key, and suggests the nearest known one.
     """
     merged: dict[str, Any] = {}
     for configuration in configurations:
@@ -89,10 +99,19 @@ def split(*configurations: Mapping[str, Any]) -> Configuration:
     if "model_name" not in merged and (named := model_name_from_environment()):
         merged["model_name"] = named
     adapter = _part(AdapterOptions, merged)
+    backend = adapter.backend
+    others = _ENDPOINT_ONLY if backend == "vllm" else VLLMOptions.model_fields.keys()
+    if misplaced := [key for key in merged if key in others]:
+        theirs = "endpoint" if backend == "vllm" else "vllm"
+        raise ConfigurationError(
+            f"{' and '.join(misplaced)} is for backend: {theirs}, and backend is {backend}: leave it out, or "
+            f"set backend to {theirs}"
+        )
     return Configuration(
         adapter,
         _part(EndpointOptions, merged),
-        _part(LoadOptions, merged) if adapter.backend == "local" else None,
+        _part(VLLMOptions, merged) if backend == "vllm" else None,
+        _part(LoadOptions, merged) if backend != "endpoint" else None,
         _part(GenerationOptions, merged),
         _part(EmbeddingOptions, merged),
     )

@@ -76,7 +76,7 @@ class _Chat:
             )
         self._conversation: Conversation = Conversation(adapter)
         # A model that runs here is stopped between two steps, a server at any time.
-        self._steps = adapter.configuration.load is not None
+        self._steps = adapter.configuration.adapter.backend == "local"
         self._name, self._output = name, output
         self._shows_confidence = False
         self._saved: set[Path] = set()

@@ -18,6 +18,7 @@ from engine.options import (
     GenerationOptions,
     LoadOptions,
     Options,
+    VLLMOptions,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +47,7 @@ ELSEWHERE = {
 SECTIONS: dict[str, type[Options]] = {
     "Adapter": AdapterOptions,
     "Server (`backend: endpoint`)": EndpointOptions,
+    "vLLM (`backend: vllm`)": VLLMOptions,
     "Loading": LoadOptions,
     "Generation": GenerationOptions,
     "Embedding": EmbeddingOptions,

@@ -1,7 +1,8 @@
 """Sends a request to a server's routes; yields their answers, whole or in chunks."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import MappingProxyType
 from typing import Any, cast
 
 from jinja2.exceptions import TemplateSyntaxError
@@ -45,13 +46,18 @@ def chat(client: Client, request: Request, stream: bool, rejected: frozenset[str
 
 
 async def completion(
-    client: Client, request: Request, stream: bool, rejected: frozenset[str]
+    client: Client,
+    request: Request,
+    stream: bool,
+    rejected: frozenset[str],
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> AsyncIterator[Any]:
-    """OpenAI's route for plain prompts."""
+    """OpenAI's route for plain prompts; `more` are parameters that OpenAI's own does not have."""
     prompt = request.prompt
     body = _openai(request.options, rejected) | {
         "model": client.server.options.model_name or "dummy",
         "prompt": encodable(prompt) if isinstance(prompt, str) else list(prompt or ()),
+        **more,
     }
     top = body.pop("top_logprobs", 0)
     if body.pop("logprobs", False):
