@@ -29,6 +29,7 @@ from benchmarks.machine import Machine
 from benchmarks.rounds import interleave, ratio
 from benchmarks.workload import Turn
 from engine.backends.local import LocalEngine
+from engine.backends.vllm.process import LAUNCHER
 from engine.options import GenerationOptions
 from engine.types import Answer, Request
 
@@ -149,7 +150,7 @@ def commands(folder: str) -> dict[str, list[str]]:
     found = {"ours": ours, "transformers_serve": serve}
     if python := os.environ.get("VLLM_PYTHON"):
         # By default it would compute a float32 model in half precision.
-        serve = [python, "-m", "vllm.entrypoints.cli.main", "serve", folder, "--dtype", "float32"]
+        serve = [python, str(LAUNCHER), "serve", folder, "--dtype", "float32"]
         found["vllm"] = [*serve, "--host", "127.0.0.1", "--port"]
     return found
 

@@ -4,7 +4,9 @@ import http.client
 import json
 import logging
 import os
+import re
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -26,9 +28,14 @@ from engine.redaction import redacted
 
 logger = logging.getLogger(__name__)
 
-_MODULE = "vllm.entrypoints.cli.main"
-_SUPERVISOR = Path(__file__).with_name("supervisor.py")
+# Files that run by themselves: by vLLM's interpreter, and by this one.
+LAUNCHER, _SUPERVISOR = (Path(__file__).with_name(name) for name in ("launcher.py", "supervisor.py"))
 _LAST_LINES = 20
+# Lines that say nothing of what went wrong: where in vLLM's code, and what a library says at its end.
+_NOISE = re.compile(
+    r"(\(\w+ pid=\d+\) )?(ERROR [\d: -]+\[[\w.:]+\] )?(  File \"|    |nanobind: |See https://nanobind)"
+    r"|  ?- (leaked|\.\.\.) "
+)
 # Seconds: between two looks at a starting server, and in which one has to end that was told to.
 _INTERVAL, _ENDS = 0.1, 10.0
 
@@ -52,7 +59,7 @@ class VLLMProcess:
         Raises:
             ConfigurationError: there is no such interpreter, or this one has no vLLM.
         """
-        self._command = [_interpreter(python), "-m", _MODULE, "serve", *arguments]
+        self._command = [_interpreter(python), str(LAUNCHER), "serve", *arguments]
         self.key = secrets.token_urlsafe(32)
         self.port = self.starts = 0
         self._owner = os.getpid()
@@ -89,7 +96,7 @@ class VLLMProcess:
         self.port, self.starts = _free_port(), self.starts + 1
         self._lines.clear()
         command = [*self._command, "--port", str(self.port)]
-        logger.info("vLLM starts: %s", " ".join(command))
+        logger.info("vLLM starts: %s", redacted(shlex.join(command), [hub_token()]))
         began = time.monotonic()
         self._process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-I", str(_SUPERVISOR), str(os.getpid()), *command],
@@ -164,7 +171,7 @@ class VLLMProcess:
             for line in output:
                 text = redacted(line.decode("utf-8", "replace").rstrip(), [self.key, hub_token()])
                 logger.debug("vLLM: %s", text)
-                if text:
+                if text and not _NOISE.match(text):
                     self._lines.append(text)
 
     def _environment(self) -> dict[str, str]:
@@ -186,7 +193,7 @@ def _interpreter(python: str | None) -> str:
                 "or name an interpreter that has it as vllm_python"
             )
         return sys.executable
-    found = shutil.which(Path(python).expanduser())
+    found = shutil.which(os.path.expanduser(python))
     if found is None:
         raise ConfigurationError(f"vllm_python {python!r} is no program on this machine")
     return found

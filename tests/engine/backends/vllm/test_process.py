@@ -50,7 +50,7 @@ def test_options_become_arguments(engines: Engines, noted: Noted):
         gpu_memory_utilization=0.5,
         vllm_args=["--max-num-seqs", "64", "--enforce-eager"],
     )
-    assert noted()["arguments"][:4] == ["-m", "vllm.entrypoints.cli.main", "serve", TINY_TALK]
+    assert noted()["arguments"][:3] == [str(process.LAUNCHER), "serve", TINY_TALK]
     given = {
         "--host": "127.0.0.1",
         "--dtype": "bfloat16",
@@ -77,7 +77,7 @@ def test_weights_among_the_artifacts_win(fake: str, noted: Noted, tiny_model: Pa
         {"backend": "vllm", "model_name": "owner/elsewhere", "revision": "v2", "vllm_python": fake}
     ).load(tiny_model)
     try:
-        assert noted()["arguments"][3] == str(tiny_model)
+        assert noted()["arguments"][2] == str(tiny_model)
         assert "--revision" not in arguments(noted), "a folder has none"
     finally:
         adapter.engine.close()
@@ -242,7 +242,7 @@ def test_what_was_given_is_not_asked_again(
         texts.append(chunk.text)
         came.set()
     assert chunk.answer is not None
-    assert str(chunk.answer.error).startswith("vLLM has ended while it answered")
+    assert str(chunk.answer.error).startswith("vLLM ended its answer early")
     assert "".join(texts)
 
 
