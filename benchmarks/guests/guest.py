@@ -87,6 +87,7 @@ class Guest:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
+            self._process.wait()
             self._log.seek(0)
             raise RuntimeError(f"a contender has ended: {self._log.read()[-3000:].decode(errors='replace')}")
         return dict(json.loads(line))

@@ -49,6 +49,7 @@ class Contender:
             settings = openvino_genai.GenerationConfig()
             settings.max_new_tokens = conversations[i][len(answers[i])][1]
             settings.ignore_eos, settings.do_sample, settings.logprobs = True, False, 1
+            settings.set_eos_token_id(0)  # It has to have one.
             ids = openvino.Tensor(np.array([prompts[i]], np.int64))
             running[i] = self.pipeline.add_request(asked, ids, settings)
             asked += 1
