@@ -15,7 +15,7 @@ from adapters.items.prompt_items import has_messages
 from adapters.items.stored import Record
 from adapters.platform import artifacts, reading, remote
 from adapters.platform.embedding import EmbeddingAdapter
-from adapters.platform.evaluation import judged, samples, upload
+from adapters.platform.evaluation import assessed, samples, upload
 from adapters.platform.flow import ItemAnswers, complete_answers
 from adapters.platform.progress import RunProgress
 from adapters.platform.run import Run
@@ -226,23 +226,15 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
         Raises:
             ConfigurationError: no answer has a true one.
         """
-        from adapters.evaluation.answering import Judge, notes, require_truth
-        from adapters.evaluation.measures import MEASURES
-        from adapters.evaluation.report import Subject, assess
+        from adapters.evaluation.report import Subject
 
-        chosen = self._options()
-        method, name = "confidence", model.name
-        described: dict[str, Any] = {}
+        method, name, described = "confidence", model.name, dict[str, Any]()
         if isinstance(self.adapter, HuggingAdapter):
             method, name, described = self.adapter.evaluated()
-        judge = Judge(MEASURES[chosen.measure], chosen.right_from, method)
-        answers = judged(dataset.id, _filters(filters).prepare(), model.name, judge)
-        require_truth(answers, None)
-        present = {key: None for one in answers.judged for key in one.confidences}
-        methods = list({method: None} | present)
-        rates = sorted({*evaluation.MAX_ERRORS, *self._max_errors()})
+        chosen = self._options()
         subject = Subject(name, described, chosen.measure, chosen.right_from, method)
-        found = assess(answers.judged, subject, methods, rates, notes(answers, methods))
+        query = _filters(filters).prepare()
+        found = assessed(dataset.id, query, model.name, subject, self._max_errors())
         upload(found, model.artifacts)
         model.metrics.create([dl.PlotSample(**one) for one in samples(found)], dataset.id)
         if isinstance(self.adapter, HuggingAdapter) and found.calibration is not None:

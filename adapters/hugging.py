@@ -57,6 +57,12 @@ class HuggingAdapter(PythonAPI):
         return type(self).__module__.rpartition(".")[2]
 
     @property
+    def weights_name(self) -> str:
+        """The hub id or folder of its weights, or its name on the server that answers."""
+        chosen = self.configuration.load or self.configuration.endpoint
+        return chosen.model_name or self.name
+
+    @property
     def engine(self) -> Engine:
         """The loaded engine, which generates, scores and embeds.
 

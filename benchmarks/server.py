@@ -16,7 +16,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +75,8 @@ class Run:
     between: list[float] = field(default_factory=list)
 
 
-# Has the engine itself answer.
-Direct = Callable[[Clients], Run]
+# Has one contender answer what the clients ask.
+Contender = Callable[[Clients], Run]
 
 
 def run(size: Size, here: Machine) -> dict[str, float]:
@@ -99,23 +98,24 @@ def run(size: Size, here: Machine) -> dict[str, float]:
         engine = LocalEngine(loaded)
         # In a thread beside the main one, as the server has it: OpenMP's threads wait otherwise there.
         thread = stack.enter_context(ThreadPoolExecutor(1))
-        direct: Direct = lambda asked: thread.submit(directly, engine, asked).result()  # noqa: E731
+        direct: Contender = lambda asked: thread.submit(directly, engine, asked).result()  # noqa: E731
         figures: dict[str, float] = {}
         for count in size.clients:
-            asked = questions(count, size, vocabulary)
-            figures |= _compared(count, asked, direct, servers, size.rounds)
+            # One set for each round, and one to begin with.
+            asked = [questions(count, size, vocabulary, seed) for seed in range(size.rounds + 1)]
+            figures |= _compared(asked, direct, servers)
     return figures
 
 
-def _compared(
-    count: int, asked: Clients, direct: Direct, servers: "dict[str, Server]", rounds: int
-) -> dict[str, float]:
-    contenders: dict[str, Callable[[], Run]] = {name: partial(s.run, asked) for name, s in servers.items()}
-    contenders["engine"] = partial(direct, asked)
+def _compared(asked: list[Clients], direct: Contender, servers: "dict[str, Server]") -> dict[str, float]:
+    """Figures of the contenders. Each round has other questions, for prefixes of answered ones are cached."""
+    contenders = {name: _by_rounds(server.run, asked) for name, server in servers.items()}
+    contenders["engine"] = _by_rounds(direct, asked)
     for contender in contenders.values():
         contender()
-    times = interleave(contenders, rounds, f"server, {count} clients")
-    tokens = sum(turn.length for turns in asked for turn in turns)
+    count = len(asked[0])
+    times = interleave(contenders, len(asked) - 1, f"server, {count} clients")
+    tokens = sum(turn.length for turns in asked[0] for turn in turns)
     figures = {}
     for name, timed in times.items():
         figures[f"{name}.tokens_per_second"] = tokens / timed.median
@@ -137,6 +137,12 @@ def _compared(
         )
         figures["server.first_token_p99"] = own / theirs
     return figures
+
+
+def _by_rounds(answer: Contender, asked: list[Clients]) -> Callable[[], Run]:
+    """Answers the next of these at each call."""
+    rounds = iter(asked)
+    return lambda: answer(next(rounds))
 
 
 def commands(folder: str) -> dict[str, list[str]]:
@@ -265,9 +271,9 @@ def directly(engine: LocalEngine, asked: Clients) -> Run:
     return Run()
 
 
-def questions(count: int, size: Size, vocabulary: int) -> Clients:
-    """What each of so many clients asks; none asks what another one has asked."""
-    given: list[Any] = workload.conversations(count, size.requests, vocabulary, size.shorten)
+def questions(count: int, size: Size, vocabulary: int, seed: int) -> Clients:
+    """What each of so many clients asks; none asks what another one has asked, or with another seed."""
+    given: list[Any] = workload.conversations(count, size.requests, vocabulary, size.shorten, seed)
     return given
 
 

@@ -28,13 +28,16 @@ Conversation = list[Turn]
 Answers = list[list[list[int]]]  # Token ids by conversation and turn.
 
 
-def conversations(count: int, turns: int, vocabulary: int, shorten: int = 1) -> list[Conversation]:
+def conversations(
+    count: int, turns: int, vocabulary: int, shorten: int = 1, seed: int = 0
+) -> list[Conversation]:
     """Conversations with heavy-tailed lengths of questions and answers, the same at every call.
 
     Args:
         shorten: divides all lengths.
+        seed: of the words, not of the lengths.
     """
-    lengths, draw = random.Random(SEED), random.Random(0)
+    lengths, draw = random.Random(SEED), random.Random(seed)
     return [
         [
             Turn(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,6 @@ from engine.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from adapters.hugging import HuggingAdapter
-    from adapters.page.html import Meaning
 
 
 def launch(
@@ -21,7 +20,6 @@ def launch(
     host: str = "127.0.0.1",
     port: int = 7860,
     open_to_all: bool = False,
-    meaning: Meaning | None = None,
     on_ready: Callable[[str], object] = lambda url: None,
 ) -> None:
     """Serves the chat page until it is interrupted.
@@ -32,7 +30,6 @@ def launch(
         host: the address to listen on.
         port: the port to listen on.
         open_to_all: allows an address that other machines reach: the page has no login.
-        meaning: what a confidence means, in words.
         on_ready: takes the URL of the page when it is served.
 
     Raises:
@@ -40,7 +37,7 @@ def launch(
             cannot be used here.
     """
     check_host(host, open_to_all)
-    app = start(adapter, second=second, host=host, port=port, meaning=meaning)
+    app = start(adapter, second=second, host=host, port=port)
     on_ready(app.local_url)
     with suppress(KeyboardInterrupt):
         threading.Event().wait()
@@ -53,7 +50,6 @@ def start(
     second: HuggingAdapter | None = None,
     host: str = "127.0.0.1",
     port: int = 7860,
-    meaning: Meaning | None = None,
 ) -> Any:
     """Serves the chat page in threads of this process; the arguments are those of `launch`.
 
@@ -75,9 +71,21 @@ def start(
             raise ConfigurationError(
                 f"{type(model)} has only predict, no stream: it must subclass adapters.hugging.HuggingAdapter"
             )
-    if second is not None and second.name == adapter.name:
-        raise ConfigurationError(f"both models are {second.name}: give two different ones")
-    return serve(Page(models, meaning).app, host, port)
+    return serve(Page(_by_name(models)).app, host, port)
+
+
+def _by_name(models: Sequence[HuggingAdapter]) -> dict[str, HuggingAdapter]:
+    """Models by their names; by those of their weights where one model file has loaded several.
+
+    Raises:
+        ConfigurationError: two are the same.
+    """
+    named = {model.name: model for model in models}
+    if len(named) < len(models):
+        named = {model.weights_name: model for model in models}
+    if len(named) < len(models):
+        raise ConfigurationError(f"both models are {next(iter(named))}: give two different ones")
+    return named
 
 
 def check_host(host: str, open_to_all: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -38,24 +38,22 @@ POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; base-ur
 class Page:
     """The page of some models, side by side. `app` is what Gradio serves."""
 
-    def __init__(self, models: Sequence[HuggingAdapter], meaning: html.Meaning | None = None) -> None:
+    def __init__(self, models: Mapping[str, HuggingAdapter]) -> None:
         """Builds the app; nothing is served yet.
 
         Args:
-            models: loaded; each with a name of its own.
-            meaning: what a confidence means, in words.
+            models: loaded, by the names to show.
         """
-        self._models = {model.name: model for model in models}
-        self._meaning = meaning
+        self._models = models
         # Of the first model: an empty field leaves each model its own configuration.
-        self._fields = fields(models[0].configuration.generation)
+        self._fields = fields(next(iter(models.values())).configuration.generation)
         with gr.Blocks(
             title=" and ".join(self._models), analytics_enabled=False, fill_height=True
         ) as self.app:
             self._session = gr.State(Session([[] for _ in models]))
             self._options = _options(self._fields)
             with gr.Row(elem_classes="columns"):
-                self._chatbots = [_chatbot(model) for model in models]
+                self._chatbots = [_chatbot(name, model) for name, model in models.items()]
             self._status = gr.HTML(elem_id="status")
             question = gr.Textbox(
                 label="Question",
@@ -193,7 +191,7 @@ class Page:
                 session.fail(i, error)
             else:
                 for conversation in session.answer(i, model.engine, options, certainty):
-                    yield html.messages(conversation, self._meaning)
+                    yield html.messages(conversation)
             # Gradio empties what a generator without a value was to fill.
             yield self._shown(session)[i]
 
@@ -204,12 +202,12 @@ class Page:
 
     def _shown(self, session: Session) -> list[Any]:
         """The conversations as values of the chatbots."""
-        return [html.messages(conversation, self._meaning) for conversation in session.conversations]
+        return [html.messages(conversation) for conversation in session.conversations]
 
 
-def _chatbot(model: HuggingAdapter) -> gr.Chatbot:
+def _chatbot(name: str, model: HuggingAdapter) -> gr.Chatbot:
     return gr.Chatbot(
-        label=model.name,
+        label=name,
         examples=[{"text": text} for text in model.examples],
         # Nothing that a user or a model writes is read as Markdown, HTML or LaTeX.
         render_markdown=False,

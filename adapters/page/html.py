@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from html import escape
 from typing import Any
 
 from adapters.page.session import Conversation, Exchange
 from engine.types import Image, Message, Token
-
-# What a confidence means; None where that is not known.
-Meaning = Callable[[float], str | None]
 
 # White space of tokens, so that it can be seen.
 _VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"})
@@ -22,23 +19,23 @@ _MARKUP = re.compile(r"([<&])(?=[A-Za-z/!?#])")
 _PLAIN = "\N{WORD JOINER}"
 
 
-def messages(conversation: Conversation, meaning: Meaning | None = None) -> list[dict[str, Any]]:
+def messages(conversation: Conversation) -> list[dict[str, Any]]:
     """The messages of a conversation as Gradio's chatbot takes them: plain texts, and answers as HTML."""
     shown = []
     for exchange in conversation:
         shown += [_message(message) for message in exchange.messages]
-        shown.append({"role": "assistant", "content": _component(answer(exchange, meaning))})
+        shown.append({"role": "assistant", "content": _component(answer(exchange))})
     return shown
 
 
-def answer(exchange: Exchange, meaning: Meaning | None = None) -> str:
+def answer(exchange: Exchange) -> str:
     """The answer of an exchange as HTML: each token shaded by its probability, and the confidence below."""
     known = exchange.answer
     if known is not None and known.error is not None:
         return f'<div class="answer failed" role="alert">{escape(str(known.error))}</div>'
     tokens = known.tokens if known is not None else None
     body = _shaded(tokens, exchange.text) if tokens else f"<span>{escape(exchange.text)}</span>"
-    facts = escape(" · ".join(_facts(exchange, meaning)))
+    facts = escape(" · ".join(_facts(exchange)))
     return f'<div class="answer">{body}</div><p class="facts">{facts}</p>'
 
 
@@ -98,7 +95,7 @@ def _visible(text: str) -> str:
     return escape(text.translate(_VISIBLE)) or "end"
 
 
-def _facts(exchange: Exchange, meaning: Meaning | None) -> Iterator[str]:
+def _facts(exchange: Exchange) -> Iterator[str]:
     """What is said below an answer."""
     if exchange.by is not None:
         yield f"from the file, by {exchange.by}"
@@ -110,8 +107,8 @@ def _facts(exchange: Exchange, meaning: Meaning | None) -> Iterator[str]:
         yield "confidence unknown"
     else:
         yield f"confidence {known.confidence:.3f}"
-        if meaning is not None and (meant := meaning(known.confidence)):
-            yield meant
+        if exchange.calibrated:
+            yield f"{100 * known.confidence:.0f} of 100 such answers are right"
     if known.usage.completion_tokens:
         yield f"{known.usage.completion_tokens} tokens"
     if known.finish_reason == "length":

@@ -23,6 +23,7 @@ class Exchange:
         answer: the whole answer; None while there is none.
         stopped: whether the answer was stopped before its end.
         options: that the answer was generated with; None where it was not generated here.
+        calibrated: whether the answer's confidence is a share of right answers.
         by: the name of the model that gave an answer which was read from a file; else None.
     """
 
@@ -31,6 +32,7 @@ class Exchange:
     answer: Answer | None = None
     stopped: bool = False
     options: GenerationOptions | None = None
+    calibrated: bool = False
     by: str | None = None
 
     @property
@@ -195,6 +197,7 @@ def _answered(
         for chunk in engine.stream([request]):
             text = chunk.answer.text if chunk.answer else text + chunk.text
             answer = chunk.answer and with_certainty(chunk.answer, certainty)
-            yield replace(exchange, text=text, answer=answer, options=options)
+            calibrated = answer is not None and certainty is not raw_certainty
+            yield replace(exchange, text=text, answer=answer, options=options, calibrated=calibrated)
     except AdapterError as error:
         yield replace(exchange, answer=Answer.failed(error))

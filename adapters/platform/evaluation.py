@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from adapters.evaluation.answering import Answers, Judge, Judged
+from adapters.evaluation import MAX_ERRORS
+from adapters.evaluation.answering import Answers, Judge, Judged, notes, require_truth
+from adapters.evaluation.measures import MEASURES
 from adapters.evaluation.truth import by_people
 from adapters.items.stored import Record, is_from_model, text_at
 from adapters.platform import remote
@@ -16,12 +18,37 @@ from adapters.platform.flow import TOGETHER
 from adapters.platform.uploads import classify
 
 if TYPE_CHECKING:
-    from adapters.evaluation.report import Report
+    from adapters.evaluation.report import Report, Subject
 
 # Points of a curve that the platform is sent.
 POINTS = 50
 # Figure, legend, x and y of a sample as `dl.PlotSample` takes them.
 Sample = dict[str, Any]
+
+
+def assessed(
+    dataset_id: str, query: Record, model_name: str, subject: Subject, max_errors: Collection[float]
+) -> Report:
+    """The report on a model's stored answers.
+
+    Args:
+        query: selects items of the dataset.
+        max_errors: error rates to find thresholds for, besides the usual ones.
+
+    Raises:
+        ConfigurationError: no answer has a true one.
+        RemoteError: items or annotations could not be listed.
+    """
+    from adapters.evaluation.report import assess
+
+    judge = Judge(MEASURES[subject.measure], subject.right_from, subject.method)
+    answers = judged(dataset_id, query, model_name, judge)
+    require_truth(answers, None)
+    methods = list(
+        dict.fromkeys([subject.method, *(key for one in answers.judged for key in one.confidences)])
+    )
+    rates = sorted({*MAX_ERRORS, *max_errors})
+    return assess(answers.judged, subject, methods, rates, notes(answers, methods))
 
 
 def judged(dataset_id: str, query: Record, model_name: str, judge: Judge) -> Answers:

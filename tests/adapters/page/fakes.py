@@ -52,9 +52,14 @@ class Model(HuggingAdapter):
     name = "fake"
 
     def __init__(
-        self, reply: Reply, name: str = "fake", step: Step = lambda: None, examples: Sequence[str] = ()
+        self,
+        reply: Reply,
+        name: str = "fake",
+        step: Step = lambda: None,
+        examples: Sequence[str] = (),
+        weights: str = "none",
     ) -> None:
-        super().__init__({"model_name": "none"})
+        super().__init__({"model_name": weights})
         self.name = name
         self.examples = examples
         self._engine = LettersEngine(reply, step)

@@ -46,7 +46,7 @@ def served() -> Iterator[SimpleNamespace]:
     known = SimpleNamespace(step=at_once)
     first = Model(reply, "first", lambda: known.step(), examples=["An <b>example</b>"])
     second = Model(lambda request: "Two", "second")
-    app = page.start(first, second=second, port=free_port(), meaning=lambda _: "8 of 10 such are right")
+    app = page.start(first, second=second, port=free_port())
     known.url, known.engine = app.local_url, first.engine
     yield known
     app.close(verbose=False)
@@ -117,7 +117,7 @@ def test_an_answer_is_seen_to_grow_and_a_token_shows_its_alternatives(tab, gate)
     token.hover()
     sync_api.expect(alternatives).to_be_visible()
     assert alternatives.inner_text().split() == ["80.0%", "b", "10.0%", "?"]
-    see(column(tab).locator(".facts"), "confidence 0.800 · 8 of 10 such are right · 4 tokens")
+    see(column(tab).locator(".facts"), "confidence 0.800 · 4 tokens")
 
 
 def test_a_stopped_answer_keeps_its_text_and_the_conversation_goes_on(tab, gate):

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -56,16 +57,16 @@ def test_tokens_after_a_stop_string_are_not_shown():
 
 
 @pytest.mark.parametrize(
-    ("facts", "words"),
+    ("calibrated", "facts", "words"),
     [
-        ({}, "confidence 0.500 · 5 of 10 such answers are right · 2 tokens"),
-        ({"confidence": None}, "confidence unknown · 2 tokens"),
-        ({"finish_reason": "length"}, "cut at max_new_tokens"),
+        (True, {}, "confidence 0.500 · 50 of 100 such answers are right · 2 tokens"),
+        (False, {}, "confidence 0.500 · 2 tokens"),
+        (True, {"confidence": None}, "confidence unknown · 2 tokens"),
+        (False, {"finish_reason": "length"}, "cut at max_new_tokens"),
     ],
 )
-def test_what_is_known_of_an_answer_is_said_below_it(facts: dict, words: str):
-    meaning = lambda confidence: f"{10 * confidence:.0f} of 10 such answers are right"  # noqa: E731
-    assert words in html.answer(exchange("Yes", **facts), meaning)
+def test_what_is_known_of_an_answer_is_said_below_it(calibrated: bool, facts: dict, words: str):
+    assert words in html.answer(replace(exchange("Yes", **facts), calibrated=calibrated))
 
 
 def test_nothing_that_was_written_is_html():
@@ -73,7 +74,7 @@ def test_nothing_that_was_written_is_html():
     failed = exchange("", error=PromptError(EVIL), finish_reason="error")
     named = Exchange((Message("user", ("Why?",)),), "x", exchange("x").answer, by=EVIL)
     for one in (exchange(EVIL), exchange(EVIL, (token,)), failed, named):
-        parsed = Parsed(html.answer(one, lambda _: EVIL))
+        parsed = Parsed(html.answer(one))
         assert parsed.tags <= {"div", "p", "span", "b", "code"}
         assert EVIL in parsed.text
 

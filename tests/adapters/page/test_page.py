@@ -51,6 +51,16 @@ def test_a_calibrated_model_shows_its_calibrated_confidence(confidence: str):
     finally:
         app.close(verbose=False)
     assert "confidence 0.50" in str(answer)
+    assert "of 100 such answers are right" in str(answer)
+
+
+def test_two_weights_of_one_model_file_have_the_names_of_the_weights():
+    one, other = (Model(str, weights=weights) for weights in ("owner/one", "owner/other"))
+    app = page.start(one, second=other, port=free_port())
+    app.close(verbose=False)
+    assert app.title == "owner/one and owner/other"
+    with pytest.raises(ConfigurationError, match="both models are owner/one: give two different ones"):
+        page.start(one, second=one, port=free_port())
 
 
 @pytest.fixture
