@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 
@@ -27,7 +28,6 @@ FOLDER = Path(__file__).parent
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_CPU_KVCACHE_SPACE": "2",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_SERVER_DEV_MODE": "1",  # Only then may its prefix cache be emptied from outside.
 }
@@ -105,7 +105,7 @@ class VLLMBackend:
 
     def __init__(self, python: str, settings: Settings) -> None:
         """Starts vLLM without compilation, with the model in a folder."""
-        with _environment({key: ENVIRONMENT[key] for key in ENVIRONMENT if "MULTIPROCESSING" not in key}):
+        with mock.patch.dict(os.environ, ENVIRONMENT):
             started = time.perf_counter()
             self.engine = VLLMEngine(
                 LoadOptions(model_name=settings["folder"]),
@@ -144,17 +144,6 @@ class VLLMBackend:
     def _stop(self) -> None:
         for child in self._children:
             child.suspend()
-
-
-@contextlib.contextmanager
-def _environment(more: Mapping[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(more)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 # The contenders of a process of their own: the variable that names their interpreter, and how they start.

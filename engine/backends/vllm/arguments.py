@@ -58,7 +58,7 @@ def arguments(load: LoadOptions, vllm: VLLMOptions, task: str, dtype: Any) -> li
     for name, value in named.items():
         words += [] if value is None else [f"--{name}", str(value)]
     words += ["--trust-remote-code"] if load.trust_remote_code else []
-    return [*words, *vllm.vllm_args]
+    return [*words, "--enable-prompt-tokens-details", *vllm.vllm_args]
 
 
 def _check(unknown: Collection[str]) -> None:
