@@ -17,7 +17,9 @@ from adapters.platform import artifacts, reading, remote
 from adapters.platform.embedding import EmbeddingAdapter
 from adapters.platform.evaluation import assessed, samples, upload
 from adapters.platform.flow import ItemAnswers, complete_answers
+from adapters.platform.plain import PlainItemsAdapter
 from adapters.platform.progress import RunProgress
+from adapters.platform.recipes import RECIPE
 from adapters.platform.run import Run
 from adapters.platform.storing import answers_of
 from adapters.prediction import batches
@@ -32,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 32
 # Options of a run, for a user's own model file too.
-FLOW_OPTIONS = ("resume", "stream", "stream_interval")
+FLOW_OPTIONS = ("prompt_template", "resume", "stream", "stream_interval")
 # Options of an evaluation, likewise.
 EVALUATION_OPTIONS = ("measure", "right_from")
 
@@ -43,7 +45,7 @@ class PredictionError(Unfinished):
     missing = "answer"
 
 
-class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
+class ModelAdapter(PlainItemsAdapter, EmbeddingAdapter, dl.BaseModelAdapter):
     """Loads the model file that `module_name` in the model's configuration names, and lets it answer."""
 
     def load_from_model(self, model_entity: dl.Model | None = None, *args: Any, **kwargs: Any) -> None:
@@ -78,7 +80,12 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
                 f"the configuration of model {self.model_entity.name!r} has no module_name: set it to one of "
                 + ", ".join(registry.names())
             )
-        adapter = registry.find(name)(configuration)
+        kind = registry.find(name)
+        if issubclass(kind, HuggingAdapter):
+            # Of which dataset is known when it is answered.
+            self._recipe = configuration.get("labels", kind.defaults.get("labels")) == RECIPE
+            configuration |= {"labels": []} if self._recipe else {}
+        adapter = kind(configuration)
         if hasattr(adapter, "load"):
             adapter.load(local_path)
         self.adapter = adapter
@@ -102,7 +109,7 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
         """
         snapshot, name = Snapshot.of_entity(item), self.model_entity.name
         try:
-            content = reading.downloaded(snapshot)
+            content = reading.downloaded(snapshot, self._template(self._options(), {}))
             if isinstance(content, Failure):
                 return content
             if has_messages(content):
@@ -126,6 +133,10 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
         Raises:
             ConfigurationError: an option that is unknown or cannot be.
         """
+        if self._recipe and "labels" not in kwargs:
+            raise ConfigurationError(
+                "labels: recipe: predict_items and predict_dataset read it: call one of them"
+            )
         failed = [item for item in batch if isinstance(item, Failure)]
         readable = [item for item in batch if not isinstance(item, Failure)]
         answers, unanswered = predict_each(self.adapter, readable, self.model_entity.name, **kwargs)
@@ -170,7 +181,8 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
             made = dl.AnnotationCollection.from_json(_json=records, item=chosen[identity])
             stored[identity] = made.annotations
 
-        self._run(chosen.values(), len(chosen), keep, batch_size, progress, resume, kwargs)
+        options = self._with_labels(kwargs, [item.dataset_id for item in items])
+        self._run(chosen.values(), len(chosen), keep, batch_size, progress, resume, options)
         return items, [annotation for identity in chosen for annotation in stored.get(identity, [])]
 
     def predict_dataset(
@@ -183,7 +195,7 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
         **kwargs: Any,
     ) -> None:
         """As `predict_items`, for the items of a dataset that a filter selects, listed page by page."""
-        query = _filters(filters).prepare()
+        query = remote.filters(filters).prepare()
         items = (
             Snapshot.of(item, dataset.id)
             for page in remote.pages(dataset.id, query)
@@ -191,7 +203,8 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
             if item.get("type") in ("file", "db_row")
         )
         total = remote.count(dataset.id, query)
-        self._run(items, total, lambda identity, records: None, batch_size, progress, resume, kwargs)
+        options = self._with_labels(kwargs, [dataset.id])
+        self._run(items, total, lambda identity, records: None, batch_size, progress, resume, options)
 
     def evaluate_model(
         self,
@@ -230,10 +243,11 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
 
         method, name, described = "confidence", model.name, dict[str, Any]()
         if isinstance(self.adapter, HuggingAdapter):
-            method, name, described = self.adapter.evaluated()
+            labels = self._with_labels({}, [dataset.id])
+            method, name, described = self.adapter.evaluated(**labels)
         chosen = self._options()
         subject = Subject(name, described, chosen.measure, chosen.right_from, method)
-        query = _filters(filters).prepare()
+        query = remote.filters(filters).prepare()
         found = assessed(dataset.id, query, model.name, subject, self._max_errors())
         upload(found, model.artifacts)
         model.metrics.create([dl.PlotSample(**one) for one in samples(found)], dataset.id)
@@ -267,6 +281,7 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
             self._record,
             keep,
             RunProgress(total, progress),
+            self._template(chosen, options),
         )
         failures = run.over(items, options)
         if failures:
@@ -286,10 +301,3 @@ class ModelAdapter(EmbeddingAdapter, dl.BaseModelAdapter):
     def _configuration_copy(self) -> dict[str, Any]:
         # Not `self.configuration.get`: that writes the key back to the platform.
         return dict(self.model_entity.configuration or {})
-
-
-def _filters(given: Any) -> dl.Filters:
-    """Filters as the SDK has them, whether they are given so, as JSON, or not at all."""
-    if isinstance(given, dl.Filters):
-        return given
-    return dl.Filters(custom_filter=given) if given else dl.Filters()

@@ -91,6 +91,8 @@ class HuggingAdapter(PythonAPI):
                 from engine.backends.endpoint import EndpointEngine
 
                 self._engine = EndpointEngine(self.configuration.endpoint)
+        if self.configuration.adapter.cache is not None:
+            self.engine.cache_in(self.configuration.adapter.cache)
         return self
 
     def _load_options(self, local_path: str | Path | None) -> LoadOptions:
@@ -194,13 +196,14 @@ class HuggingAdapter(PythonAPI):
             return method
         return self.calibration.confidence if self.calibration else GenerationOptions().confidence
 
-    def evaluated(self) -> tuple[str, str, dict[str, Any]]:
-        """The method of the raw confidence, the model's name and the options that a calibration is for."""
-        return (
-            self.raw_method,
-            self.name,
-            calibrated.described(self.configuration, self.configuration.generation),
-        )
+    def evaluated(self, **options: Any) -> tuple[str, str, dict[str, Any]]:
+        """The method of the raw confidence, the model's name and the options that a calibration is for.
+
+        Args:
+            options: generation options of the run.
+        """
+        generation = override(self.configuration.generation, options)
+        return self.raw_method, self.name, calibrated.described(self.configuration, generation)
 
     def prepared(self, generation: GenerationOptions) -> tuple[GenerationOptions, Certainty]:
         """The options to ask the engine with, and what its answers are worth: calibrated where that applies.

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 
-NAMES = ("generation", "scoring", "embedding", "confidence", "adapter", "platform", "growth", "server")
+NAMES = ("generation", "scoring", "embedding", "confidence", "adapter", "platform", "growth", "server", "ray")
 
 
 def main(words: list[str] | None = None) -> None:

@@ -90,7 +90,11 @@ def prompt_item(number: int) -> dict[str, Any]:
     conversations = [QUESTIONS[number % 3], QUESTIONS[(number + 1) % 3]]
     text = "application/text"
     prompts = {
-        str(key): {str(turn): {"mimetype": text, "value": value} for turn, value in enumerate(conversation)}
+        str(key): {
+            # The number: equal conversations would be answered once.
+            str(turn): {"mimetype": text, "value": f"{value} ({number})"}
+            for turn, value in enumerate(conversation)
+        }
         for key, conversation in enumerate(conversations)
     }
     return {"shebang": "dataloop", "metadata": {"dltype": "prompt"}, "prompts": prompts}

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, get_args
 
-from engine.errors import Unsupported
+from engine.answer_cache import AnswerCache, Reused
+from engine.errors import ConfigurationError, Unsupported
 from engine.options import EmbeddingOptions
 from engine.types import Answer, Chunk, Request, Token
 
@@ -38,7 +40,17 @@ class Engine(ABC):
 
     A backend implements `stream` and those of the optional methods (`Capability`) that it can.
     The others raise `Unsupported`.
+
+    Attributes:
+        cache: answers on disk, where `cache_in` was called.
     """
+
+    cache: AnswerCache | None = None
+
+    @cached_property
+    def reused(self) -> Reused:
+        """How many answers of all runs were not made anew."""
+        return Reused()
 
     @property
     def supports(self) -> frozenset[Capability]:
@@ -79,6 +91,14 @@ class Engine(ABC):
             One answer for each request, in their order. A failed one carries its error.
         """
         return gathered(self.stream(requests, follow, deltas=False), len(requests))
+
+    def cache_in(self, folder: str | Path) -> None:
+        """Keeps answers in a folder, and takes them from there.
+
+        Raises:
+            ConfigurationError: the folder cannot be used, or the backend does not know its weights.
+        """
+        raise ConfigurationError(f"option 'cache': {type(self).__name__} has no cache: leave it out")
 
     @property
     def context_length(self) -> int | None:

@@ -1,8 +1,10 @@
 """The types that flow: Dialogue → Request → token ids → Answer."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from pydantic import ConfigDict
 
 from engine.confidence.evidence import Evidence
 from engine.errors import AdapterError
@@ -77,6 +79,11 @@ class Request:
     prompt: str | tuple[int, ...] | None = None
     cancelled: Callable[[], bool] | None = field(default=None, compare=False)
 
+    @property
+    def asked(self) -> tuple[Any, ...]:
+        """All but the options that tells whether another request is equal."""
+        return tuple(getattr(self, one.name) for one in fields(self) if one.compare and one.name != "options")
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -130,6 +137,9 @@ class Answer:
         evidence: what the confidences were computed from; None if nothing was recorded. Comparisons of
             answers ignore it.
     """
+
+    # For the cache on disk: an error is no pydantic type, and a log-probability may be -inf.
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True, ser_json_inf_nan="constants")
 
     text: str
     token_ids: tuple[int, ...]

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 
 from adapters.cli.forms import Asked
+from adapters.cli.output import say
 from adapters.items.item import Item
 from adapters.prediction.batches import accepts_stream, predict_batches
 from adapters.prediction.failures import Failure
@@ -66,3 +67,9 @@ def _answer(adapter: Any, coming: Iterator[Asked], model_name: str, told: Told) 
             logger.debug("answering in one run failed", exc_info=True)
         coming, size = chain(list(open_files.values()), coming), 1
     predict_batches(adapter, items(coming), done, model_name, size)
+
+
+def say_reused(model: Any) -> None:
+    """Says how many answers were not made anew, if there are any."""
+    if reused := getattr(getattr(model, "_engine", None), "reused", None):
+        say(str(reused))

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import csv
 import glob
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from adapters import registry
 from adapters.cli.forms import Asked
 from adapters.items.item import Item
+from adapters.items.plain import PromptTemplate
+from adapters.items.prompt_items import question_item
 from adapters.prediction.failures import Failure
+from engine.errors import PromptError
 
 STDIN = "-"
 # Files with something to ask in each line: how many is known at their end only.
-LINES = {".jsonl", ".txt"}
+LINES = {".csv", ".jsonl", ".txt"}
+# Characters of a cell at most.
+MAX_CELL = 2**23
 NO_ITEM = "is no prompt item: a JSON object with 'prompts' is needed"
-# A name, and its content or why there is none.
+# A name, and its content (a text or a JSON object) or why there is none.
 Source = tuple[str, Any, str | None]
 
 
@@ -28,23 +35,36 @@ def expand(names: Sequence[str]) -> tuple[list[str], int | None]:
     return paths, len(paths) if counted else None
 
 
-def inputs(paths: Iterable[str], model_name: str) -> Iterator[Asked]:
+def inputs(paths: Iterable[str], model_name: str, template: PromptTemplate | None = None) -> Iterator[Asked]:
     """Each item and question, read when its turn comes, or why there is none.
 
     Args:
         model_name: whose earlier answers belong to the conversations.
+        template: makes prompt items of texts, of JSON objects and of rows of tables.
     """
-    sources = (source for path in paths for source in _read(path))
+    sources = (source for path in paths for source in _read(path, template is not None))
     for position, (name, content, reason) in enumerate(sources):
-        if reason is not None:
-            yield Asked(position, name, None, failures=[Failure(name, None, reason)])
+        try:
+            if reason is not None:
+                raise PromptError(reason)
+            if template is not None:
+                content = template.item(content)
+            item = question_item(content) if isinstance(content, str) else content
+        except PromptError as error:
+            yield Asked(position, name, None, failures=[Failure(name, None, str(error))])
         else:
-            yield Asked(position, name, Item.of({**content, "filename": name}, model_name))
+            yield Asked(position, name, Item.of({**item, "filename": name}, model_name))
 
 
-def question_item(text: str) -> dict[str, Any]:
-    """A prompt item with one question."""
-    return {"prompts": {"1": {"1": {"mimetype": "application/text", "value": text}}}}
+def prompt_template(stem: str, configuration: Mapping[str, Any]) -> PromptTemplate | None:
+    """What makes prompt items of plain ones, if the model's options say how."""
+    from adapters.hugging import HuggingAdapter
+
+    kind = registry.find(stem)
+    if not issubclass(kind, HuggingAdapter):
+        return PromptTemplate.of(configuration.get("prompt_template"), configuration.get("labels"))
+    chosen = kind(configuration).configuration
+    return PromptTemplate.of(chosen.adapter.prompt_template, chosen.generation.labels)
 
 
 def _expanded(name: str) -> list[str]:
@@ -56,17 +76,23 @@ def _expanded(name: str) -> list[str]:
     return sorted(glob.glob(name, recursive=True)) or [name]
 
 
-def _read(path: str) -> Iterator[Source]:
+def _read(path: str, tables: bool) -> Iterator[Source]:
     name = path
     try:
+        if Path(path).suffix == ".csv" and not tables:
+            yield path, None, "is a table: set prompt_template to a text with its columns in braces"
+            return
         if path == STDIN:
             name = "stdin"
             yield from _lines_or_item(name, sys.stdin)
         elif Path(path).is_dir():
             yield path, None, "has no prompt items: a folder needs .json files"
         elif Path(path).suffix in LINES:
-            with open(path, encoding="utf-8-sig") as lines:
-                yield from _lines(path, enumerate(lines, 1), Path(path).suffix == ".jsonl")
+            with open(path, encoding="utf-8-sig", newline="" if path.endswith(".csv") else None) as lines:
+                if Path(path).suffix == ".csv":
+                    yield from _rows(path, lines)
+                else:
+                    yield from _lines(path, enumerate(lines, 1), Path(path).suffix == ".jsonl")
         else:
             yield _item(path, Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -93,7 +119,20 @@ def _lines(name: str, lines: Iterable[tuple[int, str]], as_json: bool) -> Iterat
     for number, line in lines:
         if text := line.strip():
             place = f"{name}:{number}"
-            yield _item(place, text) if as_json else (place, question_item(text), None)
+            yield _item(place, text) if as_json else (place, text, None)
+
+
+def _rows(name: str, lines: TextIO) -> Iterator[Source]:
+    """The rows of a CSV file by its first line's names; the first row has the number 2."""
+    csv.field_size_limit(MAX_CELL)
+    rows = csv.DictReader(lines)
+    try:
+        for number, row in enumerate(rows, 2):
+            extra = row.pop(None, None)
+            reason = f"has {len(extra)} more cells than the first line has names" if extra else None
+            yield f"{name}:{number}", row, reason
+    except csv.Error as error:
+        yield name, None, f"cannot be read on ({error})"
 
 
 def _item(name: str, text: str) -> Source:
@@ -101,9 +140,7 @@ def _item(name: str, text: str) -> Source:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         return name, None, f"is no JSON ({error})"
-    if isinstance(content, str):
-        return name, question_item(content), None
-    return (name, content, None) if isinstance(content, dict) else (name, None, NO_ITEM)
+    return (name, content, None) if isinstance(content, dict | str) else (name, None, NO_ITEM)
 
 
 def _is_json(text: str) -> bool:

@@ -16,7 +16,7 @@ from adapters.cli.output import Output, Signals, Stop, printing, say
 from engine.errors import AdapterError, ConfigurationError
 
 if TYPE_CHECKING:
-    from adapters.cli.forms import Form
+    from adapters.cli.forms import Asked, Form
 
 
 def predict(
@@ -31,31 +31,51 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help="Write there; .json and .jsonl choose the form."),
     ] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Answer on Ray: RAY_ADDRESS, or this machine.")] = False,
+    replicas: Annotated[
+        int | None, typer.Option(min=1, help="With --ray: copies of the model; by default all that fit.")
+    ] = None,
+    cpus: Annotated[float, typer.Option(min=0, help="With --ray: cores of each copy.")] = 1,
+    gpus: Annotated[float, typer.Option(min=0, help="With --ray: GPUs of each copy.")] = 0,
 ) -> int:
     """Answer prompt items and plain questions.
 
     FILE is a prompt item (.json), lines of prompt items or JSON texts (.jsonl), lines of questions (.txt), a
-    folder with prompt items, a pattern, or - for standard input. What cannot be answered is named with the
-    reason on standard error, and the exit code is 1.
+    folder with prompt items, a pattern, or - for standard input; with the option prompt_template also a table
+    (.csv) or lines of JSON objects. What cannot be answered is named with the reason on standard error, and
+    the exit code is 1.
+
+    A batch file of OpenAI's (.jsonl) is answered into NAME_output.jsonl and NAME_error.jsonl beside it, or
+    into --out; started again, only what has no answer yet. So does a run with --ray.
     """
-    exclusive({"--json": json, "--jsonl": jsonl})
+    exclusive({"--json": json, "--jsonl": jsonl, "--ray": ray})
     with printing() as output:
         stem, configuration = named(model, settings)  # A misspelt name is told before imports take time.
+        from adapters.cli.batch.run import is_batch
         from adapters.cli.forms import Document, Lines, Table
-        from adapters.cli.inputs import expand
+        from adapters.cli.inputs import expand, inputs, prompt_template
 
         paths, total = expand(files)
+        if ray:
+            from adapters.cli.ray.run import Replicas, predict_on_ray
+
+            return predict_on_ray(paths, stem, configuration, out, Replicas(replicas, cpus, gpus))
+        if any(map(is_batch, paths)):
+            from adapters.cli.batch.predict import answer_batch
+
+            return answer_batch(paths, json or jsonl, out, lambda: registry.load(stem, configuration))
         kind: Callable[[Output], Form] = Lines if jsonl else Document if json else _by_suffix(out) or Table
         with _written(out, paths, output) as target:
-            return _answer(paths, total, stem, lambda: registry.load(stem, configuration), kind(target))
+            coming = inputs(paths, stem, prompt_template(stem, configuration))
+            return _answer(coming, total, stem, lambda: registry.load(stem, configuration), kind(target))
 
 
-def _answer(paths: list[str], total: int | None, stem: str, load: Callable[[], Any], form: Form) -> int:
+def _answer(
+    coming: Iterator[Asked], total: int | None, stem: str, load: Callable[[], Any], form: Form
+) -> int:
     from tqdm import tqdm
 
-    from adapters.cli.files import answer_files
-    from adapters.cli.forms import Asked
-    from adapters.cli.inputs import inputs
+    from adapters.cli.files import answer_files, say_reused
 
     ended = 0
     reasons: list[str] = []
@@ -74,10 +94,17 @@ def _answer(paths: list[str], total: int | None, stem: str, load: Callable[[], A
     def done() -> str:
         return f"{ended} items are done" if total is None else f"{ended} of {total} files are done"
 
+    model: Any = None
+
+    def loaded() -> Any:
+        nonlocal model
+        model = load()
+        return model
+
     code = 0
     with Signals() as signals, tqdm(total=total, unit="item", disable=None) as progress:
         try:
-            answer_files(inputs(paths, stem), load, stem, told)
+            answer_files(coming, loaded, stem, told)
         except Stop as stop:
             if not stop.writable:
                 raise
@@ -94,6 +121,7 @@ def _answer(paths: list[str], total: int | None, stem: str, load: Callable[[], A
         form.end()
     for reason in reasons:
         say(f"error: {reason}")
+    say_reused(model)
     return code or (1 if reasons else 0)
 
 

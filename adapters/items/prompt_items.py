@@ -63,6 +63,11 @@ def read(
     return dialogues, errors
 
 
+def question_item(text: str) -> dict[str, Any]:
+    """A prompt item with one question."""
+    return {"prompts": {"1": {"1": {"mimetype": "application/text", "value": text}}}}
+
+
 def as_item(messages: Mapping[str, Message], answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """A prompt item's JSON in the messages format: what `read` reads.
 

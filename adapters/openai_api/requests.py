@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 Chat = Sequence[Mapping[str, Any]]
 # A text, its token ids, or a list of either.
 Prompt = str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]]
+# A list of texts, or of token ids.
+Texts = Sequence[str] | Sequence[tuple[int, ...]]
 
 
 # Parameters of OpenAI's that change no answer here.
@@ -193,7 +196,7 @@ class OpenAICalls(ABC):
         if likeliest is not False:
             values |= {"logprobs": True, "top_logprobs": likeliest}
         chosen, certainty = self.call_options(values)
-        prompts = [Request((), chosen, one) for one in _prompts(prompt)]
+        prompts = [Request((), chosen, one) for one in texts_of(prompt)]
         head = Head(name, call.n, call.stream_options.include_usage, certainty)
         return Call(head, _repeated(prompts, call.n), call.stream, call.echo)
 
@@ -232,15 +235,26 @@ class OpenAICalls(ABC):
         Raises:
             AdapterError: an invalid option or input, or no embeddings.
         """
+        [found] = self.embedded_together([texts_of(input)], kind, options)
+        return found
+
+    def embedded_together(
+        self, inputs: Sequence[Texts], kind: str | None, options: Mapping[str, Any]
+    ) -> list[tuple[np.ndarray, int]]:
+        """As `embedded`, for several inputs, all of texts or all of token ids, in one batch."""
         engine = self.engine
         chosen = override(self.configuration.embedding, options)
-        texts: Sequence[str] | Sequence[Sequence[int]] = _prompts(input)
-        counted = "token_ids" in engine.supports
-        if counted and isinstance(texts[0], str):
-            texts, kind = engine.token_ids(cast(Sequence[str], texts), chosen, kind), None
-        vectors = engine.embed(texts, chosen, kind)
         # A server does not say how many tokens it has read.
-        return vectors, sum(map(len, texts)) if counted else 0
+        counted = "token_ids" in engine.supports
+        lists: list[Any] = list(inputs)
+        if counted and isinstance(lists[0][0], str):
+            lists, kind = [engine.token_ids(texts, chosen, kind) for texts in lists], None
+        vectors = engine.embed([text for texts in lists for text in texts], chosen, kind)
+        ends = list(accumulate(map(len, lists)))
+        return [
+            (vectors[end - len(texts) : end], sum(map(len, texts)) if counted else 0)
+            for texts, end in zip(lists, ends, strict=True)
+        ]
 
     def _answers(self, requests: Sequence[Request]) -> list[Answer]:
         """An answer for each request.
@@ -323,13 +337,15 @@ def _reseeded(request: Request, i: int) -> Request:
     return replace(request, options=override(request.options, {"seed": request.options.seed + i}))
 
 
-def _prompts(given: Prompt) -> Sequence[str] | Sequence[tuple[int, ...]]:
+def texts_of(given: Prompt) -> Texts:
     """A list of texts, or of token ids.
 
     Raises:
         PromptError: it is neither.
     """
-    listed: list[Any] = [given] if isinstance(given, str) else list(given)
+    listed: list[Any] = [given] if isinstance(given, str) else []
+    if not listed and isinstance(given, Sequence):
+        listed = list(given)
     if listed and all(isinstance(one, str) for one in listed):
         return listed
     if listed and all(isinstance(one, int) for one in listed):

@@ -10,6 +10,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from adapters.items.item import Item, Snapshot
+from adapters.items.plain import PromptTemplate
 from adapters.items.stored import Record, prompt_of
 from adapters.platform import remote, settling, storing
 from adapters.platform.reading import AnswersOf, prepare
@@ -59,7 +60,14 @@ class Flow:
         failures: prompts and items without an answer so far; `item` is the item's id.
     """
 
-    def __init__(self, stages: Stages, model_name: str, resume: bool = False, batch_size: int = 1) -> None:
+    def __init__(
+        self,
+        stages: Stages,
+        model_name: str,
+        resume: bool = False,
+        batch_size: int = 1,
+        template: PromptTemplate | None = None,
+    ) -> None:
         """Starts nothing yet.
 
         Args:
@@ -67,7 +75,9 @@ class Flow:
             model_name: the model whose answers are listed and replaced.
             resume: whether prompts that have an answer are skipped.
             batch_size: items that are answered together.
+            template: makes prompt items of other items; None refuses them.
         """
+        self._template = template
         self.failures: list[Failure] = []
         self._stages = stages
         self._model_name = model_name
@@ -188,7 +198,7 @@ class Flow:
     def _read(self, snapshot: Snapshot, answers: Future[AnswersOf]) -> None:
         read: Item | Failure | None
         try:
-            read = prepare(snapshot, answers, self._model_name)
+            read = prepare(snapshot, answers, self._model_name, self._template)
             if self._resume and isinstance(read, Item):
                 read = read.without(classify(snapshot.answers).answered)
             if isinstance(read, Item):

@@ -106,6 +106,12 @@ def _module(entry_point: str) -> dict[str, Any]:
                 "predict_dataset", "Answers prompt items of a dataset that a filter selects.", _DATASET
             ),
             _function(
+                "create_prompt_items",
+                "Makes prompt items of text items of a dataset that a filter selects, by prompt_template.",
+                _DATASET,
+                {"dataset": "Dataset"},
+            ),
+            _function(
                 "evaluate_model",
                 "Answers items that people have answered, judges the answers and calibrates the confidence.",
                 {"model": "Model"} | _DATASET,

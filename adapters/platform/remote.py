@@ -262,6 +262,13 @@ def pages(dataset_id: str, query: Record) -> Iterator[list[Record]]:
         last = items[-1]["id"]
 
 
+def filters(given: Any) -> dl.Filters:
+    """Filters as the SDK has them, whether they are given so, as JSON, or not at all."""
+    if isinstance(given, dl.Filters):
+        return given
+    return dl.Filters(custom_filter=given) if given else dl.Filters()
+
+
 def count(dataset_id: str, query: Record) -> int:
     """The number of records of a dataset that a query selects.
 

@@ -7,6 +7,7 @@ from adapters.hugging import HuggingAdapter
 from adapters.items import context
 from adapters.items.annotations import as_dict
 from adapters.items.item import Item
+from adapters.items.plain import PromptTemplate
 from adapters.items.stored import Record
 from adapters.platform import remote
 from adapters.platform.flow import Flow, ItemAnswers
@@ -31,6 +32,7 @@ class Run:
         record: Callable[[Mapping[str, Any]], Record],
         keep: Callable[[str, list[Record]], object],
         progress: RunProgress,
+        template: PromptTemplate | None = None,
     ) -> None:
         """Starts nothing yet.
 
@@ -42,6 +44,7 @@ class Run:
             record: converts an answer into an annotation record.
             keep: called with the id of each item that is done, and its stored new answers.
             progress: counts the items that are done.
+            template: makes prompt items of other items; None refuses them.
         """
         self._adapter = adapter
         self._model_name = model_name
@@ -51,6 +54,7 @@ class Run:
         self._record = record
         self._keep = keep
         self._progress = progress
+        self._template = template
         self._partial = PartialAnnotations(self._partial_record, options.stream_interval)
 
     def over(self, items: Iterable[Any], generation: Mapping[str, Any]) -> list[Failure]:
@@ -67,7 +71,7 @@ class Run:
             Exception: any error of the model file or of the iterator `items`, after all answers so far are
                 stored.
         """
-        flow = Flow(self, self._model_name, self._options.resume, self._batch_size)
+        flow = Flow(self, self._model_name, self._options.resume, self._batch_size, self._template)
 
         def answer(coming: Iterator[Item | None], on_done: OnDone) -> None:
             self._answer(coming, on_done, generation)

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from adapters.openai_api.errors import Refused
 from adapters.server import errors
 from adapters.server.batch import Batch
 from adapters.server.connections import RequestIds, check_key
@@ -82,7 +83,7 @@ async def _adapter_error(_: Request, error: AdapterError) -> Response:
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
     text = f"{request.method} {request.url.path}: {error.detail}; GET /docs lists the routes"
-    return errors.as_response(errors.Refused(error.status_code, text))
+    return errors.as_response(Refused(error.status_code, text))
 
 
 async def _gone(_: Request, __: ClientDisconnect) -> Response:

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from adapters.server.errors import Refused
+from adapters.openai_api.errors import Refused
 
 Result = TypeVar("Result")
 # Seconds in which a client has to send its request's head, and as many for its body.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from adapters.openai_api.bodies import RESERVED
 from engine.options import EmbeddingOptions, GenerationOptions, Options
 
 _MESSAGES = [{"role": "user", "content": "What is the capital of Japan?"}]
@@ -13,7 +14,7 @@ def _body(
     needed: dict[str, Any], example: dict[str, Any], options: type[Options] | None = None
 ) -> dict[str, Any]:
     properties = options.model_json_schema()["properties"] if options else {}
-    properties = {key: value for key, value in properties.items() if key != "chat_template"}
+    properties = {key: value for key, value in properties.items() if key not in RESERVED}
     schema = {
         "type": "object",
         "required": list(needed),

@@ -8,17 +8,18 @@ from pathlib import Path
 import numpy as np
 
 from engine import scoring
+from engine.answer_cache import AnswerCache
 from engine.backends.conversion import Conversion
-from engine.backends.dispatch import dispatch
 from engine.backends.local_worker import LocalWorker
-from engine.backends.workers import workers
+from engine.backends.workers import answered
 from engine.contract import Candidate, Engine, Follow, Reduction
 from engine.embedding import DEFAULTS, Embedder
-from engine.errors import Unsupported
+from engine.errors import ConfigurationError, Unsupported
 from engine.generation.generator import Generator
 from engine.generation.stopping import eos_token_ids
 from engine.generation.support import BatchingSupport, find_batching
 from engine.loading import Loaded
+from engine.loading.identity import identity
 from engine.module_state import model_lock
 from engine.options import EmbeddingOptions
 from engine.prompting.prompter import Prompter
@@ -59,7 +60,20 @@ class LocalEngine(Engine):
         self._check_process()
         generator = self.new_generator()
         worker = LocalWorker(self.conversion, generator, deltas)
-        yield from dispatch(requests, follow, workers(worker, self))
+        yield from answered(requests, follow, worker, self)
+
+    def cache_in(self, folder: str | Path) -> None:
+        """Keeps answers in a folder, and takes them from there: see `AnswerCache`.
+
+        Raises:
+            ConfigurationError: the folder cannot be written, or the model does not come from files.
+        """
+        options = self.loaded.options
+        if options is None:
+            raise ConfigurationError("option 'cache' needs a model that was loaded from files")
+        self.cache = AnswerCache(
+            folder, identity(options), lambda request: self.conversion.encode(request).prompt
+        )
 
     @property
     def context_length(self) -> int | None:

@@ -44,6 +44,7 @@ METHODS: Mapping[str, tuple[str, Callable[[Any], float | None]]] = {
     "lexical_similarity": ("samples", sampled.lexical_similarity),
     "semantic_entropy": ("samples", sampled.semantic_entropy),
     "p_true": ("p_true", float),
+    "judge": ("judge", float),
 }
 
 

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
+from engine.confidence.second_model import second_model
 from engine.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from engine.options import LoadOptions
 
 
 class Comparer(Protocol):
@@ -65,7 +64,7 @@ def comparer(name: str) -> Comparer:
         config = AutoConfig.from_pretrained(name, **arguments)
         if any("SequenceClassification" in one for one in config.architectures or []):
             return _Entailment(name, config, arguments)
-    return _Embeddings(options)
+    return _Embeddings(name)
 
 
 class _Entailment:
@@ -104,11 +103,8 @@ class _Entailment:
 class _Embeddings:
     """An embedding model: texts mean the same where the cosine of their vectors is large enough."""
 
-    def __init__(self, options: LoadOptions) -> None:
-        from engine.backends.local import LocalEngine
-        from engine.loading import load
-
-        self._engine = LocalEngine(load(options, "embed"))
+    def __init__(self, name: str) -> None:
+        self._engine = second_model(name, "embed")
 
     def __call__(self, texts: Sequence[str], similarity: float) -> np.ndarray:
         import numpy as np

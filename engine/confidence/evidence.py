@@ -32,6 +32,7 @@ class Evidence:
         entropies: for each generated token the entropy of the whole distribution at its position, in nats.
         samples: sampled answers.
         p_true: the probability that the model gives to "True" when asked whether the answer is right.
+        judge: the probability that a second model gives to "Yes" when asked whether the answer is good.
     """
 
     logprobs: Sequence[float] = ()
@@ -40,3 +41,4 @@ class Evidence:
     entropies: Sequence[float] = ()
     samples: Samples | None = None
     p_true: float | None = None
+    judge: float | None = None

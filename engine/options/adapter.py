@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from engine.options.base import Options
 
@@ -15,9 +15,19 @@ class AdapterOptions(Options):
         description="Where answers come from: `local` runs transformers on this machine, `vllm` starts vLLM "
         "here, `endpoint` asks the server at `base_url`.",
     )
+    cache: str | None = Field(
+        None,
+        description="Folder in which answers are kept from run to run, for the same weights, prompt and "
+        "options.",
+    )
     model_deploys: tuple[str, ...] = Field(
         (),
         description="Public names under which this model may be called besides its own, in any letter case.",
+    )
+    prompt_template: str | None = Field(
+        None,
+        description="Makes a question of what is no prompt item: of a text, `{text}`, and of a JSON object "
+        "or a row of a table by its names; `{labels}` are the labels, `{{` is a brace.",
     )
     resume: bool = Field(False, description="On the platform: answer only prompts that have no answer yet.")
     stream: bool = Field(
@@ -47,3 +57,12 @@ class AdapterOptions(Options):
     allowed_hosts: tuple[str, ...] = Field(
         (), description="Hosts from which link items with retrieved context may be fetched, over https."
     )
+
+    @field_validator("prompt_template")
+    @classmethod
+    def _a_template_has_a_field(cls, value: str | None) -> str | None:
+        from engine.prompting.fields import names
+
+        if value is not None and not set(names(value)) - {"labels"}:
+            raise ValueError("it has no field of an item: write {text}, or the name of a column in braces")
+        return value

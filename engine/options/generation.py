@@ -1,5 +1,6 @@
 """How a conversation is rendered, and its answer generated and judged."""
 
+import json
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -100,8 +101,20 @@ class GenerationOptions(Options):
         le=1,
         description="Cosine similarity from which on an embedding model's texts mean the same.",
     )
+    judge: str | None = Field(
+        None,
+        description="Hub id or folder of a second model that judges each answer; its score is in an "
+        "annotation's metadata, and the confidence by the method judge.",
+    )
+    judge_rubric: str | None = Field(
+        None,
+        description="What the judge is asked of an answer, as a question that yes or no answers; by default "
+        "whether it is correct.",
+    )
     labels: tuple[str, ...] = Field(
-        (), description="Answer with one of these labels, chosen by scoring, as a classification."
+        (),
+        description="Answer with one of these labels, chosen by scoring, as a classification; on the "
+        "platform, `recipe` stands for those of the dataset's recipe.",
     )
     label_prior: bool = Field(
         False,
@@ -143,9 +156,9 @@ class GenerationOptions(Options):
 
     @field_validator("labels", mode="before")
     @classmethod
-    def _recipes_are_not_read(cls, value: Any) -> Any:
+    def _recipes_are_read_on_the_platform(cls, value: Any) -> Any:
         if value == "recipe":
-            raise ValueError('the labels of a dataset\'s recipe are not read: list them, ["good", "bad"]')
+            raise ValueError('only the platform has a recipe of a dataset: list them, ["good", "bad"]')
         return value
 
     @field_validator("labels")
@@ -166,6 +179,14 @@ class GenerationOptions(Options):
         return self
 
     @model_validator(mode="after")
+    def _judging_needs_a_judge(self) -> Self:
+        if self.judge is None and "judge" in (self.confidence, *self.confidence_methods):
+            raise ValueError("the confidence method judge needs the option judge: name a model that judges")
+        if self.judge is None and self.judge_rubric is not None:
+            raise ValueError("judge_rubric needs judge: name a model that judges")
+        return self
+
+    @model_validator(mode="after")
     def _sampling_needs_a_temperature(self) -> Self:
         if self.do_sample and self.temperature == 0:
             raise ValueError(
@@ -174,6 +195,10 @@ class GenerationOptions(Options):
         if self.temperature and self.temperature < 1e-3:
             raise ValueError("temperature is 0 (greedy) or at least 0.001: below, logits overflow")
         return self
+
+    def as_json(self) -> str:
+        """All values as JSON: equal options have equal texts. Half a surrogate pair in one is no error."""
+        return json.dumps(self.model_dump(), default=str)
 
     @property
     def evidence(self) -> frozenset[str]:

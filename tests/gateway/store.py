@@ -26,6 +26,8 @@ TABLES = {
     "feature_sets": "Feature set",
     "features": "Feature vector",
     "metrics": "Metric",
+    "ontologies": "Ontology",
+    "recipes": "Recipe",
 }
 
 # Seconds by which each date may be too early or too late.

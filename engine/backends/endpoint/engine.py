@@ -7,20 +7,20 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from engine.backends.dispatch import dispatch
 from engine.backends.endpoint import embedding, routes
 from engine.backends.endpoint.rejections import Dropped, Rejected
 from engine.backends.endpoint.reply import Reply
 from engine.backends.endpoint.wire import Client, Server
 from engine.backends.endpoint.worker import EndpointWorker
-from engine.backends.workers import workers
+from engine.backends.workers import answered
 from engine.confidence import Evidence
 from engine.contract import Engine, Follow
-from engine.errors import AdapterError, GenerationError, Unsupported
+from engine.errors import AdapterError, ConfigurationError, GenerationError, Unsupported
 from engine.options import EmbeddingOptions, EndpointOptions, GenerationOptions
 from engine.text import Deltas, before_stop, encodable
 from engine.types import Answer, Chunk, Request
@@ -83,7 +83,7 @@ class EndpointEngine(Engine):
 
         worker = EndpointWorker(send, self.options.max_concurrent)
         try:
-            yield from dispatch(requests, follow, workers(worker, self))
+            yield from answered(requests, follow, worker, self)
         finally:
             worker.cancel()
 
@@ -116,6 +116,17 @@ class EndpointEngine(Engine):
             for future in running:
                 future.cancel()
         return embedding.joined(vectors, options)
+
+    def cache_in(self, folder: str | Path) -> None:
+        """Refuses: a server may change its weights, and nothing here would show it.
+
+        Raises:
+            ConfigurationError: always.
+        """
+        raise ConfigurationError(
+            "option 'cache' needs the model itself, because a server may change its weights unseen: leave "
+            "cache out, or set backend to local"
+        )
 
     def prompt_text(self, request: Request) -> str:
         """The plain prompt of a request as text: its answer continues it.

@@ -96,6 +96,7 @@ def test_the_module_has_the_functions_that_work_and_runs_where_a_compute_config_
     assert ports == {
         "predict_items": [items, [*items, ("annotations", "Annotation[]")]],
         "predict_dataset": [of_dataset, []],
+        "create_prompt_items": [of_dataset, [("dataset", "Dataset")]],
         "evaluate_model": [
             [("model", "Model"), *of_dataset],
             [("model", "Model"), ("dataset", "Dataset")],

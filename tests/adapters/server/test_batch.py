@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
+from adapters.openai_api.errors import Refused
 from adapters.server.batch import Batch
-from adapters.server.errors import Refused
 from adapters.server.metrics import Metrics
 from engine.contract import Engine
 from engine.errors import GenerationError, PromptError, Unsupported

@@ -26,11 +26,14 @@ def test_what_is_no_json_object_is_refused(talk: Ours):
         (CHAT, ASK | {"n": 0}, "option 'n'"),
         (CHAT, ASK | {"self": 1}, "unknown option 'self'"),
         (CHAT, ASK | {"stop": [""]}, "an empty stop string"),
-        (CHAT, ASK | {"chat_template": "{{ 1 }}"}, "chat_template: only the server's own configuration"),
-        (CHAT, ASK | {"prompt_builder": "{{ 1 }}"}, "prompt_builder: only the server's own configuration"),
+        (CHAT, ASK | {"chat_template": "{{ 1 }}"}, "chat_template: only the model's own configuration"),
+        (CHAT, ASK | {"judge": "owner/model"}, "judge: only the model's own configuration"),
+        (CHAT, ASK | {"confidence_model": "owner/model"}, "confidence_model: only the model's own"),
+        (CHAT, ASK | {"prompt_builder": "{{ 1 }}"}, "prompt_builder: only the model's own configuration"),
         (CHAT, ASK | {"functions": [{"name": "f"}]}, "functions: no model here calls functions"),
         (CHAT, ASK | {"logit_bias": {"1": 1}}, "logit_bias"),
         ("/v1/completions", {"prompt": [[]]}, "no list of token ids"),
+        ("/v1/embeddings", {"input": 5}, "no list of token ids"),
         ("/v1/completions", {"prompt": "a", "echo": True, "stream": True}, "echo and stream"),
         ("/v1/responses", {"input": 3}, "input is a text or a list of messages"),
         ("/v1/responses", {"input": [{"type": "item_reference", "id": "x"}]}, "only messages are read"),
@@ -122,8 +125,8 @@ def test_documents_are_ranked_by_a_model_that_writes_and_by_one_that_embeds(talk
 
 def test_metrics_count_what_was_answered():
     with serving(models.load("tiny_talk", {"max_new_tokens": 4})) as server:
-        for _ in range(2):
-            server.post(CHAT, ASK)
+        for stop in ("#", "~"):  # Equal requests would have one answer.
+            server.post(CHAT, ASK | {"stop": stop})
         server.post(CHAT, {"messages": [{"role": "user", "content": "x " * 3000}]})
         reply = server.get("/metrics")
     assert reply.headers["content-type"].startswith("text/plain")

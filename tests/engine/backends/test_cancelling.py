@@ -85,7 +85,7 @@ def test_a_server_is_hung_up_on(engines: Engines, server: Server):
 
 
 def test_tokens_of_the_prompt_that_were_cached_are_counted(local: LocalEngine):
-    long = ask("a question of some length, asked twice", max_new_tokens=2)
-    first, again = (answer.usage for answer in local.generate([long, long]))
+    asked = [ask("a question of some length, asked twice", max_new_tokens=count) for count in (2, 3)]
+    first, again = (answer.usage for answer in local.generate(asked))
     assert first.cached_tokens == 0
     assert again.cached_tokens == again.prompt_tokens - 1

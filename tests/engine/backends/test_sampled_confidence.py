@@ -1,7 +1,6 @@
 """Confidences that take more requests: sampled answers beside the answer, and a question about it."""
 
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -14,51 +13,10 @@ from engine.backends.sampling_worker import SamplingWorker
 from engine.confidence import Samples, clusters, sampled
 from engine.errors import GenerationError
 from engine.options import GenerationOptions
-from engine.types import Answer, Chunk, Request, Usage
+from engine.types import Answer, Chunk, Request
 from tests import tiny
-from tests.fakes import FakeEngine
+from tests.fakes import FakeEngine, FakeWorker
 from tests.helpers.talk import answered, ask, dialogue
-
-
-class FakeWorker:
-    """Answers one request a step, in the order in which they were added; `asked` is what was added."""
-
-    def __init__(self, reply, room: int = 100) -> None:
-        self.reply, self.room = reply, room
-        self.asked: list[tuple[int, Request]] = []
-        self.queue: list[tuple[int, Request]] = []
-
-    @property
-    def has_room(self) -> bool:
-        return len(self.queue) < self.room
-
-    @property
-    def busy(self) -> bool:
-        return bool(self.queue)
-
-    @property
-    def num_running(self) -> int:
-        return len(self.queue)
-
-    def add(self, index: int, request: Request, front: bool) -> list[Chunk]:
-        assert self.has_room
-        self.asked.append((index, request))
-        self.queue.append((index, request))
-        return []
-
-    def drop(self, index: int) -> None:
-        self.queue = [one for one in self.queue if one[0] != index]
-
-    def step(self, block: bool) -> Iterator[Chunk]:
-        index, request = self.queue.pop(0)
-        try:
-            text = self.reply(request)
-        except GenerationError as error:
-            yield Chunk(index, "", Answer.failed(error))
-            return
-        for letter in text:
-            yield Chunk(index, letter)
-        yield Chunk(index, "", Answer(text, (), None, None, "stop", Usage(1, 1)))
 
 
 def ran(worker: FakeWorker, requests, engine=None, follow=None) -> list[Chunk]:

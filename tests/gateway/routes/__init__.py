@@ -14,6 +14,7 @@ from tests.gateway.routes import (
     models,
     packages,
     projects,
+    recipes,
     servers,
     services,
 )
@@ -21,6 +22,7 @@ from tests.gateway.routes import (
 _FAMILIES = (
     projects,
     datasets,
+    recipes,
     items,
     annotations,
     packages,

@@ -28,6 +28,14 @@ async def get(request: web.Request) -> Record:
     return dataset | {"itemsCount": len(store.find("items", datasetId=dataset["id"]))}
 
 
+@routes.patch("/datasets/{id}")
+async def update(request: web.Request) -> Record:
+    store = request.app[STORE]
+    dataset = store.get("datasets", request.match_info["id"])
+    merge(dataset["metadata"], (await request.json()).get("metadata", {}))
+    return store.touch(dataset, request[USER])
+
+
 @routes.delete("/datasets/{id}")
 async def delete(request: web.Request) -> Record:
     request.app[STORE].remove("datasets", request.match_info["id"])

@@ -1,0 +1,1 @@
+"""A bulk run on Ray."""
