@@ -2,6 +2,7 @@
 
 python creation.py --project-name "My project"      publish, then install or update
 python creation.py --manifest                       write dataloop.json anew
+python creation.py --add owner/name                 add a model of the hub: its file in models/, and all else
 """
 
 import argparse
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters import new_model
 from adapters.platform import manifest
 from engine import redaction
 from engine.errors import AdapterError
@@ -101,6 +103,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "creation.py") -> i
     """
     parser = _parser(prog)
     options = parser.parse_args(arguments)
+    others = (options.manifest, options.models, options.server, options.dry_run, options.legacy_package)
+    if options.add and any(others):
+        parser.error("--add adds a model and sends nothing: leave the other options out")
     if options.manifest and options.models:
         parser.error("--manifest is for all models: leave --models out")
     try:
@@ -115,6 +120,9 @@ def _run(options: argparse.Namespace) -> None:
     if options.manifest:
         (manifest.ROOT / "dataloop.json").write_text(manifest.dumps(manifest.build()), encoding="utf-8")
         print("dataloop.json is written")
+        return
+    if options.add:
+        _add(options.add)
         return
     if options.dry_run:
         print(manifest.dumps(_what_would_be_sent(options)), end="")
@@ -131,6 +139,28 @@ def _run(options: argparse.Namespace) -> None:
         )
         for model in dpk.components.models:
             print(f"  {model['name']}")
+
+
+def _add(hub_id: str) -> None:
+    """Adds a model, after its configuration was read from the hub (or from the cache, if offline).
+
+    Raises:
+        LoadError: there is no such model, it is gated, or the hub cannot be reached.
+        ConfigurationError: a model that cannot run here. Nothing was written.
+    """
+    new_model.check_names(name := new_model.name_of(hub_id), hub_id)
+    from engine.loading.diagnosis import explain_load_errors
+    from engine.loading.files import read_json
+    from engine.options import LoadOptions
+
+    options = LoadOptions(model_name=hub_id)
+    with explain_load_errors(options):
+        config = read_json(options, "config.json")
+    if not isinstance(config, dict):
+        raise CreationError(
+            f"{hub_id} has no config.json that could be read: check the name, and the connection to the hub"
+        )
+    new_model.add(name, hub_id, config, lambda text: print(text, end=""))
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -152,6 +182,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--legacy-package", action="store_true", help="push a package of the old kind, without models"
+    )
+    parser.add_argument(
+        "--add", metavar="OWNER/NAME", help="add a model of the hub: write its file, and send nothing"
     )
     parser.add_argument(
         "--manifest", action="store_true", help="write dataloop.json from models/, and send nothing"

@@ -1,4 +1,4 @@
-"""Calibrated confidence: what `calibration.json` makes of the answers of the model that it was fitted for."""
+"""Applies `calibration.json` to the confidences of the model that it was fitted for."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from engine.options import GenerationOptions
 
 logger = logging.getLogger(__name__)
 
-# Options that do not change which answers come, nor how sure the model is of them.
+# Options that change neither the answers nor their confidence.
 _WITHOUT_EFFECT = {
     "confidence",
     "confidence_methods",
     "logprobs",
     "max_error",
+    "refusals",
     "seed",
     "token_confidence",
     "top_logprobs",
@@ -46,7 +47,7 @@ def described(configuration: Configuration, generation: GenerationOptions) -> di
     options |= load.model_dump(mode="json", include=_OF_LOADING, exclude_defaults=True)
     if configuration.vllm is not None and configuration.vllm.quantization:
         options["quantization"] = configuration.vllm.quantization
-    # A folder of this machine is called otherwise on another one.
+    # A local folder may have another path on another machine.
     local = load.local_path is not None or Path(load.model_name).exists()
     return options if local else options | {"model_name": load.model_name}
 

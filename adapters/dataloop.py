@@ -70,7 +70,7 @@ class ModelAdapter(PlainItemsAdapter, EmbeddingAdapter, dl.BaseModelAdapter):
         """Builds the model from a copy of the configuration; prefers weights in `local_path` to the hub.
 
         Raises:
-            ConfigurationError: no such model file, or an option that cannot be.
+            ConfigurationError: no such model file, or an invalid option.
             LoadError: weights that cannot be loaded.
         """
         configuration = self._configuration_copy()
@@ -131,7 +131,7 @@ class ModelAdapter(PlainItemsAdapter, EmbeddingAdapter, dl.BaseModelAdapter):
             kwargs: generation options for this call.
 
         Raises:
-            ConfigurationError: an option that is unknown or cannot be.
+            ConfigurationError: an unknown option or an invalid value.
         """
         if self._recipe and "labels" not in kwargs:
             raise ConfigurationError(

@@ -5,6 +5,7 @@ Importing this imports no torch: the engine is imported when a model loads.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from engine.configuration import override, split
 from engine.contract import Engine
 from engine.errors import ConfigurationError
 from engine.options import GenerationOptions, LoadOptions
+
+logger = logging.getLogger(__name__)
 
 
 class HuggingAdapter(PythonAPI):
@@ -51,6 +54,10 @@ class HuggingAdapter(PythonAPI):
         self._engine: Engine | None = None
         self.calibration: Calibration | None = None
 
+    def __repr__(self) -> str:
+        """Says which model it is, and where it runs."""
+        return f"<{self.name}: {'not loaded' if self._engine is None else repr(self._engine)}>"
+
     @property
     def name(self) -> str:
         """The model's default name: that of its file in models/, without the ending."""
@@ -77,10 +84,15 @@ class HuggingAdapter(PythonAPI):
         """Loads the model: from `local_path` if that has weights, else from `model_name`.
 
         Raises:
+            ConfigurationError: `chat_template` is no valid template.
             LoadError: the model is gated, missing, offline, unsafe or too large; the text says what to do.
             Unsupported: transformers itself cannot generate with this model.
         """
         self.calibration = calibrated.find(local_path, self.configuration)
+        if (template := self.configuration.generation.chat_template) is not None:
+            from engine.prompting.sandbox import check
+
+            check(template)
         match self.configuration.adapter.backend:
             case "local":
                 self._engine = self._local_engine(local_path)
@@ -93,6 +105,7 @@ class HuggingAdapter(PythonAPI):
                 self._engine = EndpointEngine(self.configuration.endpoint)
         if self.configuration.adapter.cache is not None:
             self.engine.cache_in(self.configuration.adapter.cache)
+        self._log_memory("after loading")
         return self
 
     def _load_options(self, local_path: str | Path | None) -> LoadOptions:
@@ -110,13 +123,22 @@ class HuggingAdapter(PythonAPI):
         assert vllm is not None
         return VLLMEngine(options, vllm, self.configuration.endpoint, self.task)
 
+    def _log_memory(self, when: str) -> None:
+        if self.engine.memory is not None:
+            logger.info("%s: memory %s: %s", self.name, when, self.engine.memory)
+
     def _local_engine(self, local_path: str | Path | None) -> Engine:
         from engine.backends.local import LocalEngine
         from engine.loading import load
 
-        engine = LocalEngine(load(self._load_options(local_path), self.task))
+        loaded = load(self._load_options(local_path), self.task)
+        if loaded.classifies:
+            from engine.backends.classifier import ClassifierEngine
+
+            return ClassifierEngine(loaded)
+        engine = LocalEngine(loaded)
         if self.task == "generate":
-            engine.check_can_generate()  # Refuses a model now rather than at the first question.
+            engine.check_can_generate()  # Reports it now, not at the first question.
         return engine
 
     def save(self, local_path: str | Path) -> None:
@@ -187,6 +209,7 @@ class HuggingAdapter(PythonAPI):
             on_done(item, answers, failures)
 
         answer(self.engine, items, done, model_name or self.name, generation, opened, on_delta)
+        self._log_memory("after a run")
 
     @property
     def raw_method(self) -> str:

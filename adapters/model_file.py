@@ -1,4 +1,4 @@
-"""What a file of models/ says of its model, read without importing it."""
+"""Reads the attributes of a model file without importing it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class ModelFile:
 
     Attributes:
         summary: the first paragraph of the docstring, in one line; "" where there is none.
-        attributes: by name; what an expression cannot tell without an import is missing.
-        unknown: names of attributes that only an import can tell.
+        attributes: by name; those that need an import to evaluate are missing.
+        unknown: names of attributes that need an import to evaluate.
     """
 
     summary: str

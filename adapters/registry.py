@@ -27,7 +27,7 @@ def resolve_name(name: str) -> str:
     "tiny_talk", "models.tiny_talk" and "tiny-talk" are the same name. A file outside models/ has no name.
 
     Raises:
-        ConfigurationError: no such model.
+        ConfigurationError: no such model, or two files of one name.
     """
     wanted = str(name).removeprefix("models.")
     stems = names()
@@ -40,6 +40,9 @@ def resolve_name(name: str) -> str:
             f"there is no model {name!r}: {hint}module_name is one of {', '.join(stems)}, "
             f"or add models/{name}.py"
         )
+    same = [f"models/{stem}.py" for stem in stems if _plain(stem) == _plain(found)]
+    if len(same) > 1:
+        raise ConfigurationError(f"{' and '.join(same)} are one name, {_plain(found)}: rename one of them")
     return found
 
 
@@ -48,12 +51,20 @@ def find(name: str) -> type:
 
     Raises:
         ConfigurationError: there is no such model, or its file cannot be imported or has no class
-            `HuggingAdapter`.
+            `HuggingAdapter` with a method `predict`.
     """
     found = resolve_name(name)
     adapter = getattr(_module(found), "HuggingAdapter", None)
     if not isinstance(adapter, type):
-        raise ConfigurationError(f"models/{found}.py has no class HuggingAdapter: add one")
+        raise ConfigurationError(
+            f"models/{found}.py has no class HuggingAdapter: add one, or remove the file and run "
+            f"python -m adapters new {_plain(found)} --from OWNER/NAME"
+        )
+    if not callable(getattr(adapter, "predict", None)):
+        raise ConfigurationError(
+            f"models/{found}.py: HuggingAdapter has no method predict(batch, **kwargs): add it, or subclass "
+            "adapters.hugging.HuggingAdapter"
+        )
     return adapter
 
 
@@ -78,7 +89,7 @@ def make(name: str, configuration: Mapping[str, Any] | None = None) -> Any:
     """A model that is not loaded yet, from its file's name and a configuration.
 
     Raises:
-        ConfigurationError: no such model, or an option that cannot be.
+        ConfigurationError: no such model, or an invalid option.
     """
     adapter = find(name)
     with _told(name, "cannot be made"):
@@ -87,7 +98,7 @@ def make(name: str, configuration: Mapping[str, Any] | None = None) -> Any:
 
 @contextlib.contextmanager
 def _told(name: str, what: str) -> Iterator[None]:
-    """Tells the place in a user's own code where anything was raised."""
+    """Adds the place in a custom model file to any exception."""
     try:
         yield
     except AdapterError:
@@ -97,7 +108,7 @@ def _told(name: str, what: str) -> Iterator[None]:
 
 
 def described(error: BaseException) -> str:
-    """An exception as text: its type, what it says, and file and line where a model file raised it."""
+    """An exception as text: its type and message, and file and line if a model file raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if Path(frame.filename).parent == FOLDER]
     place = f" (models/{Path(ours[-1].filename).name}, line {ours[-1].lineno})" if ours else ""
@@ -122,7 +133,7 @@ def _deploys(stem: str) -> Iterable[str]:
                 return tuple(file.attributes.get("model_deploys", ()))
         return tuple(getattr(find(stem), "model_deploys", ()))
     except (ConfigurationError, OSError, SyntaxError, ValueError):
-        return ()  # A broken file has no names; it says so when it is asked for.
+        return ()  # A broken file has no names; loading it reports the error.
 
 
 def _plain(name: str) -> str:
@@ -141,7 +152,7 @@ def _module(stem: str) -> ModuleType:
     module = sys.modules[qualified] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # A user's own code: anything can happen.
+    except Exception as error:  # Custom code: any exception is possible.
         del sys.modules[qualified]
         raise ConfigurationError(f"models/{path.name} cannot be imported: {described(error)}") from error
     return module

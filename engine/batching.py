@@ -3,13 +3,21 @@
 Generation, scoring and embedding use one vocabulary (`Batching`); each tries at load what a model supports.
 """
 
+from __future__ import annotations
+
 import bisect
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
+# Tokens of a batch of texts; an accelerator needs more than a CPU to be busy.
+CPU_BUDGET, GPU_BUDGET = 2048, 16384
 # The most sequences that generation runs at the same time: its batch size.
 MAX_SEQUENCES = 32
 
@@ -59,6 +67,37 @@ def run_or_halve(
     del result
     yield from run_or_halve(batch[:half], run, retries)
     yield from run_or_halve(batch[half:], run, retries)
+
+
+def token_budget(device: torch.device) -> int:
+    """The most tokens of a batch of several texts on a device."""
+    return CPU_BUDGET if device.type == "cpu" else GPU_BUDGET
+
+
+def length_batches(
+    lengths: Sequence[int], batching: Batching, budget: int, longrope: float = math.inf
+) -> Iterator[list[int]]:
+    """The indices of texts that share a batch, texts of similar lengths together; empty texts are left out.
+
+    Args:
+        lengths: tokens of each text.
+        budget: the most tokens of several texts, padding included.
+        longrope: texts longer than this share a batch with texts of their length only.
+    """
+    # The longest first, so that a lack of memory shows at once.
+    batch: list[int] = []
+    used = 0
+    for i in sorted(filter(lengths.__getitem__, range(len(lengths))), key=lambda i: -lengths[i]):
+        longest = lengths[batch[0]] if batch else lengths[i]
+        cost = lengths[i] if batching == "packed" else longest
+        mixed = lengths[i] != longest and (batching == "equal_length" or longest > longrope)
+        if batch and (batching == "single" or mixed or used + cost > budget):
+            yield batch
+            batch, used, cost = [], 0, lengths[i]
+        batch.append(i)
+        used += cost
+    if batch:
+        yield batch
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:

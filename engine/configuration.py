@@ -18,6 +18,8 @@ from engine.options import (
     Options,
     VLLMOptions,
 )
+from engine.options.names import ALIASES, REFUSED, supported
+from engine.options.objects import without_quantization_config
 
 # Keys that Dataloop keeps in a model's configuration for itself: allowed and ignored.
 PLATFORM_KEYS = frozenset(
@@ -43,14 +45,6 @@ PLATFORM_KEYS = frozenset(
         "weights_filename",
     }
 )
-# Alternative names of options.
-ALIASES = {
-    "max_completion_tokens": "max_new_tokens",
-    "max_tokens": "max_new_tokens",
-    "prompt_builder": "chat_template",
-    "stop_words": "stop",
-    "torch_dtype": "dtype",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +72,18 @@ KINDS: tuple[type[Options], ...] = (
     GenerationOptions,
     EmbeddingOptions,
 )
-# Options that name a server, where `vllm` starts its own.
-_ENDPOINT_ONLY = frozenset({"api", "app_id", "base_url", "provider"})
+# Options that are read with one backend only, or not with one.
+_OF_SERVERS = frozenset(EndpointOptions.model_fields) - frozenset(LoadOptions.model_fields)
+_OF_LOADING = frozenset(LoadOptions.model_fields) - frozenset(EndpointOptions.model_fields)
+_OF_VLLM = frozenset(VLLMOptions.model_fields)
+_OF_ADDRESS = frozenset({"api", "app_id", "base_url", "provider"})
 KNOWN = frozenset(key for kind in KINDS for key in kind.model_fields)
 Kind = TypeVar("Kind", bound=Options)
+# Pydantic's problems that need other words.
+_PROBLEMS = {
+    "extra_forbidden": "it is no option of this call: leave it out",
+    "missing": "is needed: set it in the configuration",
+}
 
 
 def split(*configurations: Mapping[str, Any]) -> Configuration:
@@ -89,23 +91,39 @@ def split(*configurations: Mapping[str, Any]) -> Configuration:
 
     Platform keys are ignored.
 
+    Args:
+        configurations: those of a model file, then the user's own.
+
     Raises:
         ConfigurationError: a key is unknown, two names of one option have different values, a value is
-            invalid, or an option is for another backend; names the key, and suggests the nearest known one.
+            invalid, or the user sets an option that this backend does not read; names the key, and suggests
+            the nearest known one.
+        Unsupported: an option of another system that is not available here.
     """
     merged: dict[str, Any] = {}
+    own: set[str] = set()
     for configuration in configurations:
-        merged |= canonical({key: value for key, value in configuration.items() if key not in PLATFORM_KEYS})
+        given = canonical({key: value for key, value in configuration.items() if key not in PLATFORM_KEYS})
+        own = {key for key, value in given.items() if key not in merged or merged[key] != value}
+        merged |= given
     if "model_name" not in merged and (named := model_name_from_environment()):
         merged["model_name"] = named
     adapter = _part(AdapterOptions, merged)
     backend = adapter.backend
-    others = _ENDPOINT_ONLY if backend == "vllm" else VLLMOptions.model_fields.keys()
-    if misplaced := [key for key in merged if key in others]:
-        theirs = "endpoint" if backend == "vllm" else "vllm"
+    if backend == "local" and (unread := sorted(_OF_SERVERS & own)):
         raise ConfigurationError(
-            f"{' and '.join(misplaced)} is for backend: {theirs}, and backend is {backend}: leave it out, or "
-            f"set backend to {theirs}"
+            f'option {unread[0]!r} is for a server: set backend to "endpoint", or leave it out'
+        )
+    if backend == "endpoint" and (unread := sorted(_OF_LOADING & own)):
+        raise ConfigurationError(
+            f"option {unread[0]!r} is for a model that is loaded here, and a server has its own: leave it out"
+        )
+    if backend != "vllm" and (unread := sorted(_OF_VLLM & own)):
+        raise ConfigurationError(f'option {unread[0]!r} is for vLLM: set backend to "vllm", or leave it out')
+    if backend == "vllm" and (unread := sorted(_OF_ADDRESS & own)):
+        raise ConfigurationError(
+            f"option {unread[0]!r} is for a server elsewhere, and vLLM is started here: leave it out, or set "
+            'backend to "endpoint"'
         )
     return Configuration(
         adapter,
@@ -132,16 +150,17 @@ def override(options: Kind, values: Mapping[str, Any]) -> Kind:
 
 
 def canonical(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Replaces aliases by option names, and drops values that are None.
+    """Replaces aliases by option names and objects by their options, and drops values that are None.
 
     Raises:
         ConfigurationError: a key is unknown, or two names of one option have different values.
+        Unsupported: an option of another system that is not available here.
     """
     chosen: dict[str, Any] = {}
-    for key, value in values.items():
+    for key, value in supported(without_quantization_config(values)).items():
         name = ALIASES.get(key, key)
         if name not in KNOWN:
-            raise unknown(key, KNOWN | ALIASES.keys())
+            raise unknown(key, KNOWN | ALIASES.keys() | REFUSED.keys())
         if value is None:
             continue
         if name in chosen and chosen[name] != value:
@@ -170,6 +189,6 @@ def checked(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
         problems = []
         for problem in error.errors(include_url=False):
             where = f"option {'.'.join(map(str, problem['loc']))!r}: " if problem["loc"] else ""
-            missing = "is needed: set it in the configuration" if problem["type"] == "missing" else None
-            problems.append(where + (missing or problem["msg"].removeprefix("Value error, ")))
+            said = _PROBLEMS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
+            problems.append(where + said)
         raise ConfigurationError("; ".join(problems)) from None

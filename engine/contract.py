@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from engine.classification import Classification
+    from engine.memory import MemoryUse
     from engine.scoring import Scores
 
 # Callback: a request's index and its answer → the next request of the same conversation, or None.
@@ -27,9 +29,19 @@ Follow = Callable[[int, Answer], Request | None]
 Reduction = Literal["mean", "sum"]
 # A continuation to score: a text, or token ids, which are scored as they are.
 Candidate = str | Sequence[int]
+# What a classification head reads: a conversation, a text, or a pair of texts.
+Classified = Request | str | tuple[str, str]
 # The optional methods of an engine.
 Capability = Literal[
-    "score", "next_logits", "embed", "token_ids", "hidden_states", "prompt_text", "prompt_tokens", "save"
+    "score",
+    "next_logits",
+    "classify",
+    "embed",
+    "token_ids",
+    "hidden_states",
+    "prompt_text",
+    "prompt_tokens",
+    "save",
 ]
 # Bytes of UTF-8 that are taken for one token where there is no tokenizer.
 BYTES_PER_TOKEN = 3
@@ -70,7 +82,7 @@ class Engine(ABC):
 
         Args:
             requests: taken whenever the engine has room for another. None means that the next request
-                is not there yet: the engine goes on with what it has, and asks again.
+                is not available yet: the engine continues with the others, and asks again.
             follow: callback for each answer, called before its last chunk is given. The request that it
                 returns is answered next, under the same index.
             deltas: whether answers come in deltas; if False, each comes as one chunk.
@@ -103,6 +115,11 @@ class Engine(ABC):
     @property
     def context_length(self) -> int | None:
         """The most tokens of a sequence; None where it is unknown or unbounded."""
+        return None
+
+    @property
+    def memory(self) -> MemoryUse | None:
+        """What the model has taken of this machine's memory so far; None for a model that is elsewhere."""
         return None
 
     def count_tokens(self, text: str) -> int:
@@ -139,6 +156,17 @@ class Engine(ABC):
             Unsupported: the backend has no logits.
         """
         raise self.unsupported("next_logits")
+
+    def classify(self, texts: Sequence[Classified]) -> list[Classification]:
+        """What the model's classification head says of each text, pair of texts or conversation.
+
+        Returns:
+            One for each text, in their order; a failed one carries its error.
+
+        Raises:
+            Unsupported: the backend's model has no classification head.
+        """
+        raise self.unsupported("classify")
 
     def embed(
         self,

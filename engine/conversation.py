@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from engine.contract import Engine
 from engine.errors import PromptError
 from engine.options import GenerationOptions
+from engine.progress import Expected
 from engine.types import Answer, Dialogue, Message, Request
 
 # Callback: a dialogue, the index of one of its turns, and the text that is new in that turn's answer.
@@ -53,6 +54,7 @@ def converse(
     dialogues: Iterable[Dialogue | None],
     options: GenerationOptions,
     on_delta: OnDelta | None = None,
+    expected: int = 0,
 ) -> Iterator[tuple[Dialogue, list[Answer]]]:
     """Answers all open turns of dialogues; no dialogue waits for another one.
 
@@ -62,6 +64,7 @@ def converse(
     Args:
         dialogues: taken when the engine has room for another. None means that the next one is not there yet.
         on_delta: callback for the growing answers, except for the last chunk of each.
+        expected: how many answers the progress bar expects; 0 if unknown.
 
     Yields:
         Each dialogue when it ends, with one answer for each of its turns. Only dialogues that have not
@@ -85,7 +88,7 @@ def converse(
     def follow(index: int, answer: Answer) -> Request | None:
         return running[index].add(answer)
 
-    for chunk in engine.stream(requests(), follow, on_delta is not None):
+    for chunk in engine.stream(Expected(requests(), expected), follow, on_delta is not None):
         conversation = running[chunk.index]
         if chunk.answer is not None:
             if conversation.ended:

@@ -1,7 +1,9 @@
-"""Free memory of a device, and recognizing out-of-memory errors."""
+"""Memory of a device: what is free, what a model has taken, and recognizing out-of-memory errors."""
 
 import errno
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import psutil
@@ -16,6 +18,45 @@ _GROUPS = {
     2: ("sys/fs/cgroup", "memory.max", "memory.current", ""),
 }
 _NO_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "ALLOC_FAILED")
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """What a loaded model has taken so far.
+
+    Attributes:
+        weights: bytes of the weights, as they were loaded.
+        kv_cache: bytes of the KV cache of the largest run so far; 0 where there was none.
+        peak: the most bytes at a time of each device, by its name: of this process on the CPU, of torch on
+            a GPU.
+    """
+
+    weights: int
+    kv_cache: int
+    peak: Mapping[str, int]
+
+    def __str__(self) -> str:
+        parts = [f"weights {format_bytes(self.weights)}"]
+        parts += [f"KV cache up to {format_bytes(self.kv_cache)}"] if self.kv_cache else []
+        parts += [f"peak {format_bytes(size)} on {device}" for device, size in self.peak.items()]
+        return ", ".join(parts)
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that this process has held at a time: of memory, or by torch of a GPU's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def format_bytes(size: int) -> str:
+    """Bytes as text, in GiB or MiB."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**27 else f"{size / 2**20:.1f} MiB"
 
 
 def free_memory(device: torch.device) -> int:

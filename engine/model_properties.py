@@ -51,3 +51,19 @@ def longrope_threshold(model: PreTrainedModel) -> int | None:
 def max_batch_length(model: PreTrainedModel, context_length: int | None) -> int | None:
     """The most tokens of sequences that share a batch whatever their lengths; None if unbounded."""
     return min(filter(None, (context_length, longrope_threshold(model))), default=None)
+
+
+def padding_position(model: PreTrainedModel) -> int | None:
+    """The position that RoBERTa and its relatives reserve for padding, after which they number tokens."""
+    for module in model.modules():
+        place = getattr(module, "padding_idx", None)
+        if isinstance(place, int) and hasattr(module, "position_embeddings"):
+            return place
+    return None
+
+
+def longest_text(model: PreTrainedModel) -> int | None:
+    """The most tokens of a text that the model has positions for; None if unbounded."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0
+    reserved = padding_position(model)
+    return positions - (0 if reserved is None else reserved + 1) if positions > 0 else None

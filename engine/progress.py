@@ -1,11 +1,13 @@
 """Progress bars on the terminal: hidden if standard error is no terminal, and removed when done."""
 
 import time
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from tqdm import tqdm
 
+T = TypeVar("T")
 # Seconds before a bar appears: most calls finish sooner.
 DELAY = 1
 
@@ -13,6 +15,20 @@ DELAY = 1
 def progress_bar(description: str, total: int, unit: str) -> tqdm:
     """A bar for a loop that may take long; call its `update` to count."""
     return tqdm(desc=description, total=total, unit=unit, leave=False, disable=None, delay=DELAY)
+
+
+class Expected(Iterator[T]):
+    """An iterator that knows how many answers its requests will have; 0 if unknown."""
+
+    def __init__(self, requests: Iterator[T], answers: int) -> None:
+        self._requests = requests
+        self._answers = answers
+
+    def __next__(self) -> T:
+        return next(self._requests)
+
+    def __len__(self) -> int:
+        return self._answers
 
 
 class Progress:

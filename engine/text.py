@@ -125,7 +125,7 @@ class StopMatcher:
 
 
 class StoppingCriteria:
-    """Ends a sequence at one of its stop tokens, or at a stop string.
+    """Ends a sequence at a stop string.
 
     Stop strings are searched in the text, because one string has many spellings in tokens. They may contain
     special tokens.
@@ -135,7 +135,6 @@ class StoppingCriteria:
         self,
         tokenizer: PreTrainedTokenizerBase,
         stops: Sequence[str],
-        stop_tokens: frozenset[int] = frozenset(),
         before: Sequence[int] = (),
     ) -> None:
         """Begins with an empty sequence.
@@ -145,12 +144,9 @@ class StoppingCriteria:
         """
         self._detokenizer = Detokenizer(tokenizer, special=True, before=before)
         self._matchers = [StopMatcher(stop) for stop in stops]
-        self._stop_tokens = stop_tokens
 
     def __call__(self, token: int) -> bool:
         """Takes the next token; returns whether the sequence ends with it."""
-        if token in self._stop_tokens or not self._matchers:
-            return token in self._stop_tokens
         text = self._detokenizer.add(token)
         return any([matcher.add(text) is not None for matcher in self._matchers])
 

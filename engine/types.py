@@ -70,6 +70,7 @@ class Request:
 
     Attributes:
         prompt: a text or token ids to continue as they are, instead of messages.
+        suffix: a text that follows the answer to a prompt that is a text: the answer fills the gap between.
         cancelled: callback that tells whether nobody waits for the answer any more; asked at each step. The
             request then ends with an error and leaves the batch. None: it always runs to its end.
     """
@@ -77,6 +78,7 @@ class Request:
     messages: tuple[Message, ...]
     options: GenerationOptions
     prompt: str | tuple[int, ...] | None = None
+    suffix: str | None = None
     cancelled: Callable[[], bool] | None = field(default=None, compare=False)
 
     @property

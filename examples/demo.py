@@ -1,9 +1,10 @@
-"""The whole way on this machine: publish the app, upload prompt items, let TinyTalk answer, show its answers.
+"""Runs the app on this machine: publishes it, uploads prompt items, and prints TinyTalk's answers to them.
 
-`make demo` runs it. A local Dataloop stands in for the platform; the SDK, the HTTP between the two and the
-model are real. Everything it writes lies in a temporary folder, which is gone at its end.
+`make demo` runs it. The platform is a local Dataloop server; the SDK, the HTTP between the two and the model
+are real. All files are written to a temporary folder, which is removed at the end.
 """
 
+import argparse
 import contextlib
 import io
 import json
@@ -25,6 +26,7 @@ MODEL = "tiny-talk"
 
 def main() -> None:
     """Runs the demonstration; raises whatever goes wrong."""
+    argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__).parse_args()
     with tempfile.TemporaryDirectory(prefix="demo-") as folder, Gateway() as gateway:
         # The SDK reads where to keep its files when it is imported.
         os.environ.update(gateway.environment(Path(folder)) | {"HOME": folder})

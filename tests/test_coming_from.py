@@ -8,6 +8,8 @@ import pytest
 
 from adapters import page
 from adapters.cli import main
+from engine.configuration import KNOWN, PLATFORM_KEYS
+from engine.options.names import ALIASES, NO_EFFECT, REFUSED
 from tests.helpers.servers.misbehaving import Server, vector
 
 ROOT = Path(__file__).parents[1]
@@ -21,6 +23,19 @@ TITLES = [
 ]
 
 
+# The parameters of the five systems that are no methods' own arguments here.
+PARAMETERS = """
+    device use_quantization load_in_8bit load_in_4bit use_flash_attention stop_words is_causal_lm
+    model_deploys dimensions
+    api_key prompt_builder temperature top_p top_k max_tokens stop frequency_penalty debug logprobs
+    model_string dtype local_path device_map offload_folder int_8 trust_remote_code tokenizer
+    padding hidden_state allow_grad tokenized
+    num_beams no_repeat_ngram_size min_new_tokens eos_token_id logit_bias repetition_penalty
+    torch_dtype attn_implementation max_new_tokens return_full_text do_sample pad_token_id use_cache
+    weights_filename module_name
+"""
+
+
 def run(title: str) -> dict:
     """The names that the blocks of a section leave behind, run one after the other."""
     [section] = [section for section in SECTIONS if section.startswith(title)]
@@ -32,6 +47,12 @@ def run(title: str) -> dict:
 
 def test_every_section_is_run():
     assert [section.splitlines()[0] for section in SECTIONS] == TITLES
+
+
+@pytest.mark.parametrize("name", PARAMETERS.split())
+def test_every_parameter_is_on_the_page_and_taken_or_refused_with_a_reason(name: str):
+    assert re.search(rf"\b{name}\b", "".join(SECTIONS))
+    assert name in KNOWN | ALIASES.keys() | REFUSED.keys() | NO_EFFECT | PLATFORM_KEYS
 
 
 def test_langurus_calls(capsys):
@@ -51,7 +72,9 @@ def test_easyllms_calls(monkeypatch: pytest.MonkeyPatch, capsys):
         {"temperature": 0.9, "top_p": 0.6, "max_tokens": 1024}
     )
     assert text.body["prompt"] == vectors.body["input"][0] == "What is the meaning of life?"
-    assert capsys.readouterr().out.splitlines()[:2] == ["KNOCK KNOCK.", "WHAT IS THE MEANING OF LIFE?"]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:2] == ["KNOCK KNOCK.", "WHAT IS THE MEANING OF LIFE?"]
+    assert printed[3] == "WHAT IS THE MEANING OF LIFE?"
     assert len(names["embedding"].data[0].embedding) == len(vector(""))
 
 
@@ -61,6 +84,7 @@ def test_alfreds_calls():
     assert all(answer.text for answer in names["answers"])
     assert names["states"].shape == (1, 128)
     assert [candidate for candidate, _ in names["ranked"]] == [" Tokyo", " Oslo"]
+    assert [len(scores.candidates) for scores in names["pairs"]] == [1, 1]
 
 
 def test_the_generation_arguments_of_a_pipeline(capsys):

@@ -135,7 +135,7 @@ def test_a_dry_run_of_the_legacy_package_prints_that(capsys):
 
 def test_a_dry_run_imports_neither_the_sdk_nor_torch():
     code = (
-        "import sys, creation; creation.main(['--dry-run'])\n"
+        "import sys, creation; creation.main(['--dry-run', '--models', 'tiny_talk,gpt2,t0pp'])\n"
         "assert not {'dtlpy', 'torch', 'transformers'} & set(sys.modules)"
     )
     done = subprocess.run(

@@ -11,10 +11,12 @@ import transformers
 import models
 from adapters import registry
 from adapters.hugging import HuggingAdapter
+from adapters.platform import manifest
 from engine.errors import ConfigurationError, Unsupported
 from engine.types import Message
 from tests import tiny
-from tests.helpers import sentences
+from tests.helpers import classifiers, sentences
+from tests.helpers.docs import documented
 
 ARCHITECTURES = {
     "auto_causal_lm": "qwen3",
@@ -34,7 +36,11 @@ ARCHITECTURES = {
 }
 # Vectors of a sentence-transformers folder, pooled like this.
 POOLINGS = {"all_minilm_l6_v2": "mean", "bge_small_en_v1_5": "cls"}
+# Rerankers, reward models and classifiers, and their architectures.
+CLASSIFIERS = {}
 REMOTE = {"inference_endpoint"}
+# A file that none of these names is a user's own: nothing is checked of it but that it can be imported.
+SHIPPED = [*ARCHITECTURES, *POOLINGS, *CLASSIFIERS, *REMOTE]
 TINY = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -73,11 +79,19 @@ def embedder(tmp_path: Path, in_hub_cache: Callable[[str, Path], None]) -> Calla
     return load
 
 
-def test_every_model_file_has_its_architecture_here():
-    assert sorted({*ARCHITECTURES, *POOLINGS}) == sorted({*models.names()} - REMOTE)
+def test_every_shipped_model_is_in_the_manifest_and_in_the_docs():
+    entries = json.loads((registry.FOLDER.parent / "dataloop.json").read_text(encoding="utf-8"))["components"]
+    listed = {one["configuration"]["module_name"].removeprefix("models.") for one in entries["models"]}
+    assert {*SHIPPED} <= {*models.names()}, "a table of this file names a model that models/ does not have"
+    assert {*SHIPPED} <= listed & documented(), "run: make docs"
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", sorted({*models.names()} - {*SHIPPED}))
+def test_a_users_own_file_can_be_imported(name: str):
+    models.find(name)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_a_model_file_is_short_and_says_what_it_is(name: str):
     source = (registry.FOLDER / f"{name}.py").read_text(encoding="utf-8")
     assert source.startswith('"""')
@@ -123,6 +137,13 @@ def test_an_embedding_model_makes_the_vectors_that_it_says(name: str, embedder: 
     vectors = adapter.engine.embed(["A cat.", "Grüß Gott"], adapter.configuration.embedding, "document")
     assert vectors.shape == (2, adapter.defaults["embeddings_size"])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_classifier_scores_a_pair(name: str, tmp_path: Path, in_hub_cache: Callable[[str, Path], None]):
+    adapter = models.find(name)()
+    in_hub_cache(adapter.model_name, classifiers.save(tmp_path, CLASSIFIERS[name], 1))
+    assert adapter.load().score("A question", ["An answer"]).shape == (1,)
 
 
 @pytest.mark.parametrize("name", POOLINGS)
@@ -215,6 +236,26 @@ def test_a_file_without_the_class_says_so(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(registry, "FOLDER", tmp_path)
     with pytest.raises(ConfigurationError, match=r"empty\.py has no class HuggingAdapter"):
         models.find("empty")
+
+
+def test_a_class_without_predict_says_what_to_add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "mute.py").write_text("class HuggingAdapter:\n    pass\n")
+    monkeypatch.setattr(registry, "FOLDER", tmp_path)
+    with pytest.raises(ConfigurationError, match=r"mute\.py: .* predict\(batch, \*\*kwargs\): add it"):
+        models.find("mute")
+
+
+@pytest.mark.parametrize("name", ["dialogpt-large", "dialogpt_large", "DialoGPT_Large"])
+def test_two_files_of_one_name_are_refused_by_both_names(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for stem in ("dialogpt-large", "dialogpt_large"):
+        (tmp_path / f"{stem}.py").touch()
+    monkeypatch.setattr(registry, "FOLDER", tmp_path)
+    both = r"models/dialogpt-large\.py and models/dialogpt_large\.py are one name"
+    for ask in (models.find, manifest.build):
+        with pytest.raises(ConfigurationError, match=both):
+            ask([name] if ask is manifest.build else name)
 
 
 def test_a_wrong_option_is_named_with_the_nearest(weights: dict[str, Path]):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import creation
 import models
 from adapters import registry
 
@@ -138,8 +139,26 @@ def test_the_calls_from_python_answer(printed):
     assert lines[-1] == "(2, 128)"
 
 
+def test_a_failed_answer_says_why_and_is_raised_where_that_is_asked_for(printed):
+    error, text, raised = printed(PYTHON, "raise_errors=True")[0].splitlines()
+    assert error == raised != ""
+    assert "context length" in error
+    assert text.startswith(" is")
+
+
+@pytest.mark.slow
+def test_the_recipe_leads_from_the_app_to_annotations(printed, project, gateway):
+    creation.package_creation(project)
+    recipe = PUBLISHING.replace("My project", project.name)
+    status, *answers = printed(recipe, "execution =")[0].splitlines()
+    assert status.startswith("success")
+    assert any(
+        re.fullmatch(r"prompt1 The capital of Japan is Tokyo\. tiny-talk 0\.9\d+", one) for one in answers
+    )
+
+
 def test_every_python_block_is_run():
-    assert [len(blocks("python", page)) for page in (README, PYTHON, PUBLISHING)] == [2, 3, 0]
+    assert [len(blocks("python", page)) for page in (README, PYTHON, PUBLISHING)] == [2, 4, 1]
 
 
 def test_the_model_file_is_a_model(

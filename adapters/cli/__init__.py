@@ -22,8 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Returns:
-        The exit code: 0, 1 when something has no answer, 2 for wrong usage; where it was ended, 128 and the
-        signal's number, as a shell has it: SIGINT, SIGTERM, or SIGPIPE when nobody reads the output any more.
+        The exit code: 0, 1 when something has no answer, 2 for wrong usage; after a signal, 128 plus its
+        number, as in a shell: SIGINT, SIGTERM, or SIGPIPE when the output's reader has gone.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = DEBUG in words
@@ -59,7 +59,7 @@ def _run(words: list[str]) -> int:
     except BrokenPipeError:
         raise output.lost() from None
     finally:
-        output.write("")  # The help: else it is written when Python ends, and fails there.
+        output.write("")  # The help text: otherwise Python would write it at exit, and fail there.
 
 
 @contextmanager

@@ -28,7 +28,7 @@ COMMANDS = (
     "doctor",
     "completion",
 )
-# What a command hands on to a parser of its own.
+# For a command that passes its arguments to its own parser.
 _HANDED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -36,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
     """Parses arguments and runs their command.
 
     Returns:
-        The exit code; 2 for wrong usage, which is told in a sentence on standard error.
+        The exit code; 2 for wrong usage, with a one-line error on standard error.
     """
     app = _app(completion.is_asked())
     if completion.is_asked():
@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def help_texts(width: int) -> dict[str, str]:
-    """The help of each command, as wide as that many characters."""
+    """The help of each command, wrapped at a width."""
     group = typer.main.get_command(_app(add_completion=False))
     context = group.make_context(PROGRAM, [], resilient_parsing=True, terminal_width=width)
     texts = {}
@@ -67,7 +67,7 @@ def help_texts(width: int) -> dict[str, str]:
 def _app(add_completion: bool) -> typer.Typer:
     # Plain help: rich's takes three times as long.
     app = typer.Typer(
-        add_completion=add_completion,  # Its options are for programs that are installed.
+        add_completion=add_completion,  # typer's own options for it only work for installed programs.
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},

@@ -1,4 +1,4 @@
-"""What of a model is on this machine: a local folder, or the hub library's cache. Nothing is downloaded."""
+"""Finds a model's files on this machine, in a local folder or the hub library's cache. Downloads nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-# A header of safetensors is shorter; more is no such file.
+# Headers of safetensors are shorter; a longer one belongs to another kind of file.
 LONGEST_HEADER = 100_000_000
 
 

@@ -49,6 +49,8 @@ def chat(
 
     Off a terminal, each line of standard input is a question.
     """
+    if second is not None and not page:
+        raise ConfigurationError("--second is for the page: add --page")
     if page:
         from adapters.cli.chat_page import chat_page
 
@@ -75,7 +77,7 @@ class _Chat:
                 f"models/{name}.py has a class of its own, which answers prompt items only: ask it by predict"
             )
         self._conversation: Conversation = Conversation(adapter)
-        # A model that runs here is stopped between two steps, a server at any time.
+        # A local model is stopped between two steps, a request to a server at any time.
         self._steps = adapter.configuration.adapter.backend == "local"
         self._name, self._output = name, output
         self._shows_confidence = False
@@ -202,7 +204,7 @@ def _reader(stdout: Any) -> Iterator[str]:
         import readline  # noqa: F401  # So `input` edits lines, and has their history.
     while True:
         try:
-            with contextlib.redirect_stdout(stdout):  # Else `input` does not take it for the terminal.
+            with contextlib.redirect_stdout(stdout):  # Otherwise `input` does not treat it as the terminal.
                 line = input(PROMPT)
         except EOFError:
             stdout.write("\n")

@@ -1,4 +1,4 @@
-"""The checks of `doctor`: each finds out one thing, and says what to do where it is not good."""
+"""The checks of `doctor`: each checks one thing, and says how to fix it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from adapters.cli.version import installed
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHONS = ((3, 11), (3, 14))
-# The least that is of use: memory for a model of 135 M parameters, disk for one of 1.7 B.
+# The least that is useful: memory for a model of 135 M parameters, disk for one of 1.7 B.
 LEAST_MEMORY, LEAST_DISK = 2 * 2**30, 5 * 2**30
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found; `remedy` says what to do, None where all is good."""
+    """The result of a check; `remedy` says how to fix a problem, None if there is none."""
 
     text: str
     remedy: str | None = None
@@ -37,7 +37,7 @@ def python() -> Finding:
 
 
 def torch() -> Finding:
-    """The version of torch, and for what it was built."""
+    """The version of torch, and the device it was built for."""
     import torch
 
     built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "for CPUs"
@@ -45,7 +45,7 @@ def torch() -> Finding:
 
 
 def cpu() -> Finding:
-    """The CPU's instructions, and how weights of each dtype are multiplied by it."""
+    """The CPU's instruction sets, and how it multiplies weights of each dtype."""
     import torch
 
     from engine.weights import cpu
@@ -74,7 +74,7 @@ def gpu() -> Finding:
 
 
 def memory() -> Finding:
-    """Free memory of this machine, or of what this process may use of it."""
+    """Free memory of this machine, or within this process's limit."""
     import torch
 
     from engine.memory import free_memory
@@ -86,7 +86,7 @@ def memory() -> Finding:
 
 
 def disk() -> Finding:
-    """Where the hub library keeps what it downloads, and the room that is left there."""
+    """Where the hub library stores downloads, and the free disk space there."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     cache = Path(HF_HUB_CACHE)
@@ -99,7 +99,7 @@ def disk() -> Finding:
 
 
 def token() -> Finding:
-    """Whether there is a token of the hub."""
+    """Whether a hub token is set."""
     from huggingface_hub import get_token
 
     from engine.environment import hub_token

@@ -39,7 +39,7 @@ complete -c adapters --no-files \\
 
 
 class Shell(StrEnum):
-    """A shell that can complete."""
+    """A shell with completion."""
 
     bash = "bash"
     zsh = "zsh"
@@ -61,7 +61,7 @@ def is_asked() -> bool:
 
 
 def answer(app: typer.Typer) -> int:
-    """Prints what the shell may put in; what it has so far is in the environment.
+    """Prints the completions; the command line so far is in the environment.
 
     Args:
         app: made with `add_completion`, which teaches typer the shells.

@@ -28,7 +28,7 @@ class Conversation:
 
     Attributes:
         turns: those that have an answer.
-        options: of the answers to come.
+        options: of the next answers.
         question: the last one that was asked, answered or not; None before the first.
     """
 
@@ -40,10 +40,10 @@ class Conversation:
         self._turns_before = 0
 
     def change(self, **options: Any) -> None:
-        """Changes options of the answers to come.
+        """Changes the options of the next answers.
 
         Raises:
-            ConfigurationError: an option that is unknown or cannot be; its key is named.
+            ConfigurationError: an unknown option or an invalid value; the key is named.
         """
         self.options = override(self.options, options)
 
@@ -51,8 +51,8 @@ class Conversation:
         """Asks a question; gives its answer's text as it grows, and keeps the turn at the end.
 
         Args:
-            held: encloses each piece of work of the engine; what it raises ends the answer, whose text so far
-                is kept.
+            held: a context manager around each step of the engine; an exception that it raises ends the
+                answer, and the text so far is kept.
 
         Raises:
             AdapterError: there is no answer; the turn is not kept.
@@ -85,7 +85,7 @@ class Conversation:
         return self.question
 
     def clear(self) -> None:
-        """Begins anew, with the same options."""
+        """Starts a new conversation with the same options."""
         self.turns.clear()
         self.question, self._turns_before = None, 0
 

@@ -19,7 +19,7 @@ def doctor() -> int:
         for name, check in CHECKS.items():
             try:
                 found = check()
-            except Exception as error:  # Whatever a broken installation raises is the finding.
+            except Exception as error:  # Any exception of a broken installation is the check's result.
                 found = Finding(f"{type(error).__name__}: {error}", "repair the installation: make setup")
             bad |= bool(found.remedy)
             table.append(("!!" if found.remedy else "ok", name, found.text, found.remedy or ""))

@@ -1,4 +1,4 @@
-"""Answers prompt items, each as soon as all of it is answered."""
+"""Answers prompt items, and reports each when it is complete."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -15,22 +15,22 @@ from engine.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
-# Files that a `predict` of the user's own is given at once: an interruption costs the answers of so many.
+# The batch size of a custom `predict`: an interruption loses the answers of one batch.
 AT_ONCE = 8
 
 Told = Callable[[Asked], object]
 
 
 def answer_files(coming: Iterator[Asked], load: Callable[[], Any], model_name: str, told: Told) -> None:
-    """Answers each prompt item and tells what came of it, in the order in which they are ready.
+    """Answers prompt items, and reports each as soon as it is complete.
 
     Args:
-        coming: the items, or why there is none.
+        coming: the items, or why one could not be read.
         load: makes the model's adapter; not called where no item can be read.
-        model_name: what the answers are signed with.
+        model_name: the name in the metadata of the answers.
 
     Raises:
-        AdapterError: what `load` raises, before anything is told, or what is wrong for every item.
+        AdapterError: what `load` raises, before any report, or an error that concerns every item.
     """
     begun: list[Asked] = []
     for asked in coming:
@@ -63,7 +63,7 @@ def _answer(adapter: Any, coming: Iterator[Asked], model_name: str, told: Told) 
             return
         except ConfigurationError:
             raise
-        except Exception:  # Of one item, it may be: what is left is asked one by one.
+        except Exception:  # One item may be the cause: the others are answered one by one.
             logger.debug("answering in one run failed", exc_info=True)
         coming, size = chain(list(open_files.values()), coming), 1
     predict_batches(adapter, items(coming), done, model_name, size)

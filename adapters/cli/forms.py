@@ -13,14 +13,14 @@ from adapters.prediction.failures import Failure
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A file and what came of it.
+    """A file with its answers.
 
     Attributes:
         position: its place among the files.
         file: its path, as the user wrote it, and the line's number where it has one.
-        item: what it holds; None where it is no prompt item's JSON.
+        item: its item; None if it is no prompt item.
         answers: as `annotations.as_dict` has them, in the order of its prompts.
-        failures: what of it has no answer.
+        failures: its prompts without an answer.
     """
 
     position: int
@@ -31,7 +31,7 @@ class Asked:
 
 
 class Form(Protocol):
-    """Is told of each file once, in any order, and then the end, which may come before it was told of all."""
+    """Takes each file once, in any order, and then the end, which may come before all files were taken."""
 
     def take(self, asked: Asked) -> None:
         """Writes it, or keeps it for the end."""
@@ -77,7 +77,7 @@ class Table:
 class Document:
     """One JSON array: in the order of the files an object each, with its name and its answers.
 
-    It grows as far as all files are answered. At the end, what is answered beyond follows in order.
+    It is written up to the first file that is not answered yet; at the end, the others follow in order.
     """
 
     def __init__(self, output: Output) -> None:

@@ -1,4 +1,4 @@
-"""What `predict` is given: prompt items and questions, from files, folders, patterns and standard input."""
+"""The inputs of `predict`: prompt items and questions from files, folders, patterns and standard input."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Source = tuple[str, Any, str | None]
 
 
 def expand(names: Sequence[str]) -> tuple[list[str], int | None]:
-    """The files that names stand for, and how many items they hold; None where that is not known yet."""
+    """The files that names expand to, and the number of their items; None if that is not known yet."""
     paths = [path for name in names for path in _expanded(name)]
     counted = not any(path == STDIN or Path(path).suffix in LINES for path in paths)
     return paths, len(paths) if counted else None

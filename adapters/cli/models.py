@@ -1,4 +1,4 @@
-"""`models`: what can be asked here."""
+"""`models`: lists the models."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def named(model: str, settings: Sequence[str] | None) -> tuple[str, dict[str, An
     A name with a slash that is no model file is a hub id or a folder, for `auto_causal_lm`.
 
     Raises:
-        ConfigurationError: no such model, or a setting that is no KEY=VALUE.
+        ConfigurationError: no such model, or a setting that is not KEY=VALUE.
     """
     configuration = dict(map(assignment, settings or ()))
     if "/" in model and model.removeprefix("models.") not in registry.names():
@@ -55,7 +55,7 @@ def loaded(model: str, settings: Sequence[str] | None) -> Any:
     """The model that the options name, ready to answer.
 
     Raises:
-        ConfigurationError: no such model, or an option that cannot be.
+        ConfigurationError: no such model, or an invalid option.
         LoadError: weights that cannot be loaded.
     """
     return registry.load(*named(model, settings))

@@ -1,4 +1,4 @@
-"""Standard output of any encoding, and interruptions that leave the output whole."""
+"""Standard output in any encoding, and interruptions that do not truncate it."""
 
 import contextlib
 import io
@@ -20,17 +20,17 @@ LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 # rest of a text when a signal comes after a part of it was taken.
 PIECE = 1000
 
-# The exit code of what nobody reads any more, as a shell has it: 128 and the number of SIGPIPE.
+# The exit code when the reader has gone, as in a shell: 128 plus the number of SIGPIPE.
 UNREAD = 141
 # That of SIGINT.
 INTERRUPTED = 130
 
 
 class Stop(KeyboardInterrupt):
-    """The run ends here. No `Exception`, so that nothing takes it for the failure of an item.
+    """Ends the run. It is no `Exception`, so that it is not mistaken for the failure of an item.
 
     Attributes:
-        code: the exit code: 128 and the signal's number, as a shell has it; 1 where nothing can be written.
+        code: the exit code: 128 plus the signal's number, as in a shell; 1 if the output cannot be written.
         reason: what to tell the user; empty where there is nothing to say.
         writable: whether there still is an output.
     """
@@ -59,17 +59,17 @@ class Output:
         return self.escaped(text) == text
 
     def escaped(self, text: str) -> str:
-        """The text for people, characters that it cannot hold as escapes."""
+        """The text for people; characters outside the encoding are escaped."""
         return text.encode(self._encoding, "backslashreplace").decode(self._encoding)
 
     def shown(self, text: str) -> str:
-        """A text of anybody's for a terminal: its control characters do nothing there."""
+        """Untrusted text for a terminal: control characters are escaped."""
         return self.escaped(
             "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
         )
 
     def json(self, value: Any, indent: int | None = None) -> str:
-        """The value as JSON that arrives as it was: readable where the encoding allows it, else escaped."""
+        """The value as JSON: readable where the encoding allows it, else escaped."""
         text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
         if not self.holds(text):
             text = json.dumps(value, indent=indent, default=str)
@@ -124,7 +124,7 @@ class Output:
         """Writes a text at once.
 
         Raises:
-            Stop: whoever reads it has left (with the code of SIGPIPE), or nothing can be written.
+            Stop: the reader has gone (with the code of SIGPIPE), or the output cannot be written.
         """
         try:
             for start in range(0, len(text) or 1, PIECE):
@@ -136,15 +136,15 @@ class Output:
             raise self.lost(1, f"the output cannot be written ({error})") from None
 
     def lost(self, code: int = UNREAD, reason: str = "") -> Stop:
-        """What to raise where nothing can be written any more; nothing is from then on."""
-        # What is still in the buffer would be written again, with a traceback, when Python ends.
+        """The exception for an output that failed; nothing is written to it afterwards."""
+        # Otherwise Python would write the buffer again at exit, with a traceback.
         with contextlib.suppress(OSError, ValueError, AttributeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
         return Stop(code, reason, writable=False)
 
 
 class _Buffer(io.StringIO):
-    """A text in memory that passes for a stream of an encoding."""
+    """An in-memory text stream with an encoding."""
 
     def __init__(self, encoding: str) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class _Buffer(io.StringIO):
 
 
 class Signals:
-    """While it is entered, SIGINT and SIGTERM raise `Stop`: at once, or after what `held` encloses."""
+    """A context manager: SIGINT and SIGTERM raise `Stop` in it, at once or at the end of a `held` block."""
 
     def __init__(self) -> None:
         self._held = False
@@ -166,7 +166,7 @@ class Signals:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                # A shell lets what runs in its background ignore Ctrl-C.
+                # A shell makes background jobs ignore Ctrl-C.
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._take)
         return self
@@ -177,10 +177,10 @@ class Signals:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """What runs in it is not interrupted.
+        """A block that is not interrupted.
 
         Raises:
-            Stop: afterwards, when a signal has come; also an earlier one, if somebody's code caught it.
+            Stop: at its end, if a signal has come; also an earlier one that other code has caught.
         """
         self._held = True
         try:
@@ -191,7 +191,7 @@ class Signals:
             raise Stop(self._came)
 
     def hold(self) -> None:
-        """From here on nothing is interrupted."""
+        """Interrupts nothing from here on."""
         self._held = True
 
     def _take(self, number: int, _: object) -> None:
@@ -214,7 +214,7 @@ def printing() -> Iterator[Output]:
 
 @contextlib.contextmanager
 def aside() -> Iterator[None]:
-    """What a model file or a library prints goes to standard error, or nowhere where there is none."""
+    """Redirects what a model file or a library prints to standard error, or discards it if there is none."""
     with contextlib.ExitStack() as stack:
         error = sys.stderr
         if error is None or getattr(error, "closed", False):
@@ -225,7 +225,7 @@ def aside() -> Iterator[None]:
 
 
 class _Unobserved:
-    """A stream that passes for no terminal."""
+    """A stream that says it is not a terminal."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -238,7 +238,7 @@ class _Unobserved:
 
 
 def unobserved() -> AbstractContextManager[Any]:
-    """No progress bars: what is written meanwhile would share the terminal with them."""
+    """Hides progress bars while other text is written to the terminal."""
     return contextlib.redirect_stderr(_Unobserved(sys.stderr))
 
 

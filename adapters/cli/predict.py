@@ -50,7 +50,7 @@ def predict(
     """
     exclusive({"--json": json, "--jsonl": jsonl, "--ray": ray})
     with printing() as output:
-        stem, configuration = named(model, settings)  # A misspelt name is told before imports take time.
+        stem, configuration = named(model, settings)  # Reports a misspelt name before the slow imports.
         from adapters.cli.batch.run import is_batch
         from adapters.cli.forms import Document, Lines, Table
         from adapters.cli.inputs import expand, inputs, prompt_template
@@ -87,7 +87,7 @@ def _answer(
             reasons.extend(map(str, asked.failures))
             try:
                 form.take(asked)
-            except Exception as error:  # A model file of the user's own may answer anything.
+            except Exception as error:  # A custom model file may return anything.
                 reasons.append(f"{asked.file}: its answers cannot be shown ({error!r})")
             progress.update()
 
@@ -103,6 +103,7 @@ def _answer(
 
     code = 0
     with Signals() as signals, tqdm(total=total, unit="item", disable=None) as progress:
+        on_terminal = not progress.disable
         try:
             answer_files(coming, loaded, stem, told)
         except Stop as stop:
@@ -122,6 +123,10 @@ def _answer(
     for reason in reasons:
         say(f"error: {reason}")
     say_reused(model)
+    # A model file of the user's own has no engine of ours.
+    memory = getattr(getattr(model, "engine", None), "memory", None)
+    if on_terminal and memory is not None:
+        say(f"memory: {memory}")
     return code or (1 if reasons else 0)
 
 

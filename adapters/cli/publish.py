@@ -1,4 +1,4 @@
-"""`publish`: the app into a Dataloop project, as creation.py does it."""
+"""`publish`: publishes the app to a Dataloop project, as creation.py does."""
 
 from __future__ import annotations
 

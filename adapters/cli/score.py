@@ -1,13 +1,16 @@
-"""`score`: how likely the model finds given continuations or answers."""
+"""`score`: the probabilities of given continuations or answers."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from adapters.cli.options import Json, Model, Settings, loaded
-from adapters.cli.output import printing
+from adapters.cli.output import Output, printing
+
+if TYPE_CHECKING:
+    from engine.classification import Classification
 
 HEADERS = ("candidate", "probability", "log-probability")
 
@@ -25,11 +28,15 @@ def score(
     """Score candidates: the log-probability of each as the continuation of the prompt, the likeliest first.
 
     A candidate is read as it is: " Tokyo" begins with a space. The probabilities are of the candidates among
-    each other, and sum to 1.
+    each other, and sum to 1. A reranker or reward model scores each pair of prompt and candidate instead; a
+    model with labels gives the probability of each label.
     """
     with printing() as output:
         adapter = loaded(model, settings)
         asked = [{"role": "user", "content": prompt}] if chat else prompt
+        if adapter.classifies:
+            _write_pairs(output, candidates, adapter.pair_scores(asked, candidates), json)
+            return 0
         [scores] = adapter.score([asked], candidates)
         if scores.error is not None:
             raise scores.error
@@ -45,3 +52,17 @@ def score(
                 HEADERS, [(text, f"{one.probability:.3f}", f"{one.total:.3f}") for text, one in scored]
             )
     return 0
+
+
+def _write_pairs(output: Output, candidates: list[str], found: list[Classification], json: bool) -> None:
+    """Writes what a classification head says of each candidate, the highest score first."""
+    pairs = list(zip(candidates, found, strict=True))
+    if len(found[0].scores) == 1:
+        pairs.sort(key=lambda pair: -pair[1].scores[0])
+    names = list(found[0].labels) or ["score", *map(str, range(1, len(found[0].scores)))]
+    rows = [(text, list(one.labels.values()) or one.scores) for text, one in pairs]
+    if json:
+        written = [{"candidate": text, **dict(zip(names, row, strict=True))} for text, row in rows]
+        output.write(output.json(written, indent=2) + "\n")
+    else:
+        output.table(("candidate", *names), [(text, *(f"{one:.3f}" for one in row)) for text, row in rows])

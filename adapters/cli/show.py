@@ -103,14 +103,13 @@ def _memory(adapter: HuggingAdapter, size: str | None, output: Output) -> str:
 
 
 def _by_size(model_name: str, size: str | None) -> str:
-    """An estimate for a model that is not here, by the number of parameters that its file tells."""
+    """An estimate for a model that is not on this machine, from the number of parameters in its file."""
     absent = f"{model_name} is not on this machine: the first load downloads it"
     if size is None:
         return f"memory: unknown, {absent}, and checks its memory before the weights.\n"
     import torch
 
-    from engine.loading.footprint import format_bytes
-    from engine.memory import free_memory
+    from engine.memory import format_bytes, free_memory
 
     value, unit = size.split()
     half = round(float(value) * {"M": 1e6, "B": 1e9}[unit]) * 2

@@ -14,7 +14,7 @@ HEADERS = ("item", "prompt", "question", "answer", "confidence")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A question and what came of it.
+    """A question with its answer.
 
     Attributes:
         item: how the item is named to the user.
@@ -37,12 +37,12 @@ def rows(
     answers: Iterable[Mapping[str, Any]],
     failures: Iterable[Failure] = (),
 ) -> list[Row]:
-    """One row per question of an item, in order, then what belongs to none that could be read.
+    """One row per question of an item, in order, then the errors that belong to no question.
 
     Args:
         item: None where the file holds none.
         answers: its answers as `annotations.as_dict` has them.
-        failures: what of it has no answer.
+        failures: its prompts without an answer.
     """
     given: dict[str, list[Mapping[str, Any]]] = {}
     for answer in answers:

@@ -13,7 +13,7 @@ def versions() -> str:
 
 
 def installed(package: str) -> str | None:
-    """The version of a package here; None where it is not installed. Imports nothing of it."""
+    """The version of an installed package, without importing it; None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

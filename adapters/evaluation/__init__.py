@@ -40,7 +40,7 @@ def evaluate(
         truth: CSV or JSON lines with "item", "prompt" and "answer"; None: what people have annotated on the
             items. A `truth.Truth` is taken as well.
         model: a model's name, or a loaded one.
-        configuration: of the model that is named.
+        configuration: of the model that is named; a loaded one has its own.
         out: the folder that gets report.html, report.json, answers.csv, calibration.json and the pictures.
         measure: a name of `measures.MEASURES`, FILE.py:FUNCTION, or a function of an answer and a true one
             that returns a number from 0 to 1.
@@ -60,6 +60,10 @@ def evaluate(
     from engine.confidence import ONE_PASS
 
     check(right_from, max_errors)
+    if configuration and not isinstance(model, str):
+        raise ConfigurationError(
+            "configuration is for a model's name, and a loaded model has its own: load it with it"
+        )
     decides = measures.named(measure) if isinstance(measure, str) else measure
     known = Truth.read(truth) if isinstance(truth, str | Path) else truth
     adapter = registry.load(model, configuration) if isinstance(model, str) else model
@@ -90,10 +94,10 @@ def evaluate(
 
 
 def check(right_from: float, max_errors: Sequence[float]) -> None:
-    """Makes sure that these can be.
+    """Checks the arguments.
 
     Raises:
-        ConfigurationError: they cannot; the text says what to do.
+        ConfigurationError: one of them is invalid; the text says what to do.
     """
     if not 0 < right_from <= 1:
         raise ConfigurationError(f"right_from is {right_from:g}: give a score above 0, at most 1")
@@ -105,10 +109,10 @@ def check(right_from: float, max_errors: Sequence[float]) -> None:
 
 
 def require_packages() -> None:
-    """Makes sure that what evaluation needs is installed.
+    """Checks that the packages for an evaluation are installed.
 
     Raises:
-        Unsupported: it is not; the text says what to do.
+        Unsupported: one is missing; the text says what to do.
     """
     from importlib.util import find_spec
 

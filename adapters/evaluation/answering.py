@@ -29,6 +29,7 @@ class Judged:
         right: whether the score is high enough.
         confidences: raw, by method; None where unknown.
         scores: by each measure that is installed.
+        refusal: whether the answer is a refusal by the option `refusals`; None where that is not set.
     """
 
     item: str
@@ -40,6 +41,7 @@ class Judged:
     right: bool
     confidences: Mapping[str, float | None]
     scores: Mapping[str, float]
+    refusal: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Judge:
     Attributes:
         measure: gives the score that decides.
         right_from: the least score of a right answer.
-        method: of the confidence that an answer is signed with.
+        method: of the confidence in an answer's metadata.
     """
 
     measure: Measure
@@ -82,7 +84,9 @@ class Judge:
         known = {method: _known(value) for method, value in confidences.items()}
         score = best(self.measure, text, truths)
         scores = {name: best(measure, text, truths) for name, measure in available().items()}
-        return Judged(item, prompt, question, text, truths, score, score >= self.right_from, known, scores)
+        right, refusal = score >= self.right_from, get_path(user, "refusal")
+        refused = refusal if isinstance(refusal, bool) else None
+        return Judged(item, prompt, question, text, truths, score, right, known, scores, refused)
 
 
 def _known(value: Any) -> float | None:
@@ -90,7 +94,7 @@ def _known(value: Any) -> float | None:
 
 
 def read_items(given: Iterable[str | Path | Mapping[str, Any]]) -> Iterator[Mapping[str, Any] | Failure]:
-    """Prompt items as JSON: given so, in files, or in folders of .json files; or why one cannot be read."""
+    """Prompt items as JSON, from mappings, files, or folders of .json files; or why one cannot be read."""
     for one in given:
         if isinstance(one, Mapping):
             yield one
@@ -120,12 +124,12 @@ def answered(
 
     Args:
         items: as JSON, "filename" and "annotations" included.
-        truth: right answers; those that people have given in the items' annotations where it is None.
-        name: what the model is called.
+        truth: right answers; None: those of people in the items' annotations.
+        name: the model's name.
         options: generation options.
 
     Raises:
-        ConfigurationError: an option or a measure that cannot be.
+        ConfigurationError: an invalid option or measure.
     """
     judged: list[Judged] = []
     failed: list[Failure] = []
@@ -136,7 +140,7 @@ def answered(
             if isinstance(given, Failure):
                 failed.append(given)
             else:
-                # Its own earlier answers would be taken for the conversation so far.
+                # Otherwise its own earlier answers would be part of the conversation.
                 people = [one for one in given.get("annotations") or [] if not is_from_model(one, name)]
                 yield Item.of({**given, "annotations": people}, name, f"item {i + 1}")
 
@@ -165,7 +169,7 @@ def questions_of(item: Item) -> dict[str, str]:
 
 
 def require_truth(answers: Answers, source: str | None) -> None:
-    """Makes sure that there is something to evaluate.
+    """Checks that there is something to evaluate.
 
     Args:
         source: the file of true answers; None: the items' annotations.

@@ -1,6 +1,6 @@
 """Discrimination: how well a confidence tells right answers from wrong ones, with bootstrap intervals.
 
-All take confidences and `right` (both of shape (n,)) and rest on the order of the confidences only. Answers
+All take confidences and `right` (both of shape (n,)) and depend only on the order of the confidences. Answers
 with equal confidences are accepted together.
 """
 

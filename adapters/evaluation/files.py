@@ -14,7 +14,7 @@ from engine.errors import ConfigurationError
 
 
 def write(report: Report, folder: Path) -> None:
-    """Writes all files into a folder, which is made; a calibration of an earlier evaluation does not stay.
+    """Writes all files into a folder, which is created; removes an earlier evaluation's calibration.
 
     Raises:
         ConfigurationError: the folder cannot be written to.
@@ -40,6 +40,8 @@ def _write_answers(report: Report, path: Path) -> None:
     measures = list(report.figures["scores"])
     calibration = report.calibration
     header = ["item", "prompt", "question", "answer", "truth", "right", "score", *measures, *methods]
+    refusals = any(one.refusal is not None for one in report.judged)
+    header += ["refusal"] * refusals
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*header, "calibrated"] if calibration else header)
@@ -55,6 +57,8 @@ def _write_answers(report: Report, path: Path) -> None:
             ]
             row += [one.scores[name] for name in measures]
             row += [one.confidences.get(name) for name in methods]
+            if refusals:
+                row.append(None if one.refusal is None else int(one.refusal))
             if calibration:
                 raw = one.confidences.get(calibration.confidence)
                 row.append(None if raw is None else calibration.apply(raw))

@@ -72,7 +72,7 @@ def fit(confidence: Floats, right: Bools, seed: int = 0) -> Fit:
 
 
 def interpolated(points: Points, confidence: Floats) -> Floats:
-    """As `Calibration.apply`, of many confidences."""
+    """As `Calibration.apply`, for many confidences."""
     raws, values = np.array(points).T
     right = np.searchsorted(raws, confidence, side="right")
     high, low = np.minimum(right, len(raws) - 1), np.maximum(right - 1, 0)
@@ -82,7 +82,7 @@ def interpolated(points: Points, confidence: Floats) -> Floats:
 
 
 def isotonic(confidence: Floats, right: Bools) -> Points:
-    """The best fit that never falls (Zadrozny and Elkan, 2002)."""
+    """The best non-decreasing fit (Zadrozny and Elkan, 2002)."""
     from sklearn.isotonic import IsotonicRegression
 
     found = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(confidence, right)

@@ -126,7 +126,7 @@ def best(measure: Measure, answer: str, truths: Sequence[str]) -> float:
     """The highest score of an answer against several true ones.
 
     Raises:
-        ConfigurationError: a measure of the user's own gave no number in [0, 1].
+        ConfigurationError: a custom measure returned no number in [0, 1].
     """
     score = max(float(measure(answer, truth)) for truth in truths)
     if not 0 <= score <= 1:
@@ -135,7 +135,7 @@ def best(measure: Measure, answer: str, truths: Sequence[str]) -> float:
 
 
 def named(name: str) -> Measure:
-    """A measure by its name, or a function of the user's own as FILE.py:FUNCTION.
+    """A measure by its name, or a custom function as FILE.py:FUNCTION.
 
     Raises:
         ConfigurationError: there is no such measure, file or function.
@@ -153,7 +153,7 @@ def named(name: str) -> Measure:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # A user's own code: anything can happen.
+    except Exception as error:  # Custom code: any exception is possible.
         raise ConfigurationError(f"{file} cannot be imported: {error!r}") from error
     found = getattr(module, function, None)
     if not callable(found):

@@ -13,7 +13,7 @@ BINS = 15
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Answers of about one confidence: how many, their mean confidence, and the share that is right."""
+    """Answers of similar confidence: their number, their mean confidence, and the share that is right."""
 
     n: int
     confidence: float

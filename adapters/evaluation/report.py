@@ -44,7 +44,7 @@ class Report:
     Attributes:
         figures: all figures, as JSON: what report.json holds.
         judged: the answers.
-        calibration: None where the answers are too few or too much alike; `figures["notes"]` says why.
+        calibration: None if the answers are too few or too similar; `figures["notes"]` says why.
     """
 
     figures: dict[str, Any]
@@ -65,7 +65,7 @@ def assess(
         judged: at least one.
         methods: of confidence, whose figures are compared.
         max_errors: error rates that thresholds are found for.
-        notes: what is to be said before the rest.
+        notes: sentences at the top of the report.
     """
     said = list(notes)
     right = sum(one.right for one in judged)

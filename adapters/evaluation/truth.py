@@ -25,11 +25,11 @@ class Truth:
         self._answers: dict[tuple[str, str], list[str]] = defaultdict(list)
 
     def add(self, item: str, prompt: str, answer: str) -> None:
-        """Notes a right answer."""
+        """Adds a right answer."""
         self._answers[item, prompt].append(answer)
 
     def of(self, names: Iterable[str], prompt: str) -> tuple[str, ...]:
-        """The right answers to a prompt of an item that goes by several names; none where none is known."""
+        """The right answers to a prompt of an item with several names; empty if none is known."""
         for name in names:
             if found := self._answers.get((name, prompt)):
                 return tuple(found)
@@ -85,7 +85,7 @@ def names_of(filename: str) -> tuple[str, ...]:
 
 
 def by_people(annotations: Sequence[Any]) -> dict[str, tuple[str, ...]]:
-    """The answers that people have given, by prompt key; what any model has signed is none of them."""
+    """The answers of people, by prompt key, without those of any model."""
     found: dict[str, list[str]] = defaultdict(list)
     for annotation in annotations:
         key, answer = prompt_of(annotation), answer_of(annotation)

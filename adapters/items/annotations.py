@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # The most tokens of an answer whose probabilities are stored with it.
 MAX_TOKENS = 256
 # What may stand beside the model in an answer's `metadata.user`.
-EXTRA = ("confidences", "labels", "tokens")
+EXTRA = ("confidences", "labels", "refusal", "tokens")
 # Probabilities in metadata are rounded to so many digits.
 DIGITS = 4
 

@@ -12,8 +12,8 @@ from adapters.openai_api import responses, responses_api
 from adapters.openai_api.errors import Refused
 from adapters.openai_api.requests import Call, OpenAICalls, Texts, texts_of
 from adapters.openai_api.responses import Echo, Stream
-from engine.configuration import ALIASES
 from engine.errors import ConfigurationError, Unsupported
+from engine.options.names import ALIASES
 from engine.types import Answer
 
 if TYPE_CHECKING:
@@ -90,8 +90,6 @@ def embedding(model: OpenAICalls, body: dict[str, Any]) -> Embedding:
     encode = _ENCODINGS.get(str(body.pop("encoding_format", None) or "float"))
     if encode is None:
         raise ConfigurationError(f"encoding_format is one of {', '.join(_ENCODINGS)}")
-    if body.pop("dimensions", None) is not None:
-        raise Unsupported("dimensions: vectors are as long as the model makes them; leave it out")
     body.pop("user", None)
     return Embedding(name, texts, body.pop("kind", None), body, encode)
 

@@ -12,10 +12,11 @@ from pydantic import Field
 
 from adapters.openai_api import responses
 from adapters.openai_api.responses import Certainty, Echo, Head
-from engine.configuration import ALIASES, Configuration, checked, override, unknown
+from engine.configuration import Configuration, checked, override, unknown
 from engine.contract import Engine
 from engine.errors import ConfigurationError, PromptError, Unsupported
 from engine.options import GenerationOptions, Options
+from engine.options.names import ALIASES, REFUSED, supported
 from engine.types import OPENAI_ROLES, Answer, Chunk, Image, Message, Part, Request
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ Prompt = str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]]
 Texts = Sequence[str] | Sequence[tuple[int, ...]]
 
 
-# Parameters of OpenAI's that change no answer here.
+# OpenAI's parameters that have no effect on answers.
 IGNORED = frozenset(
     {
         "metadata",
@@ -43,14 +44,9 @@ IGNORED = frozenset(
         "user",
     }
 )
-# Parameters of OpenAI's that nothing here can do, and why; values that ask for nothing are taken.
-REFUSED = {
-    "audio": "answers are text",
-    "functions": "no model here calls functions",
-    "logit_bias": "single tokens cannot be biased",
-    "tool_choice": "no model here calls tools",
-    "tools": "no model here calls tools",
-}
+
+# Options that decide how a conversation is written, and do nothing for a text.
+RENDERING = frozenset({"chat_template", "chat_template_kwargs", "overflow", "system_prompt"})
 
 
 class UnknownModel(ConfigurationError):
@@ -84,7 +80,6 @@ class _Parameters(Options):
     n: int = Field(1, ge=1, le=128)
     stream: bool = False
     stream_options: _StreamOptions = _StreamOptions()
-    response_format: dict[str, Any] | None = None
     suffix: str | None = None
     echo: bool = False
 
@@ -147,7 +142,7 @@ class OpenAICalls(ABC):
             AdapterError: an invalid option or message.
         """
         name = self.named(model)
-        call, values = _split(options, {"n", "stream", "stream_options", "response_format"})
+        call, values = _split(options, {"n", "stream", "stream_options"})
         if values.get("top_logprobs") and not values.get("logprobs"):
             raise ConfigurationError("top_logprobs needs logprobs: true beside it")
         chosen, certainty = self.call_options(values)
@@ -165,7 +160,7 @@ class OpenAICalls(ABC):
             model: one of this model's names.
             options: generation options, by OpenAI's or Hugging Face's names; `stream` returns an iterator of
                 chunks. `logprobs` is the number of likeliest tokens at each position; with `echo` it covers
-                the prompt's tokens, too.
+                the prompt's tokens, too. With `suffix`, the text fills the gap between the prompt and it.
 
         Raises:
             AdapterError: an invalid option or prompt, or no answer.
@@ -192,11 +187,14 @@ class OpenAICalls(ABC):
         call, values = _split(options, {"n", "stream", "stream_options", "echo", "suffix"})
         if call.echo and call.stream:
             raise ConfigurationError("echo and stream: the prompt is known already; leave one of them out")
+        if call.echo and call.suffix is not None:
+            raise ConfigurationError("echo and suffix: the prompt is known already; leave one of them out")
         likeliest = values.pop("logprobs", False)
         if likeliest is not False:
             values |= {"logprobs": True, "top_logprobs": likeliest}
         chosen, certainty = self.call_options(values)
-        prompts = [Request((), chosen, one) for one in texts_of(prompt)]
+        check_plain_prompt(values)
+        prompts = [Request((), chosen, one, call.suffix) for one in texts_of(prompt)]
         head = Head(name, call.n, call.stream_options.include_usage, certainty)
         return Call(head, _repeated(prompts, call.n), call.stream, call.echo)
 
@@ -210,7 +208,12 @@ class OpenAICalls(ABC):
         return [self._echo(request) for request in call.requests[:: call.head.n]] if call.echo else []
 
     def embeddings(
-        self, input: Prompt, model: str | None = None, kind: str | None = None, **options: Any
+        self,
+        input: Prompt,
+        model: str | None = None,
+        kind: str | None = None,
+        encoding_format: str | None = None,
+        **options: Any,
     ) -> CreateEmbeddingResponse:
         """The embeddings of texts.
 
@@ -218,6 +221,7 @@ class OpenAICalls(ABC):
             input: a text, its token ids, or a list of either.
             model: one of this model's names.
             kind: "query" or "document", for a model with different prompts for them.
+            encoding_format: only "float", in which they are.
             options: embedding options.
 
         Raises:
@@ -226,7 +230,9 @@ class OpenAICalls(ABC):
         from openai.types import CreateEmbeddingResponse
 
         name = self.named(model)
-        vectors, tokens = self.embedded(input, kind, options)
+        if encoding_format not in (None, "float"):
+            raise Unsupported(f"encoding_format {encoding_format!r} is for HTTP; from Python leave it out")
+        vectors, tokens = self.embedded(input, kind, {k: v for k, v in options.items() if k not in IGNORED})
         return CreateEmbeddingResponse.model_validate(responses.embeddings(name, vectors.tolist(), tokens))
 
     def embedded(self, input: Prompt, kind: str | None, options: Mapping[str, Any]) -> tuple[np.ndarray, int]:
@@ -295,6 +301,20 @@ class OpenAICalls(ABC):
         raise UnknownModel(f"this model is not called {model!r}: its names are {', '.join(names)}")
 
 
+def check_plain_prompt(options: Mapping[str, Any]) -> None:
+    """Refuses options for conversations beside a prompt that is continued as it is.
+
+    Raises:
+        ConfigurationError: one of them is given.
+    """
+    for key, value in options.items():
+        if value is not None and ALIASES.get(key, key) in RENDERING:
+            raise ConfigurationError(
+                f"option {key!r} is for conversations, and this prompt is read as it is: give messages, "
+                '[{"role": "user", "content": "..."}], or leave it out'
+            )
+
+
 def messages_of(given: Chat) -> tuple[Message, ...]:
     """Parses messages in OpenAI's form.
 
@@ -308,21 +328,14 @@ def messages_of(given: Chat) -> tuple[Message, ...]:
 
 def _split(options: Mapping[str, Any], taken: set[str]) -> tuple[_Parameters, dict[str, Any]]:
     """The parameters of a call, those in `taken`, and the generation options."""
-    for key, reason in REFUSED.items():
-        if options.get(key) not in (None, "none", [], {}):
-            raise Unsupported(f"{key}: {reason}; leave it out")
-    options = {key: value for key, value in options.items() if key not in IGNORED | REFUSED.keys()}
+    options = {key: value for key, value in supported(options).items() if key not in IGNORED}
     known = taken | set(GenerationOptions.model_fields)
     known |= {other for other, name in ALIASES.items() if name in known}
     for key in options:
         if key not in known:
-            raise unknown(key, known)
+            raise unknown(key, known | REFUSED.keys())
     given = {key: value for key, value in options.items() if value is not None}
     call = checked(_Parameters, {key: given.pop(key) for key in taken if key in given})
-    if call.suffix is not None:
-        raise Unsupported("suffix: no model here was trained to fill a gap; leave it out")
-    if call.response_format not in (None, {"type": "text"}):
-        raise Unsupported("response_format: answers are free text, no grammar binds them; leave it out")
     return call, given
 
 

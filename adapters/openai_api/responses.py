@@ -14,7 +14,7 @@ from engine.types import Answer, Chunk, Token
 
 # A prompt before its answer: its tokens with their log-probabilities, or its text.
 Echo = tuple[Token, ...] | str
-# JSON has no infinity: OpenAI's API writes the log-probability of what cannot be as this.
+# JSON has no infinity: OpenAI's API writes the log-probability of an impossible token as this.
 IMPOSSIBLE = -9999.0
 
 

@@ -26,7 +26,7 @@ DOWNLOAD = """(text, name) => {
   link.download = name;
   link.click();
 }"""
-# Answers do not wait for each other: the engine's batch is where they meet.
+# Answers do not wait for each other: the engine batches them.
 ANSWERING: dict[str, Any] = {"concurrency_limit": None, "trigger_mode": "multiple", "show_progress": "hidden"}
 ACTING: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 
@@ -192,7 +192,7 @@ class Page:
             else:
                 for conversation in session.answer(i, model.engine, options, certainty):
                     yield html.messages(conversation)
-            # Gradio empties what a generator without a value was to fill.
+            # Gradio clears the outputs of a generator that yields nothing.
             yield self._shown(session)[i]
 
         return answer

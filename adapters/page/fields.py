@@ -9,8 +9,8 @@ from typing import Any, Literal
 from engine.configuration import override
 from engine.options import GenerationOptions
 
-# The page asks for these itself, or they have one value only.
-_NOT_SHOWN = {"logprobs", "top_logprobs", "return_full_text"}
+# The page asks for these itself.
+_NOT_SHOWN = {"logprobs", "top_logprobs"}
 # The likeliest tokens that are asked for at each position.
 TOP = 5
 
@@ -22,7 +22,7 @@ class Field:
     Attributes:
         kind: "choice", "text" (of a number, too), or "lines", a list of texts, one a line.
         choices: of a "choice", as texts.
-        value: what holds where the field is empty, as text; "" where that is not set.
+        value: the value if the field is empty, as text; "" if there is none.
     """
 
     name: str
@@ -42,10 +42,10 @@ def fields(options: GenerationOptions) -> list[Field]:
 def chosen(
     options: GenerationOptions, named: Sequence[Field], values: Sequence[str | None]
 ) -> GenerationOptions:
-    """The options with the values of fields; an empty field leaves what the model's configuration says.
+    """The options with the values of fields; an empty field keeps the configuration's value.
 
     Raises:
-        ConfigurationError: a value that cannot be; names the option.
+        ConfigurationError: an invalid value; names the option.
     """
     given = {
         field.name: _value(field, value)

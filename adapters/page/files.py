@@ -34,7 +34,7 @@ def as_item(conversations: Mapping[str, Conversation]) -> Record:
 
 
 def as_json(conversations: Mapping[str, Conversation]) -> dict[str, Any]:
-    """All that is known of the conversations with some models, by their names."""
+    """Everything about the conversations with some models, by their names."""
     return {name: [_exchange(exchange) for exchange in one] for name, one in conversations.items()}
 
 
@@ -66,7 +66,7 @@ def opened(file: bytes, name: str, models: Sequence[str]) -> dict[str, list[Conv
 
 
 def _system(exchange: Exchange, first: bool) -> tuple[Message, ...]:
-    """The system message that the options have put before the first question."""
+    """The system message that the options add before the first question."""
     prompt = exchange.options.system_prompt if exchange.options else None
     own = any(message.role == "system" for message in exchange.messages)
     return (Message("system", (prompt,)),) if first and prompt and not own else ()
@@ -112,7 +112,7 @@ def _token(token: Token) -> Record:
 def _conversation(
     history: Sequence[Message], turns: Sequence[Turn], answers: Mapping[str, list[Record]]
 ) -> Conversation:
-    """The turns of a dialogue with the answers that there are."""
+    """The turns of a dialogue with their answers, if there are any."""
     left = {key: iter(found) for key, found in answers.items()}
     conversation = []
     before = tuple(history)

@@ -96,7 +96,7 @@ def _visible(text: str) -> str:
 
 
 def _facts(exchange: Exchange) -> Iterator[str]:
-    """What is said below an answer."""
+    """The line below an answer."""
     if exchange.by is not None:
         yield f"from the file, by {exchange.by}"
     known = exchange.answer

@@ -47,7 +47,7 @@ class Exchange:
 
     @property
     def said(self) -> tuple[Message, ...]:
-        """What it adds to the conversation; nothing where there is no answer."""
+        """Its messages in the conversation; none if there is no answer."""
         failed = self.answer is not None and self.answer.error is not None
         return () if failed or not self.text else (*self.messages, Message("assistant", (self.text,)))
 
@@ -65,8 +65,8 @@ Conversation = list[Exchange]
 class Session:
     """One conversation for each model, with the same questions.
 
-    Each action puts a new list in the place of a conversation, and an answer that is being generated for the
-    old one ends at its next token. That is how `stop` works, and how a retry or an edit ends what runs.
+    Each action replaces a conversation by a new list, and an answer that is being generated for the old one
+    ends at its next token. So `stop`, a retry and an edit end a running answer.
 
     Attributes:
         conversations: one for each model.
@@ -114,7 +114,7 @@ class Session:
         ]
 
     def clear(self) -> None:
-        """Begins anew; the opened file stays open."""
+        """Starts a new conversation; the opened file stays open."""
         self._leave()
         self.key = None
         self.conversations = [[] for _ in self.conversations]
@@ -159,7 +159,7 @@ class Session:
             certainty: gives the confidence that an answer is shown with.
 
         Yields:
-            The conversation each time that it has grown. It ends early where another action has replaced it.
+            The conversation each time it has grown, until another action replaces it.
         """
         mine = self.conversations[model]
         for place, exchange in enumerate(mine):
@@ -190,7 +190,7 @@ def _answered(
     options: GenerationOptions,
     certainty: Certainty,
 ) -> Generator[Exchange]:
-    """An exchange with its answer, each time that this has grown."""
+    """The exchange each time its answer has grown."""
     text = ""
     request = Request((*history, *exchange.messages), options)
     try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,8 @@ class EmbeddingAdapter:
         self, batch: list[Any], stored: bool | None, failures: list[Failure], pool: ThreadPoolExecutor
     ) -> list[Embedding]:
         """Reads, embeds and stores items; returns the embeddings and adds to `failures`."""
-        read = list(pool.map(texts.download, batch))
+        hyde_model = self.model_entity.configuration.get("hyde_model_name")
+        read = list(pool.map(partial(texts.download, hyde_model=hyde_model), batch))
         found = self.embed(read, failures)
         to_store = [
             (item, embedding)
@@ -165,7 +167,9 @@ def _stored(asked: bool | None, configuration: Mapping[str, Any]) -> bool | None
 
 
 def _is_stored(text: Text | Failure, stored: bool | None) -> bool:
-    return isinstance(text, Text) and text.kind == "document" if stored is None else stored
+    if stored is not None:
+        return stored
+    return isinstance(text, Text) and text.kind == "document" and not text.hypothetical
 
 
 def _embeddings(adapter: Any, given: list[str], kind: str) -> list[Embedding | str]:

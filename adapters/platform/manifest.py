@@ -13,12 +13,16 @@ NAME = "huggingface-adapter"
 VERSION = "0.1.0"
 ENTRY_POINT = "adapters/dataloop.py"
 MODULE = "model-adapter"
+# The same module on pods with a GPU, for models of at least so many parameters.
+GPU_MODULE, GPU_PARAMETERS = "model-adapter-gpu", 3e9
+NODE = "answer-prompt-items"
 SERVER_ENTRY_POINT = "adapters/dataloop_server.py"
 SERVER = "model-server"
 # What a server needs besides requirements.txt.
 SERVER_REQUIREMENTS = ("fastapi", "uvicorn", "prometheus-client")
-# What the Dockerfile starts from. The GPU pod takes it too: the GPU libraries come with torch.
+# What the Dockerfile starts from, and its sibling with the GPU's driver libraries.
 RUNNER_IMAGE = "hub.dataloop.ai/dtlpy-runner-images/cpu:python3.12_opencv"
+GPU_IMAGE = "hub.dataloop.ai/dtlpy-runner-images/gpu:python3.12_cuda11.8_opencv"
 
 # Inputs of the functions with the platform's types.
 _ITEMS = {"items": "Item[]"}
@@ -46,6 +50,7 @@ def build(
     path = (ROOT / entry_point).resolve()
     if not path.is_file() or not path.is_relative_to(ROOT):
         raise ConfigurationError(f"there is no entry point {entry_point!r}: name a file of the repository")
+    entry = path.relative_to(ROOT).as_posix()
     return {
         "name": NAME,
         "displayName": "Hugging Face adapter",
@@ -61,9 +66,13 @@ def build(
             "Hub": ["Hugging Face"],
         },
         "components": {
-            "computeConfigs": [_compute("cpu", "regular-m"), _compute("gpu", "gpu-t4")],
-            "modules": [_module(path.relative_to(ROOT).as_posix()), _server_module()],
+            "computeConfigs": [
+                _compute("cpu", "regular-m", RUNNER_IMAGE),
+                _compute("gpu", "gpu-t4", GPU_IMAGE),
+            ],
+            "modules": [_module(MODULE, entry, "cpu"), _module(GPU_MODULE, entry, "gpu"), _server_module()],
             "models": [_model(stem) for stem in _stems(names)],
+            "pipelineNodes": [_node()],
         }
         | ({} if server is None else _service(registry.resolve_name(server))),
     }
@@ -74,7 +83,7 @@ def dumps(manifest: dict[str, Any]) -> str:
     return json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
 
 
-def _compute(name: str, pod: str) -> dict[str, Any]:
+def _compute(name: str, pod: str, image: str) -> dict[str, Any]:
     return {
         "name": name,
         # The first call after a start also downloads the weights.
@@ -82,7 +91,7 @@ def _compute(name: str, pod: str) -> dict[str, Any]:
         "runtime": {
             "podType": pod,
             "concurrency": 1,
-            "runnerImage": RUNNER_IMAGE,
+            "runnerImage": image,
             # embed_dataset waits for executions of this service: it gets a second pod.
             "autoscaler": {"type": "rabbitmq", "minReplicas": 0, "maxReplicas": 2, "queueLength": 1},
             "preemptible": False,
@@ -90,12 +99,24 @@ def _compute(name: str, pod: str) -> dict[str, Any]:
     }
 
 
-def _module(entry_point: str) -> dict[str, Any]:
+def _node() -> dict[str, Any]:
+    """The node of a pipeline that answers prompt items; its ports are those of the function."""
     return {
-        "name": MODULE,
+        "name": NODE,
+        "displayName": "Answer prompt items",
+        "description": "Answers prompt items with a model of the app; gives the items and the answers.",
+        "scope": "node",
+        "categories": ["models"],
+        "invoke": {"type": "function", "namespace": f"{NAME}.{MODULE}.predict_items"},
+    }
+
+
+def _module(name: str, entry_point: str, compute: str) -> dict[str, Any]:
+    return {
+        "name": name,
         "entryPoint": entry_point,
         "className": "ModelAdapter",
-        "computeConfig": "cpu",
+        "computeConfig": compute,
         "initInputs": [_port("model_entity", "Model")],
         "integrations": ["dl-huggingface-api-key"],
         "functions": [
@@ -146,7 +167,7 @@ def _server_module() -> dict[str, Any]:
 def _service(stem: str) -> dict[str, Any]:
     """A panel, which gives the app its route, and the service behind it: one pod that always runs."""
     autoscaler = {"type": "rabbitmq", "minReplicas": 1, "maxReplicas": 1, "queueLength": 1}
-    runtime = _compute("cpu", "regular-m")["runtime"] | {"autoscaler": autoscaler}
+    runtime = _compute("cpu", "regular-m", RUNNER_IMAGE)["runtime"] | {"autoscaler": autoscaler}
     service = {
         "name": SERVER,
         "moduleName": SERVER,
@@ -186,12 +207,6 @@ def _stems(names: Iterable[str] | None) -> list[str]:
     return chosen
 
 
-def _entry_name(stem: str) -> str:
-    """A model's name on the platform: its file's with hyphens, unless another file has that name."""
-    hyphened = stem.replace("_", "-")
-    return stem if hyphened != stem and hyphened in registry.names() else hyphened
-
-
 def _model(stem: str) -> dict[str, Any]:
     adapter = registry.find(stem)
     weights = getattr(adapter, "model_name", None)
@@ -202,8 +217,8 @@ def _model(stem: str) -> dict[str, Any]:
     configuration |= getattr(adapter, "defaults", {})
     embeds = getattr(adapter, "task", "generate") == "embed"
     return {
-        "name": _entry_name(stem),
-        "moduleName": MODULE,
+        "name": stem.replace("_", "-"),
+        "moduleName": GPU_MODULE if _parameters(stem) >= GPU_PARAMETERS else MODULE,
         "scope": "project",
         "status": "pre-trained",
         "description": _description(stem),
@@ -214,6 +229,15 @@ def _model(stem: str) -> dict[str, Any]:
         "configuration": configuration,
         "metadata": {},
     }
+
+
+def _parameters(stem: str) -> float:
+    """The number of a model's parameters that its file tells; 0 where it does not, or a server answers."""
+    file = model_file.read(registry.FOLDER / f"{stem}.py")
+    if file.size is None or file.task == "server":
+        return 0
+    value, unit = file.size.split()
+    return float(value) * {"M": 1e6, "B": 1e9}[unit]
 
 
 def _description(stem: str) -> str:

@@ -8,6 +8,7 @@ that may already be stored. And it logs the texts that it could not send.
 import json
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -168,6 +169,13 @@ def record(item_id: str) -> Record:
     """
     found: Record = ask("GET", f"/items/{item_id}", read=bodies.record)
     return found
+
+
+def item_of(url: str) -> str | None:
+    """The id of the item whose content a URL of this platform is; None for any other URL."""
+    base = dl.client_api.base_gate_url
+    found = re.fullmatch(rf"{re.escape(base)}/items/([0-9A-Za-z_-]{{1,64}})/stream(\?.*)?", url)
+    return found and found[1]
 
 
 def content(item_id: str) -> bytes:

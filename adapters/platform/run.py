@@ -9,7 +9,7 @@ from adapters.items.annotations import as_dict
 from adapters.items.item import Item
 from adapters.items.plain import PromptTemplate
 from adapters.items.stored import Record
-from adapters.platform import remote
+from adapters.platform import images, remote
 from adapters.platform.flow import Flow, ItemAnswers
 from adapters.platform.partial import PartialAnnotations
 from adapters.platform.progress import RunProgress
@@ -84,11 +84,16 @@ class Run:
         return flow.failures
 
     def complete(self, item: Item) -> None:
-        """Fetches the retrieved context of an item's open questions; a custom model file gets none."""
+        """Fetches what an item's open questions need: retrieved context, and images for a server.
+
+        A custom model file gets neither.
+        """
         if isinstance(self._adapter, HuggingAdapter):
             wanted = context.wanted(item, self._options.add_metadata)
             hosts = self._options.allowed_hosts
             item.sources = context.fetch(wanted, remote.record, remote.text_content, hosts)
+            if self._options.backend == "endpoint":
+                images.embed(item, hosts)
 
     def to_records(self, answers: ItemAnswers) -> list[Record]:
         """Converts an item's answers into annotation records."""

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from adapters.items.item import Snapshot
-from adapters.items.prompt_items import read
+from adapters.items.prompt_items import earlier_answers, read
+from adapters.items.stored import get_path
 from adapters.items.traces import is_trace, question
 from adapters.platform import remote
+from adapters.platform.storing import answers_of
 from adapters.prediction.failures import Failure
 from engine.errors import PromptError
 
@@ -19,22 +21,53 @@ class Text:
     Attributes:
         item: the item's id.
         kind: which prefix the embedding model puts before it.
+        hypothetical: whether it is a model's answer to a prompt item, instead of its question (HyDE).
     """
 
     item: str
     text: str
     kind: Literal["document", "query"]
+    hypothetical: bool = False
 
 
-def download(item: Any) -> Text | Failure:
-    """Downloads an item of the platform and reads its text. An error is returned and does not raise."""
+def download(item: Any, hyde_model: str | None = None) -> Text | Failure:
+    """Downloads an item of the platform and reads its text. An error is returned and does not raise.
+
+    Args:
+        hyde_model: the model whose answer is the text of a prompt item whose metadata asks for that.
+    """
     try:
         # Not by the SDK, which follows link items.
-        return read_text(item.id, remote.text_content(item.id, Snapshot.of_entity(item).size))
+        text = read_text(item.id, remote.text_content(item.id, Snapshot.of_entity(item).size))
+        if text.kind == "query" and get_path(item.metadata, "prompt", "is_hyde") is True:
+            return _hypothetical(item, hyde_model)
+        return text
     except PromptError as error:
         return Failure(item.id, None, str(error))
     except Exception as error:
         return Failure(item.id, None, f"it could not be read ({remote.describe_error(error)})")
+
+
+def _hypothetical(item: Any, model_name: str | None) -> Text:
+    """The newest answer of a model to a prompt item, to be embedded as a document (HyDE, Gao et al. 2022).
+
+    Raises:
+        PromptError: no model is named, or it has not answered the item.
+        RemoteError: its answers could not be listed.
+    """
+    if not model_name:
+        raise PromptError(
+            "its metadata has prompt.is_hyde, and no model is named whose answer is to be embedded: set "
+            "hyde_model_name in the configuration"
+        )
+    annotations = answers_of(item.dataset_id, [item.id], model_name).get(item.id, [])
+    answers = earlier_answers(annotations, model_name)
+    if not answers:
+        raise PromptError(
+            f"its metadata has prompt.is_hyde, and model {model_name!r} has not answered it: let that model "
+            "answer it first"
+        )
+    return Text(item.id, list(answers.values())[-1], "document", hypothetical=True)
 
 
 def read_text(item: str, content: bytes) -> Text:

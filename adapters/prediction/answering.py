@@ -35,13 +35,17 @@ class _OpenItem:
     def fail(self, key: str | None, error: AdapterError) -> None:
         self.failures.append(Failure(self.item.name, key, str(error)))
 
-    def take(self, dialogue: Dialogue, answers: Sequence[Answer], model_name: str, tokens: bool) -> None:
+    def take(
+        self, dialogue: Dialogue, answers: Sequence[Answer], model_name: str, options: GenerationOptions
+    ) -> None:
         found = self.answers[id(dialogue)] = []
         for turn, answer in zip(dialogue.turns, answers, strict=True):
             if isinstance(answer.error, ConfigurationError):
                 raise answer.error  # All answers have the same options, so the error concerns all.
             if answer.error is None:
-                found.append(as_dict(turn.key, answer, model_name, tokens))
+                found.append(as_dict(turn.key, answer, model_name, options.token_confidence))
+                if options.refusals:
+                    found[-1]["metadata"]["user"]["refusal"] = is_refusal(answer.text, options.refusals)
             else:
                 self.fail(turn.key, answer.error)
 
@@ -101,12 +105,23 @@ def answer(
         assert on_delta is not None
         on_delta(asked[id(dialogue)].item, dialogue.turns[turn].key, numbers[id(dialogue)][turn], text)
 
-    for dialogue, answers in converse(engine, dialogues(), options, delta if on_delta else None):
+    expected = _turns(items) if isinstance(items, Sequence) else 0
+    for dialogue, answers in converse(engine, dialogues(), options, delta if on_delta else None, expected):
         started = asked.pop(id(dialogue))
         numbers.pop(id(dialogue), None)
-        started.take(dialogue, answers, model_name, options.token_confidence)
+        started.take(dialogue, answers, model_name, options)
         if started.ended:
             started.leave(on_done)
+
+
+def is_refusal(text: str, refusals: Sequence[str]) -> bool:
+    """Whether a text has one of the texts that tell a refusal, in any letter case."""
+    folded = text.casefold()
+    return any(refusal.casefold() in folded for refusal in refusals)
+
+
+def _turns(items: Sequence[Item | None]) -> int:
+    return sum(len(one.turns) for item in items if item is not None for one in item.dialogues)
 
 
 def _numbers(dialogue: Dialogue) -> list[int]:

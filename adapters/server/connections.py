@@ -19,7 +19,7 @@ from adapters.openai_api.errors import Refused
 Result = TypeVar("Result")
 # Seconds in which a client has to send its request's head, and as many for its body.
 PATIENCE = 30
-# Seconds in which answers that are being generated may end once the server is told to stop.
+# Seconds for running answers to end once the server has to stop.
 GRACE = 30
 # The most bytes of a request's body.
 MAX_BODY = 2**21

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from adapters.openai_api.responses import IMPOSSIBLE
-from engine.configuration import override
+from adapters.python_api import relevance
 from engine.errors import ConfigurationError, PromptError
 
 if TYPE_CHECKING:
     from adapters.hugging import HuggingAdapter
+    from engine.classification import Classification
     from engine.scoring import Scores
 
 
@@ -19,6 +20,8 @@ def scored(
     adapter: HuggingAdapter, prompt: Any, candidates: Sequence[str], options: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """The score of each candidate as the continuation of a prompt, in their order.
+
+    A model with a classification head scores the pair of prompt and candidate, or labels it.
 
     Args:
         prompt: a text, or messages in OpenAI's form.
@@ -28,7 +31,14 @@ def scored(
         AdapterError: an invalid option, prompt or candidate.
         Unsupported: the backend cannot score.
     """
-    override(adapter.configuration.generation, options)  # Of a text, no option is read: it is still checked.
+    if adapter.classifies:
+        found = adapter.pair_scores(prompt, candidates, **options)
+        return [
+            {"object": "score", "index": i}
+            | ({"score": one.scores[0]} if len(one.scores) == 1 else _labelled(one))
+            | {"tokens": one.num_tokens}
+            for i, one in enumerate(found)
+        ]
     [scores] = _checked(adapter.score([prompt], candidates, **options))
     return [
         {
@@ -47,7 +57,8 @@ def reranked(
 ) -> list[dict[str, Any]]:
     """Documents by their relevance to a query, the most relevant first.
 
-    The relevance is the cosine of their embeddings, for a model that embeds. For a model that writes, it is
+    The relevance is the score of a model with a classification head (a reranker), or the cosine of their
+    embeddings, for a model that embeds. For a model that writes, it is
     how likely it finds the query after the document: exp(mean log-probability of the query's tokens).
 
     Args:
@@ -66,13 +77,22 @@ def reranked(
     if not isinstance(query, str):
         raise PromptError("query is a text: give one")
     embeds = adapter.task == "embed" or "score" not in adapter.engine.supports
-    relevances = (_cosines if embeds else _likelihoods)(adapter, query, documents)
+    ways = _relevances if adapter.classifies else _cosines if embeds else _likelihoods
+    relevances = ways(adapter, query, documents)
     order = sorted(range(len(documents)), key=lambda i: -relevances[i])[:most]
     return [
         {"index": i, "relevance_score": relevances[i]}
         | ({"document": {"text": documents[i]}} if texts else {})
         for i in order
     ]
+
+
+def _labelled(found: Classification) -> dict[str, Any]:
+    return {"labels": dict(found.labels)} if found.labels else {"scores": list(found.scores)}
+
+
+def _relevances(adapter: HuggingAdapter, query: str, documents: Sequence[str]) -> list[float]:
+    return [relevance(found) for found in adapter.pair_scores(query, documents)]
 
 
 def _cosines(adapter: HuggingAdapter, query: str, documents: Sequence[str]) -> list[float]:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from engine.confidence import measured
-from engine.errors import PromptError
+from engine.errors import ConfigurationError, PromptError
 from engine.generation.sequence import Generated, SequenceState, TokenizedRequest
 from engine.loading import Loaded
 from engine.model_properties import vocabulary_size
@@ -38,6 +38,11 @@ class Conversion:
             ConfigurationError: an option that does not fit the model.
         """
         options = request.options
+        if options.response_format is not None:
+            raise ConfigurationError(
+                "response_format: answers on this machine are free text, no grammar binds them; leave it "
+                "out, or set backend to endpoint and ask a server that has it"
+            )
         if request.prompt is None:
             prompt = self._prompter.encode(request.messages, options)
             options = options.model_copy(update={"stop": self._prompter.stop_strings(options)})
@@ -49,31 +54,50 @@ class Conversion:
             options=options,
             is_chat=request.prompt is None,
         )
-        stop_tokens = self._stop_tokens(tokenized)
-        if not options.stop and not stop_tokens:
+        tokenized = replace(tokenized, end_tokens=self._end_tokens(tokenized))
+        if not options.stop:
             return tokenized
         before = self._before(tokenized)
-        return replace(
-            tokenized, stopping=lambda: StoppingCriteria(self._tokenizer, options.stop, stop_tokens, before)
-        )
+        return replace(tokenized, stopping=lambda: StoppingCriteria(self._tokenizer, options.stop, before))
 
     def _before(self, tokenized: TokenizedRequest) -> list[int]:
         """The tokens that an answer's text continues; none for an encoder-decoder."""
         return [] if self._prompter.seq2seq else decoding_context(self._tokenizer, tokenized.prompt)
 
-    def _stop_tokens(self, tokenized: TokenizedRequest) -> frozenset[int]:
-        """Tokens that end this answer besides `eos`: those by which the chat template ends a turn."""
-        return self._prompter.end_tokens(tokenized.options) - self._eos if tokenized.is_chat else frozenset()
+    def _end_tokens(self, tokenized: TokenizedRequest) -> frozenset[int]:
+        """Tokens that end an answer besides `eos`: the options', those of the template's turn or of the gap.
+
+        Raises:
+            ConfigurationError: an option names a token that is not in the vocabulary.
+        """
+        options = tokenized.options
+        for name, tokens in (("eos_token_id", options.eos_token_id), ("logit_bias", options.logit_bias)):
+            if not all(0 <= token < self._vocabulary for token in tokens or ()):
+                raise ConfigurationError(
+                    f"option {name!r} has token ids outside the vocabulary: use 0 to {self._vocabulary - 1}"
+                )
+        fill, ends = self._prompter.fill, frozenset(options.eos_token_id)
+        if tokenized.is_chat:
+            ends |= self._prompter.end_tokens(options)
+        elif fill and tokenized.prompt[-1] == fill.middle:
+            ends |= fill.ends
+        return ends - self._eos
 
     def encode_plain(self, request: Request) -> list[int]:
         """The token ids of a request's plain prompt; of an empty one, the bos token.
 
         Raises:
+            Unsupported: a suffix, and the tokenizer has no tokens to fill a gap.
             PromptError: it is longer than the model's context, has ids outside the vocabulary, or is empty
                 and the tokenizer has no bos token.
         """
         prompt = "" if request.prompt is None else request.prompt
-        ids = self._prompter.tokenize_plain(prompt) if isinstance(prompt, str) else list(prompt)
+        if request.suffix is not None:
+            if not isinstance(prompt, str):
+                raise PromptError("suffix needs the prompt as text: give no token ids with it")
+            ids = self._prompter.tokenize_gap(prompt, request.suffix)
+        else:
+            ids = self._prompter.tokenize_plain(prompt) if isinstance(prompt, str) else list(prompt)
         ids = ids or [self._prompter.require_begin_token()]
         if not all(0 <= token < self._vocabulary for token in ids):
             raise PromptError(
@@ -99,7 +123,7 @@ class Conversion:
         if generated.error:
             return Answer.failed(generated.error)
         spoken, before = generated.token_ids, self._before(tokenized)
-        if generated.stopped and spoken[-1] in self._stop_tokens(tokenized):
+        if generated.stopped and spoken[-1] in tokenized.end_tokens:
             spoken = spoken[:-1]  # It may have a text, unlike a special token.
         text = decode_after(self._tokenizer, before, spoken)
         text = before_stop(without_incomplete_end(text), tokenized.options.stop)

@@ -1,6 +1,5 @@
 """The backend that runs transformers on this machine."""
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +9,10 @@ import numpy as np
 from engine import scoring
 from engine.answer_cache import AnswerCache
 from engine.backends.conversion import Conversion
+from engine.backends.loaded_model import LoadedModel
 from engine.backends.local_worker import LocalWorker
 from engine.backends.workers import answered
-from engine.contract import Candidate, Engine, Follow, Reduction
+from engine.contract import Candidate, Follow, Reduction
 from engine.embedding import DEFAULTS, Embedder
 from engine.errors import ConfigurationError, Unsupported
 from engine.generation.generator import Generator
@@ -20,24 +20,26 @@ from engine.generation.stopping import eos_token_ids
 from engine.generation.support import BatchingSupport, find_batching
 from engine.loading import Loaded
 from engine.loading.identity import identity
-from engine.module_state import model_lock
 from engine.options import EmbeddingOptions
 from engine.prompting.prompter import Prompter
 from engine.scoring import Scores
-from engine.text import decode_after, encodable, token_texts
+from engine.text import decode_after, token_texts
 from engine.types import Chunk, Request, Token
-from engine.weights.prepacking import prepack, restore
 
 
-class LocalEngine(Engine):
-    """Runs a loaded model on this machine. It prepacks the model's weights."""
+class LocalEngine(LoadedModel):
+    """Generates, scores and embeds with a loaded model on this machine."""
 
     def __init__(self, loaded: Loaded) -> None:
-        self.loaded = loaded
-        self.tokenizer = loaded.tokenizer
+        """Prepacks the model's weights."""
+        super().__init__(loaded)
         self.prompter = Prompter(loaded.tokenizer, loaded.model.config, loaded.context_length)
-        self._dtypes = prepack(loaded.model)
-        self._process = os.getpid()
+
+    def __repr__(self) -> str:
+        """Says which model it is, and where it runs."""
+        model = self.loaded.model
+        name = f" {self.loaded.options.model_name}" if self.loaded.options else ""
+        return f"{type(model).__name__}{name}, {str(model.dtype).removeprefix('torch.')}, on {model.device}"
 
     def stream(
         self, requests: Iterable[Request | None], follow: Follow | None = None, deltas: bool = True
@@ -57,10 +59,13 @@ class LocalEngine(Engine):
         Raises:
             Unsupported: a model that writes no text, or one that was loaded before a fork.
         """
-        self._check_process()
+        self.check_process()
         generator = self.new_generator()
         worker = LocalWorker(self.conversion, generator, deltas)
-        yield from answered(requests, follow, worker, self)
+        try:
+            yield from answered(requests, follow, worker, self)
+        finally:
+            self._kv_cache = max(self._kv_cache, generator.kv_cache_bytes)
 
     def cache_in(self, folder: str | Path) -> None:
         """Keeps answers in a folder, and takes them from there: see `AnswerCache`.
@@ -74,15 +79,6 @@ class LocalEngine(Engine):
         self.cache = AnswerCache(
             folder, identity(options), lambda request: self.conversion.encode(request).prompt
         )
-
-    @property
-    def context_length(self) -> int | None:
-        """The most tokens of a sequence; None where it is unbounded."""
-        return self.loaded.context_length
-
-    def count_tokens(self, text: str) -> int:
-        """The number of tokens of a text, without special tokens."""
-        return len(self.tokenizer(encodable(text), add_special_tokens=False, verbose=False)["input_ids"])
 
     @cached_property
     def eos(self) -> frozenset[int]:
@@ -114,7 +110,7 @@ class LocalEngine(Engine):
             PromptError: the number of prompts is not the number of lists of candidates.
             Unsupported: a model that cannot score, or one that was loaded before a fork.
         """
-        self._check_process()
+        self.check_process()
         return scoring.score(self.loaded, self.prompter, prompts, candidates)
 
     def next_logits(self, prompts: Sequence[Request | str]) -> np.ndarray:
@@ -128,7 +124,7 @@ class LocalEngine(Engine):
             GenerationError: a prompt that the model fails on.
             Unsupported: a model that was loaded before a fork.
         """
-        self._check_process()
+        self.check_process()
         return scoring.next_logits(self.loaded, self.prompter, prompts)
 
     def embed(
@@ -150,7 +146,7 @@ class LocalEngine(Engine):
             ConfigurationError: an unknown `kind`, or a `max_length` that leaves no room for a text.
             Unsupported: a model without hidden states, or one that was loaded before a fork.
         """
-        self._check_process()
+        self.check_process()
         return self._embedder.embed(texts, options or DEFAULTS, kind)
 
     def token_ids(
@@ -179,37 +175,12 @@ class LocalEngine(Engine):
             ConfigurationError: a layer that the model does not have.
             Unsupported: a model without hidden states, or one that was loaded before a fork.
         """
-        self._check_process()
+        self.check_process()
         return self._embedder.hidden_states(texts, layer, reduction)
 
     @cached_property  # It runs a trial of the model, and reads its folder.
     def _embedder(self) -> Embedder:
         return Embedder(self.loaded)
-
-    def save(self, folder: str | Path) -> None:
-        """Writes model and tokenizer to a folder that `engine.loading.load` takes.
-
-        In a bfloat16 model that is computed in float32, weights below 8e-6 are rounded to multiples of 6e-8.
-
-        Raises:
-            Unsupported: a model that was loaded before a fork.
-        """
-        self._check_process()
-        with model_lock(self.loaded.model):
-            restore(self.loaded.model, self._dtypes)
-            try:
-                self.loaded.model.save_pretrained(folder)
-                self.tokenizer.save_pretrained(folder)
-            finally:
-                prepack(self.loaded.model)
-
-    def _check_process(self) -> None:
-        # A fork does not copy torch's threads: the first computation would hang.
-        if os.getpid() != self._process:
-            raise Unsupported(
-                f"the model was loaded in process {self._process}, and a forked one cannot run it: load it "
-                'in the process that answers, which multiprocessing has to start by "spawn"'
-            )
 
     def check_can_generate(self) -> None:
         """Checks that the model writes text.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from engine.confidence.second_model import second_model
 from engine.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from engine.classification import Classifier
 
 
 class Comparer(Protocol):
@@ -52,51 +54,43 @@ def comparer(name: str) -> Comparer:
         ConfigurationError: a classifier that does not classify entailment.
         LoadError: gated, missing, offline or unsafe; the text says what to do.
     """
-    from transformers import AutoConfig
-
+    from engine.classification import Classifier
+    from engine.loading import load
     from engine.loading.diagnosis import explain_load_errors
-    from engine.loading.files import hub_arguments
+    from engine.loading.files import read_json
     from engine.options import LoadOptions
 
     options = LoadOptions(model_name=name)
     with explain_load_errors(options):
-        arguments = hub_arguments(options)
-        config = AutoConfig.from_pretrained(name, **arguments)
-        if any("SequenceClassification" in one for one in config.architectures or []):
-            return _Entailment(name, config, arguments)
+        config = read_json(options, "config.json") or {}
+    if any("SequenceClassification" in one for one in config.get("architectures") or ()):
+        return _Entailment(name, Classifier(load(options)))
     return _Embeddings(name)
 
 
 class _Entailment:
     """An NLI model: a classifier of pairs of texts, one of whose classes is called "entailment"."""
 
-    def __init__(self, name: str, config: Any, arguments: dict[str, Any]) -> None:
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-        classes = {str(label).casefold(): int(i) for i, label in config.id2label.items()}
+    def __init__(self, name: str, classifier: Classifier) -> None:
+        labels = classifier.settings.labels
+        classes = [label.casefold() for label in labels]
         if "entailment" not in classes:
             raise ConfigurationError(
                 f"confidence_model {name!r} has the classes {', '.join(classes)}: name a model that has the "
                 "class entailment, or an embedding model"
             )
-        self._entailment = classes["entailment"]
-        self._tokenizer = AutoTokenizer.from_pretrained(name, **arguments)
-        self._model = AutoModelForSequenceClassification.from_pretrained(name, **arguments).eval()
+        self._entailment = classes.index("entailment")
+        self._classifier = classifier
 
     def __call__(self, texts: Sequence[str], similarity: float) -> np.ndarray:
-        import torch
+        import numpy as np
 
-        pairs = [(one, other) for one in texts for other in texts]
-        inputs = self._tokenizer(
-            [one for one, _ in pairs],
-            [other for _, other in pairs],
-            padding=True,
-            truncation=True,
-            return_tensors="pt",
-        )
-        with torch.inference_mode():
-            best = self._model(**inputs).logits.argmax(-1)
-        entailed: np.ndarray = (best == self._entailment).view(len(texts), len(texts)).numpy()
+        found = self._classifier.classify([(one, other) for one in texts for other in texts])
+        for one in found:
+            if one.error is not None:
+                raise one.error
+        best = np.array([one.logits for one in found]).argmax(-1)
+        entailed: np.ndarray = (best == self._entailment).reshape(len(texts), len(texts))
         return entailed
 
 

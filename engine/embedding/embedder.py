@@ -56,8 +56,8 @@ class Embedder:
             float32 (texts, dim); zeros for a text without tokens.
 
         Raises:
-            ConfigurationError: there is no such prompt, `max_length` leaves no room for a text, or a token id
-                is not in the vocabulary.
+            ConfigurationError: there is no such prompt, `max_length` leaves no room for a text, `dimensions`
+                is more than there are, or a token id is not in the vocabulary.
             TypeError: `texts` is a single text.
         """
         inputs = _as_list(texts)
@@ -75,7 +75,20 @@ class Embedder:
                 if module is not functional.normalize or options.normalize is not False:
                     embeddings = module(embeddings)
             embeddings = embeddings[:, : self.settings.dimensions]
-            return (functional.normalize(embeddings) if options.normalize else embeddings).numpy()
+            normalize = options.normalize
+            if options.dimensions is not None:
+                embeddings = self._shortened(embeddings, options.dimensions)
+                if normalize is None:
+                    normalize = functional.normalize in self.settings.modules
+            return (functional.normalize(embeddings) if normalize else embeddings).numpy()
+
+    def _shortened(self, embeddings: torch.Tensor, dimensions: int) -> torch.Tensor:
+        if dimensions > embeddings.shape[1]:
+            raise ConfigurationError(
+                f"dimensions {dimensions} is more than the {embeddings.shape[1]} numbers of an embedding: "
+                "lower it"
+            )
+        return embeddings[:, :dimensions]
 
     def token_ids(
         self, texts: Sequence[str], options: EmbeddingOptions = DEFAULTS, kind: str | None = None
@@ -102,9 +115,11 @@ class Embedder:
             float32 (texts, dim); without a reduction a list of float32 (tokens, dim), one per text.
 
         Raises:
-            ConfigurationError: the model does not have the layer.
+            ConfigurationError: the model does not have the layer, or an unknown reduction.
             TypeError: `texts` is a single text.
         """
+        if reduction not in (None, "mean", "sum"):
+            raise ConfigurationError(f"there is no reduction {reduction!r}: use mean, sum or None")
         tokens = self._tokenized(_as_list(texts), None)
         if reduction is not None:
             return self._pooled(tokens, [reduction], layer=layer).numpy()

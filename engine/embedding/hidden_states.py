@@ -13,17 +13,20 @@ from transformers import PreTrainedModel
 from engine import trial
 from engine.attention import packed
 from engine.attention.varlen import VarlenMetadata
-from engine.batching import Batching, run_or_halve
+from engine.batching import Batching, length_batches, run_or_halve, token_budget
 from engine.errors import ConfigurationError, Unsupported
 from engine.memory import is_out_of_memory
-from engine.model_properties import longrope_threshold, max_batch_length, vocabulary_size
+from engine.model_properties import (
+    longest_text,
+    longrope_threshold,
+    max_batch_length,
+    padding_position,
+    vocabulary_size,
+)
 from engine.module_state import model_lock, reset_state
 from engine.progress import progress_bar
 
 logger = logging.getLogger(__name__)
-
-# Tokens of a batch; an accelerator needs more than a CPU to be busy.
-CPU_BUDGET, GPU_BUDGET = 2048, 16384
 
 
 class HiddenStateReader:
@@ -48,13 +51,11 @@ class HiddenStateReader:
         self.model = _headless(model)
         self.vocabulary = vocabulary_size(self.model)
         self.pad = pad
-        self.padding_position = _padding_position(self.model)
+        self.padding_position = padding_position(self.model)
         # Long texts of a longrope model are batched by length.
         self.longrope_threshold = longrope_threshold(self.model) or math.inf
-        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 0
-        reserved = 0 if self.padding_position is None else self.padding_position + 1
-        self.context_length = positions - reserved if positions > 0 else None
-        self.budget = CPU_BUDGET if self.model.device.type == "cpu" else GPU_BUDGET
+        self.context_length = longest_text(self.model)
+        self.budget = token_budget(self.model.device)
         longest = max_batch_length(self.model, self.context_length)
         examples = [tokens[:longest] for tokens in examples]
         with torch.inference_mode():
@@ -86,7 +87,8 @@ class HiddenStateReader:
                 return self._states(self.batching, [texts[i] for i in batch], layer)
 
         with progress_bar("reading texts", len(texts), "text") as bar:
-            for whole in self._batches([len(tokens) for tokens in texts]):
+            lengths = [len(tokens) for tokens in texts]
+            for whole in length_batches(lengths, self.batching, self.budget, self.longrope_threshold):
                 for batch, states in run_or_halve(whole, run, is_out_of_memory):
                     if isinstance(states, Exception):
                         raise states
@@ -95,24 +97,6 @@ class HiddenStateReader:
                     bar.update(len(batch))
         if empty := [i for i, tokens in enumerate(texts) if not tokens]:
             yield empty, [torch.zeros(0, width)] * len(empty)
-
-    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        # The longest first, so that a lack of memory shows at once.
-        batch: list[int] = []
-        used = 0
-        for i in sorted(filter(lengths.__getitem__, range(len(lengths))), key=lambda i: -lengths[i]):
-            longest = lengths[batch[0]] if batch else lengths[i]
-            cost = lengths[i] if self.batching == "packed" else longest
-            mixed = lengths[i] != longest and (
-                self.batching == "equal_length" or longest > self.longrope_threshold
-            )
-            if batch and (self.batching == "single" or mixed or used + cost > self.budget):
-                yield batch
-                batch, used, cost = [], 0, lengths[i]
-            batch.append(i)
-            used += cost
-        if batch:
-            yield batch
 
     def _batchings(self) -> list[Batching]:
         if packed.supports_packing(self.model):
@@ -189,15 +173,6 @@ def _layer(output: Any, layer: int) -> torch.Tensor:
             f"no layer {layer}: this model has {-len(states)} to {len(states) - 1}, where 0 is its embeddings"
         )
     return states[layer]
-
-
-def _padding_position(model: PreTrainedModel) -> int | None:
-    # RoBERTa and its relatives reserve a position for padding, and number tokens from the one after it.
-    for module in model.modules():
-        place = getattr(module, "padding_idx", None)
-        if isinstance(place, int) and hasattr(module, "position_embeddings"):
-            return place
-    return None
 
 
 def _positions(tokens: Sequence[int], padding: int | None) -> Iterable[int]:

@@ -25,7 +25,11 @@ _POOLING_FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-_TEXT_MODALITY = {"method": "forward", "method_output_name": "last_hidden_state"}
+# The tasks of a Transformer module that are taken: the model's output that each reads, and what it does.
+TASKS = {
+    "feature-extraction": ("last_hidden_state", "embed"),
+    "sequence-classification": ("logits", "classify"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ def _settings(options: LoadOptions, module_list: list[dict[str, str]]) -> Senten
         if package.split(".")[0] != "sentence_transformers":
             kind = ""  # Third-party code under a known name.
         if kind == "Transformer":
-            chosen |= _transformer(options, path)
+            chosen["max_length"], chosen["lower_case"] = transformer_settings(options, path)
         elif kind == "Pooling":
             chosen |= _pooling(options, config)
         elif kind == "Dense":
@@ -84,7 +88,7 @@ def _settings(options: LoadOptions, module_list: list[dict[str, str]]) -> Senten
             _check_input_output(options, "Normalize", config)
             modules.append(functional.normalize)
         elif kind != "Dropout":
-            raise _unsupported(options, f"its module {module['type']}")
+            raise unsupported(options, f"its module {module['type']}")
     config = read_json(options, "config_sentence_transformers.json") or {}
     return SentenceSettings(
         modules=tuple(modules),
@@ -95,20 +99,36 @@ def _settings(options: LoadOptions, module_list: list[dict[str, str]]) -> Senten
     )
 
 
-def _transformer(options: LoadOptions, path: str) -> dict[str, Any]:
+def transformer_settings(
+    options: LoadOptions, path: str, task: str = "feature-extraction"
+) -> tuple[int | None, bool]:
+    """The most tokens of a text (None: no limit) and whether texts are lower-cased, of a Transformer module.
+
+    Args:
+        path: the module's subfolder with a slash, or "".
+        task: the only `transformer_task` that is taken, a key of `TASKS`.
+
+    Raises:
+        Unsupported: another task, or a setting that is not supported.
+        LoadError: its file cannot be read.
+    """
     files = (read_json(options, f"{path}sentence_{name}_config.json") for name in _MODEL_TYPES)
     config: dict[str, Any] = next(filter(None, files), {})
-    inputs = config.get("modality_config", {"text": _TEXT_MODALITY})
-    if config.get("transformer_task", "feature-extraction") != "feature-extraction":
-        raise _unsupported(options, f"transformer_task {config['transformer_task']!r}")
+    output, does = TASKS[task]
+    reads_text = {"method": "forward", "method_output_name": output}
+    inputs = config.get("modality_config", {"text": reads_text})
+    if config and config.get("transformer_task", "feature-extraction") != task:
+        raise unsupported(options, f"transformer_task {config.get('transformer_task')!r}", does)
     if "message" in inputs:
-        raise _unsupported(options, "its modality_config with texts put through a chat template (message)")
-    if inputs.get("text") != _TEXT_MODALITY:
-        raise _unsupported(options, f"its modality_config {inputs}")
+        raise unsupported(
+            options, "its modality_config with texts put through a chat template (message)", does
+        )
+    if inputs.get("text") != reads_text:
+        raise unsupported(options, f"its modality_config {inputs}", does)
     for key in ("config_args", "config_kwargs", "processing_kwargs", "query_expansion"):
         if config.get(key):
-            raise _unsupported(options, f"{key} in its transformer's settings")
-    return {"max_length": config.get("max_seq_length"), "lower_case": config.get("do_lower_case", False)}
+            raise unsupported(options, f"{key} in its transformer's settings", does)
+    return config.get("max_seq_length"), bool(config.get("do_lower_case"))
 
 
 def _pooling(options: LoadOptions, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,20 +137,18 @@ def _pooling(options: LoadOptions, config: Mapping[str, Any]) -> dict[str, Any]:
     poolings = (modes,) if isinstance(modes, str) else tuple(modes)
     for mode in poolings:
         if mode not in POOLINGS:
-            raise _unsupported(options, f"pooling_mode {mode!r}")
+            raise unsupported(options, f"pooling_mode {mode!r}")
     return {"poolings": poolings, "include_prompt": config.get("include_prompt", True)}
 
 
 def _dense(options: LoadOptions, path: str, config: Mapping[str, Any]) -> torch.nn.Module:
     _check_input_output(options, "Dense", config)
     if config.get("use_residual"):
-        raise _unsupported(options, "use_residual of its Dense module")
-    package, _, name = config.get("activation_function", "torch.nn.Tanh").rpartition(".")
-    activation = getattr(torch.nn, name, None)
-    if not package.startswith("torch.nn") or not isinstance(activation, type):
-        raise _unsupported(
-            options, f"activation_function {config['activation_function']!r} of its Dense module"
-        )
+        raise unsupported(options, "use_residual of its Dense module")
+    function_path = config.get("activation_function", "torch.nn.Tanh")
+    function = activation(function_path)
+    if function is None:
+        raise unsupported(options, f"activation_function {function_path!r} of its Dense module")
     if file := find_file(options, f"{path}model.safetensors"):
         weights = safetensors.torch.load_file(file)
     elif options.use_safetensors:
@@ -140,14 +158,22 @@ def _dense(options: LoadOptions, path: str, config: Mapping[str, Any]) -> torch.
         weights = torch.load(str(file), map_location="cpu", weights_only=True)
     linear = torch.nn.Linear(config["in_features"], config["out_features"], config.get("bias", True))
     linear.load_state_dict({name.removeprefix("linear."): weight for name, weight in weights.items()})
-    return torch.nn.Sequential(linear, activation()).eval()
+    return torch.nn.Sequential(linear, function).eval()
+
+
+def activation(path: str) -> torch.nn.Module | None:
+    """The activation of a class of torch, "torch.nn.modules.activation.Tanh" say; None for any other."""
+    package, _, name = path.rpartition(".")
+    kind = getattr(torch.nn, name, None) if package.startswith("torch.nn") else None
+    return kind() if isinstance(kind, type) and issubclass(kind, torch.nn.Module) else None
 
 
 def _check_input_output(options: LoadOptions, kind: str, config: Mapping[str, Any]) -> None:
     for key in ("module_input_name", "module_output_name"):
         if config.get(key) not in (None, "sentence_embedding"):
-            raise _unsupported(options, f"{key} {config[key]!r} of its {kind} module")
+            raise unsupported(options, f"{key} {config[key]!r} of its {kind} module")
 
 
-def _unsupported(options: LoadOptions, what: str) -> Unsupported:
-    return Unsupported(f"{options.model_name} cannot embed: {what} is not supported here")
+def unsupported(options: LoadOptions, what: str, does: str = "embed") -> Unsupported:
+    """The error of a sentence-transformers folder with something that is not supported."""
+    return Unsupported(f"{options.model_name} cannot {does}: {what} is not supported here")

@@ -49,6 +49,11 @@ class Generator:
         return self._static.num_running + (self._continuous.num_running if self._continuous else 0)
 
     @property
+    def kv_cache_bytes(self) -> int:
+        """Bytes that the KV cache of continuous batching has room for."""
+        return self._continuous.kv_cache.nbytes if self._continuous else 0
+
+    @property
     def num_waiting(self) -> int:
         """Number of sequences in the queue."""
         return len(self._static.waiting) + (len(self._continuous.waiting) if self._continuous else 0)

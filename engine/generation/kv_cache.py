@@ -41,6 +41,11 @@ class KVCache:
         )
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of all slots, of which a CPU commits those that are written."""
+        return self.slots * self.capacity * self.kv_token_bytes
+
+    @property
     def layers(self) -> int:
         """Number of layers that have written."""
         return len(self._layers)

@@ -1,11 +1,12 @@
 """Sampling: the one place where the next token is chosen and its log-probability computed.
 
-`sample` takes the logits of all running sequences. Each sequence has a `Sampler`: logits processors (the
-penalties), then either the argmax, or the warpers (temperature, top-k, top-p, min-p) and a draw from the
-sequence's own random generator. Log-probabilities are the model's own, before processors and warpers.
+`sample` takes the logits of all running sequences. Each sequence has a `Sampler`: logits processors (token
+rules and penalties, in transformers' order), then either the argmax, or the warpers (temperature, top-k,
+top-p, min-p) and a draw from the sequence's own random generator. Log-probabilities are the model's own,
+before processors and warpers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from transformers import (
 
 from engine.confidence import TOP_K
 from engine.generation.penalties import Penalties
+from engine.generation.token_rules import TokenRules
 from engine.options import GenerationOptions
 
 # What transformers' warpers get as input ids; they do not read them.
@@ -57,13 +59,17 @@ class Sampler:
         evidence: what is recorded of each token besides its log-probability: fields of `Evidence`.
     """
 
-    def __init__(self, options: GenerationOptions, repetition_penalty: float) -> None:
+    def __init__(
+        self, options: GenerationOptions, repetition_penalty: float, end_tokens: Collection[int] = ()
+    ) -> None:
         """Call `restart` before the first token.
 
         Args:
             repetition_penalty: of the checkpoint; the options' own takes precedence.
+            end_tokens: the tokens that end the sequence.
         """
         self._options = options
+        self._rules = TokenRules(options, end_tokens)
         self._penalties = Penalties(
             options.repetition_penalty or repetition_penalty,
             options.frequency_penalty,
@@ -74,6 +80,7 @@ class Sampler:
 
     def restart(self, prompt: Sequence[int]) -> None:
         """Starts an answer to a prompt of token ids."""
+        self._rules.restart(prompt)
         self._penalties.restart(prompt)
         self._first = True
         # On the CPU, whatever the model's device: a seed gives the same answer on each of them.
@@ -86,7 +93,7 @@ class Sampler:
     @property
     def plain(self) -> bool:
         """Whether the next token is the argmax of the unprocessed logits."""
-        return self._warpers is None and not self._penalties
+        return self._warpers is None and not self._penalties and not self._rules
 
     @property
     def top_count(self) -> int:
@@ -103,7 +110,7 @@ class Sampler:
         Returns:
             () a token id.
         """
-        scores = self._penalties(scores)
+        scores = self._rules.masked(self._penalties(self._rules.biased(scores)))
         if self._warpers is None:
             return scores.argmax()
         probabilities = self._warpers(_UNREAD, scores[None])[0].softmax(-1)
@@ -114,6 +121,7 @@ class Sampler:
 
     def accept(self, token: int) -> None:
         """Takes note of a token that was appended to the sequence."""
+        self._rules.add(token)
         self._penalties.add(token)
         self._first = False
 

@@ -27,9 +27,10 @@ class TokenizedRequest:
         max_new_tokens: the most tokens to generate; with the prompt they fit the model's context length.
         options: how tokens are sampled.
         stopping: makes the stopping criterion of one sequence: called with each generated token in order, it
-            returns True to end the sequence. None: only EOS tokens and the length end it.
-        is_chat: whether it is a conversation, not a plain prompt. Then the chat template's end of turn ends
-            the answer, whose leading and trailing whitespace is removed.
+            returns True to end the sequence. None: only end tokens and the length end it.
+        end_tokens: tokens that end the sequence, besides the model's EOS tokens.
+        is_chat: whether it is a conversation, not a plain prompt. Then the leading and trailing whitespace
+            of the answer is removed.
     """
 
     prompt: Sequence[int]
@@ -37,6 +38,7 @@ class TokenizedRequest:
     options: GenerationOptions
     stopping: Callable[[], Callable[[int], bool]] | None = None
     is_chat: bool = True
+    end_tokens: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True)
@@ -85,8 +87,9 @@ class SequenceState:
     def __init__(self, request: TokenizedRequest, model: PreTrainedModel, eos: frozenset[int]) -> None:
         self.request = request
         self.cached_tokens = 0
-        self.sampler = Sampler(request.options, model.generation_config.repetition_penalty or 1.0)
-        self._eos = eos
+        self._end_tokens = eos | request.end_tokens
+        penalty = model.generation_config.repetition_penalty or 1.0
+        self.sampler = Sampler(request.options, penalty, self._end_tokens)
         seq2seq = model.config.is_encoder_decoder
         self._prompt = [decoder_start(model)] if seq2seq else list(request.prompt)
         self.restart()
@@ -120,7 +123,7 @@ class SequenceState:
         self.tokens.append(sampled.token)
         self.sampler.accept(sampled.token)
         stops = self._stops is not None and self._stops(sampled.token)
-        generated.stopped = sampled.token in self._eos or stops
+        generated.stopped = sampled.token in self._end_tokens or stops
         self.running = not generated.stopped and len(generated.token_ids) < self.request.max_new_tokens
 
     def fail(self, error: GenerationError) -> None:

@@ -1,7 +1,8 @@
 """Stopping criteria that the checkpoint sets: its EOS tokens.
 
-A sequence also stops at stop strings and at the chat template's end of turn, by the criterion in
-`TokenizedRequest.stopping`, and at `max_new_tokens`.
+A sequence also stops at the tokens in `TokenizedRequest.end_tokens` (the chat template's end of turn, and the
+option `eos_token_id`), at stop strings, by the criterion in `TokenizedRequest.stopping`, and at
+`max_new_tokens`.
 """
 
 from collections.abc import Sequence

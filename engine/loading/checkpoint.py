@@ -11,9 +11,9 @@ from engine.errors import LoadError
 
 logger = logging.getLogger(__name__)
 
+_CLASSIFIER_ENDING = "ForSequenceClassification"
 # Endings of model classes that generate no text, but share all weights except the head with one that does.
 _NON_GENERATIVE_ENDINGS = (
-    "ForSequenceClassification",
     "ForTokenClassification",
     "ForQuestionAnswering",
     "ForMultipleChoice",
@@ -26,8 +26,14 @@ _NON_GENERATIVE_ENDINGS = (
 _CLASSIFIER_HEADS = ("score", "classifier", "classification_head", "qa_outputs")
 
 
+def has_classification_head(config: PretrainedConfig) -> bool:
+    """Whether the configuration names a classifier, a reranker or a reward model."""
+    declared = [str(known) for known in config.architectures or ()]
+    return bool(declared) and all(known.endswith(_CLASSIFIER_ENDING) for known in declared)
+
+
 def check_generates_text(name: str, config: PretrainedConfig) -> None:
-    """Refuses classifiers, reward models and masked language models, which may miss no weight but the head.
+    """Refuses masked language models and others that may miss no weight but a language model's head.
 
     Raises:
         LoadError: the configuration names only such classes.
@@ -46,7 +52,7 @@ def check_complete(name: str, model: PreTrainedModel, report: Mapping[str, Any],
 
     Args:
         report: the loading info of `from_pretrained(output_loading_info=True)`.
-        task: "generate" or "embed", which needs no head.
+        task: "generate", "classify", or "embed", which needs no head.
 
     Raises:
         LoadError: names the weights.
@@ -72,11 +78,14 @@ def check_complete(name: str, model: PreTrainedModel, report: Mapping[str, Any],
             f"{name} has weights that its config.json leaves out ({_listed(foreign)}), and without them it "
             "is another model: take config.json and weights of the same model"
         )
-    if task == "generate":
-        if heads := [key for key in unexpected if key.split(".")[0] in _CLASSIFIER_HEADS]:
-            raise LoadError(f"{name} is a classifier ({_listed(heads)}): take a model that writes text")
-        if unexpected:
-            logger.warning("%s: weights that are not used: %s", name, _listed(unexpected))
+    heads = [key for key in unexpected if key.split(".")[0] in _CLASSIFIER_HEADS]
+    if task == "generate" and heads:
+        raise LoadError(
+            f"{name} is a classifier ({_listed(heads)}): name its class in config.json (architectures: "
+            "…ForSequenceClassification) to score and label with it, or take a model that writes text"
+        )
+    if task != "embed" and unexpected:
+        logger.warning("%s: weights that are not used: %s", name, _listed(unexpected))
 
 
 def _missing_weights(model: PreTrainedModel, missing: Collection[str], task: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizer
 
 from engine.errors import ConfigurationError
 from engine.loading import files, lora
+from engine.loading.checkpoint import check_generates_text
 from engine.loading.diagnosis import explain_load_errors
 from engine.loading.loader import context_length_of, read_config, read_tokenizer
 from engine.options import LoadOptions
@@ -42,7 +43,10 @@ def describe(options: LoadOptions, task: Literal["generate", "embed"] = "generat
             f"{options.model_name} is an adapter, which only backend: local merges into its base model: save "
             "the merged model there, and name its folder here"
         )
-    hub, config = read_config(options, task)
+    hub, config = read_config(options)
+    if task == "generate":
+        with explain_load_errors(options):
+            check_generates_text(options.model_name, config)
     if config.is_encoder_decoder:
         raise ConfigurationError(f"{options.model_name} is an encoder-decoder model: set backend to local")
     tokenizer = read_tokenizer(options, hub)

@@ -16,6 +16,7 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 from engine.errors import LoadError
 from engine.loading import quantization
 from engine.loading.placement import free_bytes_by_device
+from engine.memory import format_bytes
 from engine.options import LoadOptions
 from engine.weights import cpu
 
@@ -164,8 +165,3 @@ def kv_token_bytes(config: PretrainedConfig, dtype: torch.dtype) -> int | None:
         layers = sum("attention" in kind and "linear" not in kind for kind in kinds)
     # An encoder-decoder also caches keys and values of the encoder's output.
     return 2 * layers * heads * size * dtype.itemsize * (2 if config.is_encoder_decoder else 1)
-
-
-def format_bytes(size: int) -> str:
-    """Bytes as text, in GiB or MiB."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**27 else f"{size / 2**20:.1f} MiB"

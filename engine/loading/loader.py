@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -38,20 +39,23 @@ class Loaded:
         context_length: the most tokens of a sequence, for prompt and answer together (for each of them in an
             encoder-decoder model); None if unbounded.
         options: the options it was loaded with; None if it was not loaded from files.
+        classifies: whether it has a classification head, instead of one that writes text.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     context_length: int | None
     options: LoadOptions | None = None
+    classifies: bool = False
 
 
 def load(options: LoadOptions, task: Literal["generate", "embed"] = "generate") -> Loaded:
     """Loads a model from the hub or a local folder.
 
     Args:
-        task: "embed" also loads encoders, loads a language model without its head, and only the encoder of an
-            encoder-decoder model where transformers has a class for it.
+        task: "generate" loads a model that writes text, or one with a classification head where the
+            configuration names such a class. "embed" also loads encoders, loads a language model without its
+            head, and only the encoder of an encoder-decoder model where transformers has a class for it.
 
     Raises:
         LoadError: the model is gated, missing, offline, pickled, damaged or too large; the text says what to
@@ -59,6 +63,7 @@ def load(options: LoadOptions, task: Literal["generate", "embed"] = "generate") 
         ConfigurationError: options contradict each other or the checkpoint, or this machine does not support
             one. In the latter case nothing has been downloaded or read.
     """
+    _hide_bars_off_a_terminal()
     files.folder_or_hub_id(options)
     placement = place(options)
     attention_implementation(options, placement.device)  # This and the next raise before any file is read.
@@ -91,7 +96,7 @@ def _load(
 ) -> Loaded:
     """Loads a model that is no adapter; `tokenizer` replaces its own."""
     folder, made = files.folder_or_hub_id(options), _configure(options, task, placement, tokenizer)
-    if not options.trust_remote_code:
+    if not options.trust_remote_code and isinstance(options.tokenizer, str | None):
         untrusted.warn_of_tokenizer_code(options.tokenizer or options.model_name, made.tokenizer)
     with explain_load_errors(options):
         footprint = _footprint(options, placement, made)
@@ -119,9 +124,22 @@ def _load(
                 trust_remote_code=options.trust_remote_code,
                 **made.hub,
             )
-        checkpoint.check_complete(options.model_name, model, report, task)
+        kind = "classify" if made.classifies else task
+        checkpoint.check_complete(options.model_name, model, report, kind)
+        if model.device.type == "meta":  # Then each pass would read all weights into memory at once.
+            raise LoadError(
+                f"{options.model_name} cannot be run from the disk alone: no device has room for its first "
+                "layer (by device_map, max_memory or the memory that is free): give one more room, or take a "
+                "smaller model"
+            )
         quantization.select_4bit_kernels(model)
-    return Loaded(model.eval(), made.tokenizer, made.context_length, options)
+    return Loaded(model.eval(), made.tokenizer, made.context_length, options, made.classifies)
+
+
+def _hide_bars_off_a_terminal() -> None:
+    notebook = "ipykernel" in sys.modules
+    if not notebook and not (sys.stderr and sys.stderr.isatty()):
+        transformers.utils.logging.disable_progress_bar()
 
 
 def memory_footprint(
@@ -162,23 +180,27 @@ class _Configured:
     tokenizer: PreTrainedTokenizerBase
     context_length: int | None
     hub: dict[str, Any]
+    classifies: bool
 
 
 def _configure(
     options: LoadOptions, task: str, placement: Placement, tokenizer: PreTrainedTokenizerBase | None = None
 ) -> _Configured:
     """Reads a model's configuration and, unless one is given, its tokenizer."""
-    hub, config = read_config(options, task)
+    hub, config = read_config(options)
     with explain_load_errors(options):
-        auto_class = _auto_class(options, config, task)
+        classifies = task == "generate" and checkpoint.has_classification_head(config)
+        auto_class = _auto_class(options, config, "classify" if classifies else task)
+        if task == "generate" and not classifies:
+            checkpoint.check_generates_text(options.model_name, config)
         dtype = _dtype(options, config, placement)
         quantized = quantization.config_for_checkpoint(options, config, dtype)
     tokenizer = tokenizer or read_tokenizer(options, hub)
     context_length = context_length_of(config, tokenizer)
-    return _Configured(config, auto_class, dtype, quantized, tokenizer, context_length, hub)
+    return _Configured(config, auto_class, dtype, quantized, tokenizer, context_length, hub, classifies)
 
 
-def read_config(options: LoadOptions, task: str) -> tuple[dict[str, Any], PretrainedConfig]:
+def read_config(options: LoadOptions) -> tuple[dict[str, Any], PretrainedConfig]:
     """The keyword arguments for the hub library, with the subfolder, and the model's configuration."""
     hub = files.hub_arguments(options)
     with explain_load_errors(options):
@@ -189,8 +211,6 @@ def read_config(options: LoadOptions, task: str) -> tuple[dict[str, Any], Pretra
         # transformers ignores this file if it is no valid JSON.
         files.read_json(options, os.path.join(hub["subfolder"], "generation_config.json"))
         untrusted.drop_hub_attention(options.model_name, config)
-        if task == "generate":
-            checkpoint.check_generates_text(options.model_name, config)
     return hub, config
 
 
@@ -208,6 +228,8 @@ def read_tokenizer(options: LoadOptions, hub: dict[str, Any]) -> PreTrainedToken
     if options.tokenizer is None:
         with explain_load_errors(options):
             return transformers.AutoTokenizer.from_pretrained(files.folder_or_hub_id(options), **hub, **code)
+    if not isinstance(options.tokenizer, str):
+        return options.tokenizer
     with explain_load_errors(options, "tokenizer"):
         return transformers.AutoTokenizer.from_pretrained(
             options.tokenizer, token=hub_token(), **files.cache_only(options.tokenizer), **code
@@ -224,6 +246,8 @@ def _auto_class(options: LoadOptions, config: PretrainedConfig, task: str) -> An
     if task == "embed":
         known = type(config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING
         return transformers.AutoModelForTextEncoding if known else transformers.AutoModel
+    if task == "classify":
+        return transformers.AutoModelForSequenceClassification
     if config.is_encoder_decoder:
         return transformers.AutoModelForSeq2SeqLM
     return transformers.AutoModelForCausalLM

@@ -54,6 +54,11 @@ class AdapterOptions(Options):
         ge=0,
         description="The most tokens of retrieved context; never more than a quarter of the context length.",
     )
+    hyde_model_name: str | None = Field(
+        None,
+        description="HyDE on the platform: the model whose answer to a prompt item is embedded instead of "
+        "its question, where the item's metadata has `prompt.is_hyde: true`.",
+    )
     allowed_hosts: tuple[str, ...] = Field(
         (), description="Hosts from which link items with retrieved context may be fetched, over https."
     )

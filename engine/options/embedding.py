@@ -27,6 +27,12 @@ class EmbeddingOptions(Options):
         ge=1,
         description="The most tokens of a text that are read; never more than the context length.",
     )
+    dimensions: int | None = Field(
+        default=None,
+        ge=1,
+        description="How many numbers of an embedding to keep, its first ones, for a model that was trained "
+        "for it (Matryoshka); normalized anew where the model normalizes.",
+    )
     query_prefix: str | None = Field(
         default=None, description="Text put before a query; by default what the model's folder says."
     )

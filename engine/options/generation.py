@@ -1,11 +1,12 @@
 """How a conversation is rendered, and its answer generated and judged."""
 
 import json
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from engine.options.base import Options
+from engine.options.base import JSONObject, Options
+from engine.options.objects import template_name
 
 
 class GenerationOptions(Options):
@@ -26,6 +27,12 @@ class GenerationOptions(Options):
         256,
         ge=1,
         description="The most tokens of an answer; never more than the context length leaves.",
+    )
+    min_new_tokens: int = Field(
+        0, ge=0, description="The fewest tokens of an answer: before, no end token is chosen."
+    )
+    eos_token_id: tuple[int, ...] = Field(
+        (), description="Ids of tokens that end an answer, besides the checkpoint's own."
     )
     do_sample: bool | None = Field(
         None,
@@ -58,11 +65,19 @@ class GenerationOptions(Options):
     presence_penalty: float = Field(
         0, ge=-2, le=2, description="Subtracted from a token's logit once it is in the answer."
     )
+    no_repeat_ngram_size: int = Field(
+        0, ge=0, description="No sequence of this many tokens occurs twice in prompt and answer; 0 is off."
+    )
+    logit_bias: dict[int, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
+        None, description="Added to the logits of these token ids, as {50256: -100}."
+    )
     seed: int | None = Field(
         None, ge=0, lt=2**63, description="Random seed; the same seed gives the same sampled answer."
     )
-    return_full_text: Literal[False] = Field(
-        False, description="Accepted only as false: an answer never repeats its prompt."
+    response_format: JSONObject | None = Field(
+        None,
+        description="The form of an answer as OpenAI's API has it (json_object, json_schema), for a server "
+        "that keeps to it; a model on this machine refuses it.",
     )
     stop: tuple[str, ...] = Field((), description="Strings that end an answer; they are not part of it.")
     logprobs: bool = Field(False, description="Return an answer's tokens with their log-probabilities.")
@@ -120,23 +135,38 @@ class GenerationOptions(Options):
         False,
         description="Divide each label's probability by the one that it has without the question.",
     )
+    refusals: tuple[str, ...] = Field(
+        (),
+        description="Texts that mark an answer as a refusal, in any letter case: an annotation's metadata "
+        "then says whether its answer contains one.",
+    )
     token_confidence: bool = Field(
         False, description="Write the probability of each token of an answer into its annotation's metadata."
     )
 
-    @field_validator("stop", mode="before")
+    @field_validator("response_format")
+    @classmethod
+    def _text_is_no_form(cls, value: JSONObject | None) -> JSONObject | None:
+        return None if value == {"type": "text"} else value
+
+    @field_validator("chat_template", mode="before")
+    @classmethod
+    def _known_template(cls, value: Any) -> Any:
+        return template_name(value)
+
+    @field_validator("stop", "eos_token_id", mode="before")
     @classmethod
     def _one_stop_is_a_list(cls, value: Any) -> Any:
         return value if isinstance(value, list | tuple) else (value,)
 
-    @field_validator("stop")
+    @field_validator("stop", "refusals")
     @classmethod
-    def _stops_are_not_empty(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _texts_are_not_empty(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if "" in value:
-            raise ValueError("an empty stop string would end every answer at once")
+            raise ValueError("an empty text is in every answer: leave it out")
         return value
 
-    @field_validator("confidence_methods", mode="before")
+    @field_validator("confidence_methods", "refusals", mode="before")
     @classmethod
     def _one_method_is_a_list(cls, value: Any) -> Any:
         return value if isinstance(value, list | tuple) else (value,)
@@ -171,11 +201,32 @@ class GenerationOptions(Options):
         return value
 
     @model_validator(mode="after")
+    def _a_label_has_no_other_form(self) -> Self:
+        if self.labels and self.response_format is not None:
+            raise ValueError("labels and response_format: an answer is a label already; leave one out")
+        return self
+
+    @model_validator(mode="after")
     def _clusters_need_a_model(self) -> Self:
         if "semantic_entropy" in (self.confidence, *self.confidence_methods) and not self.confidence_model:
             raise ValueError(
                 "semantic_entropy needs confidence_model: name an NLI model or an embedding model"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> Self:
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(
+                f"min_new_tokens {self.min_new_tokens} is more than max_new_tokens {self.max_new_tokens}: "
+                "change one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _priors_are_of_labels(self) -> Self:
+        if self.label_prior and not self.labels:
+            raise ValueError("label_prior is for labels: list them, or leave it out")
         return self
 
     @model_validator(mode="after")
@@ -199,6 +250,10 @@ class GenerationOptions(Options):
     def as_json(self) -> str:
         """All values as JSON: equal options have equal texts. Half a surrogate pair in one is no error."""
         return json.dumps(self.model_dump(), default=str)
+
+    def __hash__(self) -> int:
+        """By the values, of which a mapping has no hash of its own."""
+        return hash(self.as_json())
 
     @property
     def evidence(self) -> frozenset[str]:

@@ -1,11 +1,12 @@
 """Which weights are loaded, and how."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 from engine.options.base import Options
+from engine.options.objects import torch_name
 
 
 class LoadOptions(Options):
@@ -15,8 +16,10 @@ class LoadOptions(Options):
     local_path: str | None = Field(
         None, description="Local folder to load the weights from; `model_name` is then only their name."
     )
-    tokenizer: str | None = Field(
-        None, description="Hub id or local folder of the tokenizer, if it is not the model's own."
+    tokenizer: Annotated[Any, WithJsonSchema({"type": "string"})] = Field(
+        None,
+        description="Hub id or local folder of the tokenizer, if it is not the model's own; from Python also "
+        "a tokenizer of transformers.",
     )
     is_causal_lm: bool | None = Field(
         None,
@@ -83,6 +86,18 @@ class LoadOptions(Options):
         if self.max_memory and self.device_map is None:
             raise ValueError('max_memory is for device_map: set device_map to "auto" with it')
         return self
+
+    @field_validator("dtype", "device", "bnb_4bit_compute_dtype", mode="before")
+    @classmethod
+    def _objects_of_torch_have_names(cls, value: Any) -> Any:
+        return torch_name(value)
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _a_tokenizer_or_its_name(cls, value: Any) -> Any:
+        if value is not None and not isinstance(value, str) and not hasattr(value, "convert_ids_to_tokens"):
+            raise ValueError("give a hub id, a folder, or a tokenizer of transformers")
+        return value
 
     @field_validator("max_memory", mode="before")
     @classmethod

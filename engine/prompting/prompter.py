@@ -2,14 +2,15 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from itertools import accumulate, pairwise
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from engine.errors import ConfigurationError, PromptError
+from engine.errors import ConfigurationError, PromptError, Unsupported
 from engine.options import GenerationOptions
 from engine.prompting.escaping import ControlTokenEscaper
+from engine.prompting.fill import FillTokens, fill_tokens
 from engine.prompting.renderer import Chat, ChatRenderer, merge_same_role
 from engine.prompting.templates import TEMPLATES, Template, find_template
 from engine.prompting.tokenization import special_tokens_around, with_prefix_once
@@ -35,19 +36,32 @@ class Prompter:
 
     Attributes:
         context_length: the most tokens of a sequence; None if unbounded.
-        seq2seq: whether the model is an encoder-decoder: the answer then needs no room beside the prompt.
+        seq2seq: whether the model is an encoder-decoder.
+        needs_room: whether an answer follows in the same sequence, and needs room beside the prompt.
         fallback: the template for a tokenizer without one.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, context_length: int | None
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        config: PretrainedConfig,
+        context_length: int | None,
+        answered: bool = True,
     ) -> None:
+        """Prepares nothing yet.
+
+        Args:
+            answered: whether conversations get an answer; if not, they are read as they are, to their end.
+        """
         self.tokenizer = tokenizer
         self.context_length = context_length
         self.seq2seq = bool(config.is_encoder_decoder)
+        self.needs_room = answered and not self.seq2seq
         self.fallback = _fallback(config)
         self.escaper = ControlTokenEscaper(tokenizer)
-        self._renderer = lru_cache(_CACHED_RENDERERS)(partial(ChatRenderer, tokenizer, self.escaper))
+        self._renderer = lru_cache(_CACHED_RENDERERS)(
+            partial(ChatRenderer, tokenizer, self.escaper, opens_answer=answered)
+        )
         self._before, _ = special_tokens_around(tokenizer)
         self._length = lru_cache(_CACHED_LENGTHS)(lambda text: len(self._tokenize(text)))
 
@@ -79,6 +93,26 @@ class Prompter:
     def tokenize_plain(self, text: str) -> list[int]:
         """The token ids of a plain text."""
         return self._add_special_tokens(self._tokenize(text))
+
+    @cached_property
+    def fill(self) -> FillTokens | None:
+        """The tokenizer's tokens for filling in the middle, or None."""
+        return None if self.seq2seq else fill_tokens(self.tokenizer)
+
+    def tokenize_gap(self, before: str, after: str) -> list[int]:
+        """The token ids of a prompt whose answer fills the gap between two texts.
+
+        Raises:
+            Unsupported: the tokenizer has no tokens for that.
+        """
+        if self.fill is None:
+            raise Unsupported(
+                "suffix: this model has no tokens to fill a gap (as code models have, <|fim_middle|> say): "
+                "leave it out, or take a model that was trained to"
+            )
+        return with_prefix_once(
+            self.fill.prompt(self.tokenizer, encodable(before), encodable(after)), self._before
+        )
 
     def _add_special_tokens(self, ids: list[int], options: GenerationOptions | None = None) -> list[int]:
         """Adds the tokenizer's special tokens, never twice; a decoder's prompt gets none at its end."""
@@ -118,12 +152,12 @@ class Prompter:
         starts = _turn_starts(chat)
         if options.overflow == "drop_oldest":
             roomy = self.context_length - (
-                0 if self.seq2seq else min(options.max_new_tokens, self.context_length // 2)
+                min(options.max_new_tokens, self.context_length // 2) if self.needs_room else 0
             )
             starts, text, ids = self._drop_oldest(chat, starts, roomy, options)
         else:
             text, ids = self._render(chat, options)
-        if len(ids) > self.context_length - (0 if self.seq2seq else 1):
+        if len(ids) > self.context_length - self.needs_room:
             what, hint = (
                 ("this turn alone", "")
                 if len(starts) == 1
@@ -190,7 +224,7 @@ class Prompter:
         """The most tokens to generate: `max_new_tokens`, or what the prompt leaves of the context length."""
         if self.context_length is None:
             return options.max_new_tokens
-        return min(options.max_new_tokens, self.context_length - (0 if self.seq2seq else prompt_tokens))
+        return min(options.max_new_tokens, self.context_length - (prompt_tokens if self.needs_room else 0))
 
     def _render(self, chat: Chat, options: GenerationOptions) -> tuple[str, list[int]]:
         template, _ = self._template(options.chat_template)

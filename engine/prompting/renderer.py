@@ -67,21 +67,24 @@ class ChatRenderer:
         escaper: ControlTokenEscaper,
         template: str,
         trusted: str | None = None,
+        opens_answer: bool = True,
     ) -> None:
         """Renders nothing yet.
 
         Args:
             template: Jinja text.
             trusted: the operator's system prompt, which may contain control tokens.
+            opens_answer: whether a conversation ends where an answer begins (`add_generation_prompt`).
         """
         self._tokenizer = tokenizer
         self._escaper = escaper
         self._template = template
         self._trusted = trusted
+        self._opens_answer = opens_answer
         self._probed_format = lru_cache(_CACHED_FORMATS)(self._probe_format)
 
     def render(self, chat: Chat) -> str:
-        """Renders a conversation up to where the answer begins, with marks of `engine.prompting.escaping`.
+        """Renders a conversation with marks of `engine.prompting.escaping`, up to where an answer begins.
 
         Raises:
             PromptError: the template refuses the conversation, leaves a message out, writes nothing, or
@@ -188,7 +191,9 @@ class ChatRenderer:
             logger.debug("the chat template failed", exc_info=True)
         return False
 
-    def _render(self, chat: Chat, message_format: _MessageFormat, add_generation_prompt: bool = True) -> str:
+    def _render(
+        self, chat: Chat, message_format: _MessageFormat, add_generation_prompt: bool | None = None
+    ) -> str:
         messages: list[dict[str, Any]] = [
             {**message, "content": [{"type": "text", "text": message["content"]}]}
             if message["role"] in message_format.part_roles
@@ -199,7 +204,9 @@ class ChatRenderer:
             return render(
                 self._template,
                 messages,
-                add_generation_prompt=add_generation_prompt,
+                add_generation_prompt=self._opens_answer
+                if add_generation_prompt is None
+                else add_generation_prompt,
                 **self._tokenizer.special_tokens_map,
             )
         except TemplateSyntaxError as error:

@@ -13,11 +13,13 @@ from functools import lru_cache, wraps
 from typing import Any, cast
 
 from jinja2 import Template, nodes, pass_context
+from jinja2.exceptions import TemplateSyntaxError
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from engine.errors import PromptError
+from engine.prompting.templates import find_template, invalid_template
 
 # Seconds for one conversation; a thousand messages take milliseconds.
 TIME_LIMIT = 5.0
@@ -60,6 +62,18 @@ def render(template: str, messages: Sequence[Mapping[str, Any]], **values: Any) 
     environment = cast(_BoundedEnvironment, compiled.environment)
     environment.usage.start()
     return compiled.render(messages=messages, tools=None, documents=None, **values)
+
+
+def check(template: str) -> None:
+    """Checks that the option `chat_template` is a built-in name, or valid Jinja.
+
+    Raises:
+        ConfigurationError: it is not; the text says where.
+    """
+    try:
+        _compiled(find_template(template).text)
+    except TemplateSyntaxError as error:
+        raise invalid_template(str(error)) from None
 
 
 @lru_cache(64)

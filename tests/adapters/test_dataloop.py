@@ -232,7 +232,7 @@ def test_saved_weights_become_the_models_artifacts(adapter, project):
         ({"module_name": "tiny_talk", "max_new_token": 3}, "did you mean 'max_new_tokens'"),
     ],
 )
-def test_a_configuration_that_cannot_be_says_why(model_entity, configuration, reason):
+def test_an_invalid_configuration_says_why(model_entity, configuration, reason):
     with pytest.raises(ConfigurationError, match=reason):
         ModelAdapter(model_entity=model_entity(configuration))
 

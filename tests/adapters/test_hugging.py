@@ -51,6 +51,13 @@ def test_all_conversations_of_a_batch_are_asked(adapter, engine):
     assert [r.messages[-1].text for r in engine.requests] == ["one", "two", "three", "four"]
 
 
+def test_refusals_are_marked_where_their_texts_are_listed(adapter):
+    batch = [{"prompts": {"a": ask("I do NOT know that."), "b": ask("Tokyo")}}]
+    found = adapter.predict(batch, refusals=["i do not know", "cannot"])[0]
+    assert [answer["metadata"]["user"]["refusal"] for answer in found] == [True, False]
+    assert all("refusal" not in answer["metadata"]["user"] for answer in adapter.predict(batch)[0])
+
+
 def test_what_fails_is_named_by_item_and_prompt_and_costs_nothing_else(adapter):
     failures: list[Failure] = []
     batch = [

@@ -1,11 +1,13 @@
 """What a loaded model does from Python: score, rank, encode, and answer by any of its names."""
 
+import re
+
 import numpy as np
 import pytest
 
 import models
 from adapters.hugging import HuggingAdapter
-from engine.errors import ConfigurationError, PromptError
+from engine.errors import AdapterError, ConfigurationError, PromptError
 
 JAPAN = [{"role": "user", "content": "What is the capital of Japan?"}]
 CITIES = ["The capital of Japan is Oslo.", "The capital of Japan is Tokyo.", "The capital of Japan is Rome."]
@@ -16,7 +18,7 @@ def model():
     return models.load("tiny_talk", {"model_deploys": ["Talk-Small"], "max_new_tokens": 24})
 
 
-def test_a_text_is_gone_on_with_and_a_conversation_is_answered(model):
+def test_a_text_is_continued_and_a_conversation_is_answered(model):
     plain, chat = model.generate(["The capital of Japan", JAPAN])
     assert plain.text.startswith(" is")
     assert chat.text == "The capital of Japan is Tokyo."
@@ -26,6 +28,36 @@ def test_one_prompt_that_fails_costs_no_other_its_answer(model):
     bad, good = model.generate(["word " * 3000, JAPAN])
     assert isinstance(bad.error, PromptError)
     assert good.text == "The capital of Japan is Tokyo."
+
+
+def test_an_error_is_raised_where_that_is_asked_for(model):
+    with pytest.raises(PromptError, match="context length"):
+        model.generate([JAPAN, "word " * 3000], raise_errors=True)
+
+
+def test_one_prompt_need_not_be_in_a_list(model):
+    ids = model.engine.tokenizer("The capital of Japan")["input_ids"]
+    for prompt in ("The capital of Japan", JAPAN, ids):
+        assert model.generate(prompt) == model.generate([prompt])
+        assert len(model.generate(prompt)) == 1
+    assert model.generate([ids, ids])[1].text == model.generate("The capital of Japan")[0].text
+
+
+def test_token_ids_end_an_answer_and_are_no_part_of_it(model):
+    [answer] = model.generate([JAPAN])
+    third, bias = answer.token_ids[3], {answer.token_ids[0]: -100}
+    [ended] = model.generate([JAPAN], eos_token_id=third)
+    assert ended.token_ids == answer.token_ids[:4]
+    assert ended.finish_reason == "stop"
+    assert answer.text.startswith(ended.text)
+    assert len(ended.text) < len(model.engine.tokenizer.decode(answer.token_ids[:4]))
+    assert model.generate([JAPAN], logit_bias=bias)[0].token_ids[0] != answer.token_ids[0]
+
+
+@pytest.mark.parametrize("option", [{"eos_token_id": 10**6}, {"logit_bias": {10**6: 1}}], ids=str)
+def test_a_token_id_outside_the_vocabulary_is_refused(model, option: dict):
+    [answer] = model.generate([JAPAN], **option)
+    assert "token ids outside the vocabulary" in str(answer.error)
 
 
 def test_candidates_are_ranked_by_their_probability(model):
@@ -43,6 +75,13 @@ def test_scores_are_the_engines(model):
         model.score(prompt, candidates).candidates[0].total, abs=1e-4
     )
     assert other != one
+
+
+def test_pairs_are_scored_each_with_its_candidate(model):
+    pairs = [("The capital of Japan is", " Tokyo"), (JAPAN, CITIES[1])]
+    for (prompt, candidate), scores in zip(pairs, model.score(pairs), strict=True):
+        [alone] = model.score([prompt], [candidate])
+        assert scores.candidates[0].total == pytest.approx(alone.candidates[0].total, abs=1e-4)
 
 
 def test_without_candidates_the_whole_vocabulary_is_scored(model):
@@ -86,6 +125,74 @@ def test_a_model_is_loaded_by_any_of_its_public_names(monkeypatch: pytest.Monkey
 def test_an_option_of_a_call_is_for_that_call_alone(model):
     assert model.generate([JAPAN], max_tokens=2)[0].finish_reason == "length"
     assert model.generate([JAPAN])[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda model: model.score("a", [" b"], temprature=3), "did you mean 'temperature'"),
+        (lambda model: model.score("a", [" b"], temperature=3), "'temperature' changes no score"),
+        (lambda model: model.rank("a", [" b"], foo=1), "unknown option 'foo'"),
+        (lambda model: model.rank(JAPAN, CITIES, seed=1), "'seed' changes no score"),
+        (lambda model: model.score(["a"], foo=1), "unknown option 'foo'"),
+        (lambda model: model.score([("a", " b")], foo=1), "unknown option 'foo'"),
+        (lambda model: model.score("a", [" b"], hidden_state=True), r"hidden_states\(texts\)"),
+        (lambda model: model.score("a", [" b"], system_prompt="x"), "'system_prompt' is for conversations"),
+        (lambda model: model.generate("a", system_prompt="x"), "'system_prompt' is for conversations"),
+        (lambda model: model.text_completion("a", prompt_builder="llama2"), "'prompt_builder' is for conv"),
+        (lambda model: model.generate("a", hidden_state=True), r"hidden_states\(texts\)"),
+        (lambda model: model.generate("a", dtype="float16"), "'dtype': it is no option of this call"),
+        (lambda model: model.encode(["a"], temperature=1), "'temperature': it is no option of this call"),
+        (lambda model: model.encode(["a"], dimensions=129), "more than the 128 numbers"),
+        (
+            lambda model: model.hidden_states(["a"], reduction="avg"),
+            "no reduction 'avg': use mean, sum or None",
+        ),
+        (
+            lambda model: model.embeddings("a", encoding_format="base64"),
+            "encoding_format 'base64' is for HTTP",
+        ),
+        (lambda model: model.predict([], stream=True), "'stream': it is no option of this call"),
+        (lambda model: models.load("tiny_talk", {"chat_template": "llama3"}), "did you mean 'llama2'"),
+        (lambda model: models.load("tiny_talk", {"chat_template": "{% if %}"}), "is no valid Jinja template"),
+        (
+            lambda model: models.evaluate([], model=model, configuration={"seed": 1}),
+            "a loaded model has its own",
+        ),
+    ],
+)
+def test_nothing_that_is_given_is_ignored(model, call, says: str):
+    with pytest.raises(AdapterError, match=says):
+        call(model)
+
+
+@pytest.mark.parametrize("call", ["encode", "hidden_states"])
+def test_one_text_is_no_list_of_letters(model, call: str):
+    with pytest.raises(TypeError, match="a list of texts is needed"):
+        getattr(model, call)("Hello")
+
+
+def test_an_embedding_is_shortened_to_its_first_numbers(model):
+    whole, short = model.encode(["Hello"]), model.encode(["Hello"], dimensions=8)
+    np.testing.assert_array_equal(short, whole[:, :8])
+    unit = model.encode(["Hello"], truncate_dim=8, normalize=True)
+    np.testing.assert_allclose(unit, short / np.linalg.norm(short), rtol=1e-5)
+    assert len(model.embeddings("Hello", dimensions=8, encoding_format="float").data[0].embedding) == 8
+
+
+def test_a_model_says_what_it_is_and_where_it_runs(model):
+    assert re.fullmatch(r"<tiny_talk: LlamaForCausalLM \S+, \w+, on cpu>", repr(model))
+    assert repr(HuggingAdapter({"model_name": "a/b"})) == "<hugging: not loaded>"
+    server = {"backend": "endpoint", "base_url": "http://user:secret@localhost:1/v1", "model_name": "m"}
+    assert re.fullmatch(r"<hugging: m at http://\S*localhost:1\S*>", repr(HuggingAdapter(server).load()))
+    assert "secret" not in repr(HuggingAdapter(server).load())
+
+
+def test_a_tokenizer_may_be_an_object(model):
+    tokenizer = model.engine.tokenizer
+    other = models.load("tiny_talk", {"tokenizer": tokenizer, "max_new_tokens": 24})
+    assert other.engine.tokenizer is tokenizer
+    assert other.generate(JAPAN)[0].text == "The capital of Japan is Tokyo."
 
 
 def test_a_model_that_is_not_loaded_says_so():

@@ -15,6 +15,7 @@ from tests.fakes import FakeEngine
 CALLS = {
     "score": lambda engine: engine.score(["hi"], [["a"]]),
     "next_logits": lambda engine: engine.next_logits(["hi"]),
+    "classify": lambda engine: engine.classify(["hi"]),
     "embed": lambda engine: engine.embed(["hi"]),
     "token_ids": lambda engine: engine.token_ids(["hi"]),
     "hidden_states": lambda engine: engine.hidden_states(["hi"]),
@@ -38,7 +39,7 @@ def fake() -> Engine:
 
 @pytest.mark.parametrize(
     ("made", "supported"),
-    [(local, set(CALLS)), (endpoint, {"embed", "prompt_text"}), (fake, set())],
+    [(local, set(CALLS) - {"classify"}), (endpoint, {"embed", "prompt_text"}), (fake, set())],
 )
 def test_what_a_backend_does_not_support_is_refused_by_its_name(made, supported: set[str]):
     engine = made()

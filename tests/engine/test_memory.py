@@ -12,11 +12,14 @@ from accelerate.utils import get_max_memory
 
 from engine import memory
 from engine.errors import LoadError
+from engine.generation.kv_cache import BLOCK
 from engine.loading import load
 from engine.loading.placement import place
-from engine.memory import free_memory, is_out_of_memory
+from engine.memory import MemoryUse, free_memory, is_out_of_memory
 from engine.options import LoadOptions
 from engine.weights.prepacking import _fits_in_memory
+from tests import tiny
+from tests.helpers.talk import ask
 
 CPU = torch.device("cpu")
 FREE = 10_000_000
@@ -139,3 +142,18 @@ def test_without_a_limit_of_a_group_accelerate_decides_and_limits_that_are_given
 )
 def test_running_out_of_memory_is_known_in_every_shape(error: Exception, expected: bool):
     assert is_out_of_memory(error) is expected
+
+
+def test_what_a_model_has_taken_is_told_with_its_kv_cache_and_the_peak():
+    engine = tiny.engine("llama")
+    weights = sum(weight.nbytes for weight in tiny.random_model("llama").parameters())
+    assert engine.memory.weights == weights
+    assert (engine.memory.kv_cache, list(engine.memory.peak)) == (0, ["cpu"])
+    engine.generate([ask("Hello", max_new_tokens=4)])
+    known = engine.memory
+    # Keys and values of two layers and two heads of eight numbers, for at least one block of tokens.
+    assert known.kv_cache % (2 * 2 * 2 * 8 * 4 * BLOCK) == 0
+    assert known.kv_cache > 0
+    assert known.peak["cpu"] > psutil.Process().memory_info().rss // 2
+    told = str(MemoryUse(2**30, 2**20, {"cpu": 2**31}))
+    assert told == "weights 1.0 GiB, KV cache up to 1.0 MiB, peak 2.0 GiB on cpu"

@@ -7,6 +7,7 @@ from contextlib import contextmanager, redirect_stderr
 
 import pytest
 
+from adapters.hugging import HuggingAdapter
 from engine import progress
 from engine.progress import Progress
 from tests import tiny
@@ -94,3 +95,13 @@ def test_an_engine_shows_how_it_goes():
     with terminal() as screen:
         tiny.engine("llama").generate([ask("x" * n, max_new_tokens=3) for n in (1, 2, 3)])
     assert "3/3" in screen.getvalue()
+
+
+def test_whole_items_have_their_number_of_questions():
+    adapter = HuggingAdapter({"model_name": "tiny"})
+    adapter._engine = tiny.engine("llama")
+    turns = {str(i): {"value": "Hi"} for i in range(3)}
+    with terminal() as screen:
+        adapter.predict([{"prompts": {"a": turns, "b": turns}}], max_new_tokens=2)
+    assert "0/6" in screen.getvalue()
+    assert "6/6" in screen.getvalue()

@@ -4,13 +4,13 @@ import ast
 import json
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import models
 from adapters.cli import app
-from engine.configuration import ALIASES, PLATFORM_KEYS
+from engine.configuration import PLATFORM_KEYS
 from engine.options import (
     AdapterOptions,
     EmbeddingOptions,
@@ -20,6 +20,7 @@ from engine.options import (
     Options,
     VLLMOptions,
 )
+from engine.options.names import ALIASES
 
 ROOT = Path(__file__).parents[2]
 WIDTH, COLUMN = 110, 26
@@ -129,12 +130,18 @@ def _default(value: Any) -> str:
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
-def model_table() -> str:
-    """docs/models.md: every file of models/ with its weights and its docstring."""
+def documented() -> set[str]:
+    """The models that docs/models.md lists."""
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    return set(re.findall(r"^\| `(\w[\w-]*)` \|", page, re.MULTILINE)) - {"module_name"}
+
+
+def model_table(names: Iterable[str] | None = None) -> str:
+    """docs/models.md: files of models/, by default all, with their weights and docstrings."""
     folder = ROOT / "models"
     rows = "".join(
-        f"| `{name}` | {WEIGHTS.get(name, models.find(name).model_name)} | {about(folder / f'{name}.py')} |\n"
-        for name in models.names()
+        f"| `{name}` | {WEIGHTS.get(name) or _weights(name)} | {about(folder / f'{name}.py')} |\n"
+        for name in sorted(models.names() if names is None else names)
     )
     return f"""# Models
 
@@ -146,6 +153,10 @@ configuration on the platform names the file.
 | `module_name` | weights | what it is |
 |---|---|---|
 {rows}"""
+
+
+def _weights(name: str) -> str:
+    return getattr(models.find(name), "model_name", None) or "as its file says"
 
 
 def tree() -> str:

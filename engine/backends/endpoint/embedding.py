@@ -38,10 +38,18 @@ def batches(
 
 
 def joined(vectors: list[np.ndarray], options: EmbeddingOptions) -> np.ndarray:
-    """The embeddings of all batches, float32 (texts, dim); of length 1 if the options ask for it."""
+    """The embeddings of all batches, float32 (texts, dim); of length 1 if the options ask for it.
+
+    Raises:
+        ConfigurationError: the server has ignored `dimensions`.
+    """
     if not vectors:
         return np.zeros((0, 0), np.float32)
     rows = np.concatenate(vectors)
+    if options.dimensions not in (None, rows.shape[1]):
+        raise ConfigurationError(
+            f"the server gives embeddings of {rows.shape[1]} numbers whatever dimensions says: leave it out"
+        )
     if options.normalize:
         rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     return rows.astype(np.float32)
@@ -49,7 +57,13 @@ def joined(vectors: list[np.ndarray], options: EmbeddingOptions) -> np.ndarray:
 
 async def openai(client: Client, texts: list[str], options: EmbeddingOptions) -> np.ndarray:
     """OpenAI's route /v1/embeddings."""
-    body = {"model": client.server.options.model_name or "dummy", "input": texts, "encoding_format": "float"}
+    body: dict[str, Any] = {
+        "model": client.server.options.model_name or "dummy",
+        "input": texts,
+        "encoding_format": "float",
+    }
+    if options.dimensions:
+        body["dimensions"] = options.dimensions
     answer = json.loads(await client.post("embeddings", body))
     rows = sorted(answer["data"], key=lambda row: row["index"])
     return _checked(client, np.array([row["embedding"] for row in rows], np.float32), texts)

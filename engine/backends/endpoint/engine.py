@@ -61,6 +61,10 @@ class EndpointEngine(Engine):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = threading.Lock()
 
+    def __repr__(self) -> str:
+        """Says which model it is, and where it runs."""
+        return f"{self.options.model_name or 'the model'} at {self._server.name}"
+
     def stream(
         self, requests: Iterable[Request | None], follow: Follow | None = None, deltas: bool = True
     ) -> Iterator[Chunk]:

@@ -63,7 +63,7 @@ def split_unopened(text: str) -> tuple[str | None, str]:
 
 
 def first_answer_token(text: str, tokens: Sequence[str]) -> int:
-    """The index of the token with which a text begins; `len(tokens)` if that cannot be told.
+    """The index of the token with which a text begins; `len(tokens)` if that is unknown.
 
     A server may list the tokens of the reasoning before those of the answer, and the end token after them.
     """

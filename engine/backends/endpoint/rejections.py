@@ -19,8 +19,8 @@ _TOO_LONG = re.compile(
 )
 _QUOTED = re.compile(r"\W(messages|prompt|inputs)\W*:")  # The request itself is quoted: it names all options.
 _OPTIONS = (
-    "frequency_penalty", "max_tokens", "min_p", "presence_penalty", "repetition_penalty", "seed", "stop",
-    "temperature", "top_k", "top_logprobs", "top_p",
+    "frequency_penalty", "max_tokens", "min_p", "presence_penalty", "repetition_penalty", "response_format",
+    "seed", "stop", "suffix", "temperature", "top_k", "top_logprobs", "top_p",
 )  # fmt: skip
 
 

@@ -1,18 +1,17 @@
 """Sends a request to a server's routes; yields their answers, whole or in chunks."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, cast
 
 from jinja2.exceptions import TemplateSyntaxError
 
+from engine.backends.endpoint.messages import has_images, openai_messages, text_messages
 from engine.backends.endpoint.wire import Client
 from engine.confidence import TOP_K
 from engine.errors import AdapterError, ConfigurationError, PromptError, Unsupported
 from engine.options import GenerationOptions
-from engine.prompting.prompter import to_chat, with_system_prompt
-from engine.prompting.renderer import merge_same_role
 from engine.prompting.sandbox import render
 from engine.prompting.templates import find_template, invalid_template
 from engine.text import encodable
@@ -24,17 +23,23 @@ Route = Callable[[Client, Request, bool, frozenset[str]], AsyncIterator[Any]]
 _END = "\ue0ff"  # Replaces the end token while a template is rendered; no text has this character.
 # Optional parameters: a server that rejects one is asked without it.
 OPTIONAL_PARAMETERS = frozenset({"logprobs", "stream_options"})
+# Generation options that no route has.
+_LOCAL_ONLY = ("min_new_tokens", "no_repeat_ngram_size", "eos_token_id")
 
 
 def chat(client: Client, request: Request, stream: bool, rejected: frozenset[str]) -> AsyncIterator[Any]:
     """OpenAI's route for conversations; TGI and the hub's providers have it, too."""
     body = _openai(request.options, rejected)
-    own = ("top_k", "min_p", "repetition_penalty")
+    if not client.address.hub:
+        return _posted(
+            client, "chat/completions", {"messages": openai_messages(request)} | body, stream, rejected
+        )
+    own = ("top_k", "min_p", "repetition_penalty", "logit_bias")
     arguments = {key: value for key, value in body.items() if key not in own}
     return _each(
         client,
         client.chat_completion(
-            _said(request),
+            openai_messages(request),
             model=client.server.options.model_name,
             stream=stream,
             stream_options=cast(Any, _usage(stream, rejected) or None),
@@ -45,7 +50,7 @@ def chat(client: Client, request: Request, stream: bool, rejected: frozenset[str
     )
 
 
-async def completion(
+def completion(
     client: Client,
     request: Request,
     stream: bool,
@@ -55,31 +60,25 @@ async def completion(
     """OpenAI's route for plain prompts; `more` are parameters that OpenAI's own does not have."""
     prompt = request.prompt
     body = _openai(request.options, rejected) | {
-        "model": client.server.options.model_name or "dummy",
         "prompt": encodable(prompt) if isinstance(prompt, str) else list(prompt or ()),
         **more,
     }
+    if request.suffix is not None:
+        body["suffix"] = encodable(request.suffix)
     top = body.pop("top_logprobs", 0)
     if body.pop("logprobs", False):
         body["logprobs"] = top
-    if not stream:
-        yield json.loads(await client.post("completions", body))
-        return
-    options = _usage(stream, rejected)
-    body |= {"stream": True} | ({"stream_options": options} if options else {})
-    await client.post("completions", body, stream=True)
-    async for chunk in client.answers:
-        yield chunk
+    return _posted(client, "completions", body, stream, rejected)
 
 
 def tgi(client: Client, request: Request, stream: bool, rejected: frozenset[str]) -> AsyncIterator[Any]:
     """TGI's own route for plain prompts, and the hub's providers'."""
     options = request.options
-    missing = [key for key in ("min_p", "presence_penalty") if getattr(options, key)]
-    if missing:
-        raise ConfigurationError(
-            f"TGI's own routes have no {' and no '.join(missing)}: leave it out, or set api to openai"
-        )
+    named = ("min_p", "presence_penalty", "logit_bias", "response_format")
+    _refuse(options, named, "TGI's own routes", "set api to openai")
+    _refuse(options, _LOCAL_ONLY, "TGI's own routes", "load the model here")
+    if request.suffix is not None:
+        raise ConfigurationError("TGI's own routes have no suffix: leave it out, or set api to openai")
     if not isinstance(request.prompt, str):
         raise Unsupported("TGI's own routes take no token ids: give the prompt as text")
     root = client.address.root
@@ -118,10 +117,15 @@ def rendered(request: Request) -> Request:
     """
     options = request.options
     template = find_template(str(options.chat_template))
+    if has_images(request):
+        raise PromptError(
+            "chat_template makes a text of a conversation, and this one has images: leave it out to take the "
+            "server's own"
+        )
     try:
         prompt = render(
             template.text,
-            _said(request),
+            text_messages(request),
             add_generation_prompt=True,
             bos_token="",  # The server adds its own.
             eos_token=_END,
@@ -141,10 +145,18 @@ def rendered(request: Request) -> Request:
     return Request(request.messages, options.model_copy(update={"stop": stops}), prompt)
 
 
-def _said(request: Request) -> list[dict[str, str]]:
-    system = request.options.system_prompt
-    chat = to_chat(request.messages, encodable)
-    return merge_same_role(with_system_prompt(chat, system and encodable(system)))
+async def _posted(
+    client: Client, route: str, body: dict[str, Any], stream: bool, rejected: frozenset[str]
+) -> AsyncIterator[Any]:
+    """The answers of an OpenAI route to a body, which is sent as it is: the hub library changes some."""
+    body = {"model": client.server.options.model_name or "dummy", "stream": stream} | body
+    if not stream:
+        yield json.loads(await client.post(route, body))
+        return
+    options = _usage(stream, rejected)
+    await client.post(route, body | ({"stream_options": options} if options else {}), stream=True)
+    async for chunk in client.answers:
+        yield chunk
 
 
 async def _each(client: Client, answered: Any, stream: bool) -> AsyncIterator[Any]:
@@ -156,9 +168,20 @@ async def _each(client: Client, answered: Any, stream: bool) -> AsyncIterator[An
         yield chunk
 
 
+def _refuse(options: GenerationOptions, names: Sequence[str], routes: str, instead: str) -> None:
+    """Refuses options that some routes do not have.
+
+    Raises:
+        ConfigurationError: one of them is set.
+    """
+    if missing := [name for name in names if getattr(options, name)]:
+        raise ConfigurationError(f"{routes} have no {' and no '.join(missing)}: leave it out, or {instead}")
+
+
 def _openai(options: GenerationOptions, rejected: frozenset[str]) -> dict[str, Any]:
+    _refuse(options, _LOCAL_ONLY, "OpenAI's routes", "load the model here")
     sampled = options.sampled
-    body = {
+    body: dict[str, Any] = {
         "max_tokens": options.max_new_tokens,
         "stop": list(options.stop) or None,
         "temperature": options.temperature if sampled else 0,
@@ -169,6 +192,8 @@ def _openai(options: GenerationOptions, rejected: frozenset[str]) -> dict[str, A
         "frequency_penalty": options.frequency_penalty or None,
         "presence_penalty": options.presence_penalty or None,
         "seed": options.seed,
+        "response_format": options.response_format and dict(options.response_format),
+        "logit_bias": options.logit_bias,
     }
     if "logprobs" not in rejected:
         body |= {"logprobs": True, "top_logprobs": _top(options)}

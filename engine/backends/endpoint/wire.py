@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
+import huggingface_hub
 from huggingface_hub import AsyncInferenceClient
 from huggingface_hub.utils import build_hf_headers
 
@@ -30,6 +31,12 @@ except ImportError:  # huggingface_hub < 2 depends on httpx.
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
+
+if not hasattr(AsyncInferenceClient, "_inner_post"):  # Else requests would be sent without `Client`'s limits.
+    raise ConfigurationError(
+        f"huggingface_hub {huggingface_hub.__version__} sends requests by another method than the one that "
+        "backend: endpoint overrides: install the version that constraints.txt names"
+    )
 
 LIMIT = 64 * 2**20  # Bytes of a response body: more than any answer has.
 REDIRECTS = 3

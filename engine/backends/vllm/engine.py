@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, Literal, TypeVar, cast
 
@@ -161,10 +162,15 @@ class VLLMEngine(EndpointEngine):
     def _prepared(self, request: Request) -> Request:
         if any(isinstance(part, Image) for message in request.messages for part in message.parts):
             return super()._prepared(request)
-        tokenized = self._conversion.encode(request)
-        options = tokenized.options
-        update: dict[str, Any] = {"max_new_tokens": tokenized.max_new_tokens}
-        own = self.description.generation_config
+        # vLLM binds an answer to a form, which nothing here does.
+        free = request.options.model_copy(update={"response_format": None})
+        tokenized = self._conversion.encode(replace(request, options=free))
+        options, own = tokenized.options, self.description.generation_config
+        update = {
+            "max_new_tokens": tokenized.max_new_tokens,
+            "eos_token_id": tuple(sorted(self._eos | tokenized.end_tokens)),
+            "response_format": request.options.response_format,
+        }
         if options.repetition_penalty is None and own is not None:
             update["repetition_penalty"] = own.repetition_penalty
         return Request(request.messages, options.model_copy(update=update), tuple(tokenized.prompt))
@@ -172,13 +178,14 @@ class VLLMEngine(EndpointEngine):
     def _completion(
         self, client: Client, request: Request, stream: bool, rejected: frozenset[str]
     ) -> AsyncIterator[Any]:
-        more = {"stop_token_ids": self._ends(request), "return_token_ids": True}
-        return routes.completion(client, request, stream, rejected, more)
-
-    def _ends(self, request: Request) -> list[int]:
-        """The tokens that end an answer: in a conversation also that by which the template ends a turn."""
-        of_template = self.prompter.end_tokens(request.options) if request.messages else ()
-        return sorted(self._eos.union(of_template))
+        options = request.options
+        more = {
+            "stop_token_ids": options.eos_token_id,
+            "min_tokens": options.min_new_tokens,
+            "return_token_ids": True,
+        }
+        rest = options.model_copy(update={"eos_token_id": (), "min_new_tokens": 0})
+        return routes.completion(client, replace(request, options=rest), stream, rejected, more)
 
     def _logprobs(self, pairs: Sequence[NumberedPair]) -> Iterable[list[float] | AdapterError]:
         return self._each([partial(scoring.logprobs, pair=pair) for _, pair in pairs])

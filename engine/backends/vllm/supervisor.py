@@ -5,13 +5,14 @@ cannot end its children, and Linux' own signal for that (PR_SET_PDEATHSIG) is se
 started them. This imports nothing of the package: it runs as a file.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 
 # Seconds between two looks at the parent, and that are given to the command to end by itself.
-INTERVAL, GRACE = 0.2, 5.0
+INTERVAL, GRACE = 0.2, 3.0
 
 
 def main(parent: int, command: list[str]) -> None:
@@ -29,7 +30,8 @@ def main(parent: int, command: list[str]) -> None:
     if process.returncode is None:
         os.killpg(0, signal.SIGTERM)
         _ended(process, GRACE)
-    print(f"exit status {process.returncode}", flush=True)  # noqa: T201
+    with contextlib.suppress(OSError):  # Nobody reads it where the parent is gone.
+        print(f"exit status {process.returncode}", flush=True)  # noqa: T201
     os.killpg(0, signal.SIGKILL)
 
 

@@ -182,9 +182,8 @@ def test_control_characters_of_an_answer_do_nothing_to_the_terminal(say, model):
 
 
 def test_a_model_file_with_a_class_of_its_own_is_refused(user_models, monkeypatch, capsys):
-    (user_models / "own.py").write_text(
-        "class HuggingAdapter:\n    def __init__(self, configuration): pass\n"
-    )
+    source = "class HuggingAdapter:\n def __init__(self, _): ...\n def predict(self, batch): ...\n"
+    (user_models / "own.py").write_text(source)
     assert main(["chat", "--model", "own"]) == 2
     assert "models/own.py has a class of its own" in capsys.readouterr().err
 
@@ -224,3 +223,8 @@ def test_the_shipped_model_talks_on_a_terminal_and_says_how_sure_it_is():
     os.write(mine, b"/quit\n")
     assert command.wait() == 0
     os.close(mine)
+
+
+def test_a_second_model_without_the_page_is_refused(capsys):
+    assert main(["chat", "--second", "gpt2"]) == 2
+    assert "--second is for the page: add --page" in capsys.readouterr().err

@@ -1,6 +1,9 @@
 """The command line answers prompt-item files with no platform, and says what it could not answer."""
 
+import io
 import json
+import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,3 +131,25 @@ def test_wrong_usage_is_one_plain_sentence(arguments, reason, files, capsys):
     assert printed.out == ""
     assert reason in printed.err
     assert len(printed.err.strip().splitlines()) == 1
+
+
+class Terminal(io.StringIO):
+    """Standard error that passes for a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+def test_the_memory_is_told_in_a_line_on_a_terminal_and_logged(
+    model, files, capsys, caplog, monkeypatch: pytest.MonkeyPatch, kind: type[io.StringIO]
+):
+    caplog.set_level(logging.INFO, "adapters.hugging")
+    monkeypatch.setattr(sys, "stderr", kind())
+    assert main(["predict", files["questions"], *model, "--json"]) == 0
+    lines = [line for line in sys.stderr.getvalue().splitlines() if line.startswith("memory: ")]
+    assert len(lines) == (kind is Terminal)
+    assert all("weights" in line and "KV cache" in line and "peak" in line for line in lines)
+    assert answered(capsys.readouterr().out) == [3]
+    after = [record.getMessage().split(": weights")[0] for record in caplog.records]
+    assert after == ["auto_causal_lm: memory after loading", "auto_causal_lm: memory after a run"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import creation
 import models
 from adapters.cli import main
 
@@ -15,6 +16,7 @@ ARCHITECTURES = {
     "z_model": "t5",
 }
 POOLINGS = {"bge": "cls"}
+CLASSIFIERS = {}
 
 REST = 1
 """
@@ -62,6 +64,15 @@ def test_an_encoder_becomes_an_embedding_model(tests, user_models, cached):
     assert '"my_bert": "mean"' in tests.read_text()
 
 
+def test_a_reranker_becomes_a_model_that_scores(tests, user_models, cached, capsys):
+    cached("own/rank", model_type="bert", architectures=["BertForSequenceClassification"], hidden_size=384)
+    assert main(["new", "my_rank", "--from", "own/rank"]) == 0
+    made = models.find("my_rank")
+    assert (made.task, made.defaults) == ("generate", {})
+    assert '"my_rank": "bert"' in tests.read_text().split("CLASSIFIERS")[1]
+    assert "python -m adapters score --model my_rank" in capsys.readouterr().out
+
+
 def test_a_model_that_is_not_here_is_written_and_said_to_be_unchecked(tests, user_models, capsys):
     assert main(["new", "far", "--from", "own/far"]) == 0
     printed = capsys.readouterr().out
@@ -94,3 +105,23 @@ def test_what_would_not_work_is_refused_and_nothing_is_written(
     assert reason in capsys.readouterr().err
     assert [path.name for path in user_models.iterdir()] == ["there.py"]
     assert tests.read_text() == TESTS
+
+
+def test_creation_adds_a_model_by_its_hub_id(tests, user_models, cached, capsys):
+    cached("own/Tiny-Llama-0.6B", model_type="llama", architectures=["LlamaForCausalLM"], hidden_size=576)
+    assert creation.main(["--add", "own/Tiny-Llama-0.6B"]) == 0
+    made = models.find("tiny_llama_0_6b")
+    assert (made.model_name, made.defaults["embeddings_size"]) == ("own/Tiny-Llama-0.6B", 576)
+    assert '"tiny_llama_0_6b": "llama"' in tests.read_text()
+    [entry] = json.loads((user_models.parent / "dataloop.json").read_text())["components"]["models"]
+    assert entry["name"] == "tiny-llama-0-6b"
+    assert creation.main(["--add", "own/Tiny-Llama-0.6B"]) == 2
+    assert "tiny_llama_0_6b.py is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("hub_id", ["no-owner", "own/nothing-here"])
+def test_creation_adds_nothing_that_is_not_there(tests, user_models, capsys, hub_id: str):
+    assert creation.main(["--add", hub_id]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert hub_id in line
+    assert list(user_models.iterdir()) == []

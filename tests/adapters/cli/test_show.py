@@ -60,9 +60,8 @@ def test_a_server_takes_no_memory_here(capsys):
 
 
 def test_a_class_of_the_users_own_is_told(user_models, capsys):
-    (user_models / "own.py").write_text(
-        "class HuggingAdapter:\n    def __init__(self, configuration): pass\n"
-    )
+    source = "class HuggingAdapter:\n def __init__(self, _): ...\n def predict(self, batch): ...\n"
+    (user_models / "own.py").write_text(source)
     assert "a class of its own" in shown("own", capsys=capsys)[1]
 
 

@@ -57,6 +57,16 @@ def test_the_report_has_figures_pictures_and_answers_to_read(evaluated: Path):
     assert sum(int(row["right"]) for row in rows) == figures["right"]
 
 
+def test_the_answers_say_which_are_refusals_where_that_is_asked_for(tmp_path: Path):
+    items = sums(40)
+    model = made(refusals="it is 2.")
+    models.evaluate(items, truth_of(items), model, out=tmp_path, measure="number", methods=METHODS)
+    with (tmp_path / "answers.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["answer"] for row in rows if row["refusal"] == "1"} == {"It is 2."}
+    assert {row["refusal"] for row in rows} == {"0", "1"}
+
+
 def test_the_page_is_one_file_that_loads_nothing(evaluated: Path):
     page = Loads()
     page.feed((evaluated / "report.html").read_text())
@@ -256,6 +266,6 @@ def test_an_item_goes_by_its_path_its_name_or_its_stem(tmp_path):
         ({"methods": ["vibes"]}, "no such method"),
     ],
 )
-def test_options_that_cannot_be_are_refused(adding, options: dict, reason: str):
+def test_invalid_options_are_refused(adding, options: dict, reason: str):
     with pytest.raises(ConfigurationError, match=reason):
         models.evaluate(sums(10), truth_of(sums(10)), adding, **options)

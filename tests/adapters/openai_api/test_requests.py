@@ -154,7 +154,7 @@ def test_the_log_probability_of_what_cannot_be_is_json():
 # Completions
 
 
-def test_a_text_is_gone_on_with_as_it_is(model):
+def test_a_text_is_continued_as_it_is(model):
     response = model.text_completion(prompt="The capital of Japan", max_tokens=8)
     assert type(response) is Completion
     assert response.object == "text_completion"
@@ -250,7 +250,7 @@ def test_a_completion_streams(model):
         ("word " * 3000, "context length is"),
     ],
 )
-def test_a_prompt_that_cannot_be_is_refused(model, prompt, message: str):
+def test_an_invalid_prompt_is_refused(model, prompt, message: str):
     with pytest.raises(PromptError, match=message):
         model.text_completion(prompt=prompt if not isinstance(prompt, dict) else [prompt])
 
@@ -297,16 +297,19 @@ def test_token_ids_that_the_model_does_not_have_are_refused(model):
     ],
     ids=str,
 )
-def test_an_option_that_cannot_be_is_refused_by_its_name(model, options: dict, message: str):
+def test_an_invalid_option_is_refused_by_its_name(model, options: dict, message: str):
     with pytest.raises(ConfigurationError, match=message):
         model.chat(messages=CAPITAL, **options)
 
 
 def test_what_no_model_here_can_do_is_refused_with_a_reason(model):
-    with pytest.raises(Unsupported, match="response_format: answers are free text"):
+    with pytest.raises(ConfigurationError, match=r"response_format: answers on this machine are free text"):
         model.chat(messages=CAPITAL, response_format={"type": "json_object"})
-    with pytest.raises(Unsupported, match="suffix: no model here"):
+    with pytest.raises(Unsupported, match="suffix: this model has no tokens to fill a gap"):
         model.text_completion(prompt="a", suffix="b")
+    with pytest.raises(ConfigurationError, match="echo and suffix"):
+        model.text_completion(prompt="a", suffix="b", echo=True)
+    assert model.chat(messages=CAPITAL, response_format={"type": "text"}).choices[0].message.content == PARIS
     with pytest.raises(ConfigurationError, match="echo and stream"):
         model.text_completion(prompt="a", echo=True, stream=True)
 
@@ -316,7 +319,7 @@ def test_what_no_model_here_can_do_is_refused_with_a_reason(model):
     [{"role": "tool", "content": "x"}, {"content": "x"}, {"role": "user"}, {"role": "user", "content": [1]}],
     ids=str,
 )
-def test_a_message_that_cannot_be_is_named(model, message: dict):
+def test_an_invalid_message_is_named(model, message: dict):
     with pytest.raises(PromptError, match=r"messages\[1\]"):
         model.chat(messages=[CAPITAL[1], message])
 

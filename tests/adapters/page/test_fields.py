@@ -17,7 +17,7 @@ def filled(**values: str) -> GenerationOptions:
 
 def test_every_option_has_a_field_but_those_that_the_page_sets():
     left_out = set(GenerationOptions.model_fields) - BY_NAME.keys()
-    assert left_out == {"logprobs", "top_logprobs", "return_full_text"}
+    assert left_out == {"logprobs", "top_logprobs", "eos_token_id", "logit_bias", "response_format"}
     for name, field in BY_NAME.items():
         assert field.description == GenerationOptions.model_fields[name].description
 
@@ -39,6 +39,6 @@ def test_what_is_typed_is_an_option_and_an_empty_field_leaves_the_configuration(
     assert (options.logprobs, options.top_logprobs) == (True, 5)
 
 
-def test_a_value_that_cannot_be_is_refused_by_its_option():
+def test_an_invalid_value_is_refused_by_its_option():
     with pytest.raises(ConfigurationError, match="'top_p'"):
         filled(top_p="lots")

@@ -63,6 +63,21 @@ def test_two_weights_of_one_model_file_have_the_names_of_the_weights():
         page.start(one, second=one, port=free_port())
 
 
+def test_a_page_of_ones_own_asks_a_model():
+    [block] = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "page.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    names: dict = {"__name__": "page_of_ones_own"}
+    exec(block, names)
+    history = [
+        {"role": "user", "content": [{"type": "text", "text": "My name is Ada."}], "metadata": None},
+        {"role": "assistant", "content": [{"type": "text", "text": "Nice to meet you, Ada!"}]},
+    ]
+    *_, last = names["ask"]("What is my name?", history)
+    assert last == "Your name is Ada."
+    assert type(names["page"]).__name__ == "ChatInterface"
+
+
 @pytest.fixture
 def client(served: str) -> gradio_client.Client:
     """A new visitor of the page."""
@@ -102,7 +117,7 @@ def test_each_visitor_has_a_conversation_of_its_own(client, served):
     assert shown(client.predict(api_name="/stop")[0])[0] == "mine"
 
 
-def test_an_option_that_cannot_be_is_named_in_the_place_of_the_answer(client):
+def test_an_invalid_option_is_named_in_the_place_of_the_answer(client):
     client.predict("abc", api_name="/ask")
     answer = client.predict(*options(top_p="7"), api_name="/answer_1")[-1]
     assert "top_p" in answer["content"][0]["value"]

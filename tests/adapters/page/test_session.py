@@ -108,7 +108,7 @@ def test_a_failed_answer_is_no_part_of_the_history():
     assert said(engine.requests[1]) == ["good"]
 
 
-def test_an_option_that_cannot_be_ends_what_is_open():
+def test_an_invalid_option_ends_what_is_open():
     session = Session([[]])
     session.ask("one")
     session.fail(0, ConfigurationError("option 'top_p'"))

@@ -250,7 +250,8 @@ def test_a_chat_model_embeds_too(model_entity, tiny_model, upload, questions):
 def test_a_users_own_file_that_cannot_embed_says_so(model_entity, upload, tmp_path, monkeypatch):
     from adapters import registry
 
-    (tmp_path / "own.py").write_text("class HuggingAdapter:\n    def __init__(self, configuration): ...\n")
+    source = "class HuggingAdapter:\n def __init__(self, _): ...\n def predict(self, batch): ...\n"
+    (tmp_path / "own.py").write_text(source)
     monkeypatch.setattr(registry, "FOLDER", tmp_path)
     own = ModelAdapter(model_entity=model_entity({"module_name": "own"}))
     with pytest.raises(Unsupported, match="cannot embed: build it on"):
@@ -286,7 +287,7 @@ def test_a_prompt_item_that_nobody_can_read_is_not_embedded_as_a_text(value: str
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": "2"}, {"batch_size": -1}, {"upload_features": "false"}])
-def test_a_setting_that_cannot_be_is_named(adapter, upload, wrong: dict):
+def test_an_invalid_setting_is_named(adapter, upload, wrong: dict):
     [(key, value)] = wrong.items()
     with pytest.raises(ConfigurationError, match=f"{key} is {value!r}: set it to"):
         adapter(**wrong).embed_items([upload("text.txt", b"A cat.")])
@@ -324,3 +325,25 @@ def test_the_published_app_embeds(project, dataset, upload, questions, in_hub_ca
     assert execution.latest_status["status"] == "failed"
     assert f"{bad.id}: its content is no UTF-8 text" in execution.latest_status["message"]
     assert {item.id: [one.value for one in item.features.list().all()] for item in (text, prompts)} == stored
+
+
+def test_hyde_embeds_a_models_answer_instead_of_the_question(adapter, answering, upload, messages, expected):
+    item = upload("messages.json", messages)
+    item.metadata["prompt"] = {"is_hyde": True}
+    item = item.update(system_metadata=True)
+    writer = answering(lambda request: f"A cat sat, {request.messages[-1].text}", "writer")
+    embedder = adapter(hyde_model_name="writer")
+    with pytest.raises(EmbeddingError, match=r"model 'writer' has not answered it"):
+        embedder.embed_items([item])
+    writer.predict_items([item])
+    _, [vector] = embedder.embed_items([item])
+    assert vector == pytest.approx(expected("A cat sat, And again").tolist(), abs=1e-5)
+    assert features_of(embedder, item) == []  # A query's, as ever: stored only where that is asked for.
+
+
+def test_hyde_needs_the_name_of_the_model_that_answers(adapter, upload, questions):
+    item = upload("questions.json", questions)
+    item.metadata["prompt"] = {"is_hyde": True}
+    item = item.update(system_metadata=True)
+    with pytest.raises(EmbeddingError, match=r"set hyde_model_name in the configuration"):
+        adapter().embed_items([item])

@@ -9,6 +9,7 @@ from adapters.cli import main
 from adapters.dataloop import ModelAdapter
 from adapters.items.annotations import MAX_TOKENS, as_dict
 from engine.types import Answer, Token, Usage
+from tests.helpers import classifiers
 
 LABELS = ["good", "bad", "neither"]
 
@@ -93,3 +94,14 @@ def test_the_command_line_shows_labels(tmp_path: Path, tiny_model: Path, questio
     words = ["predict", str(path), "--model", "auto_causal_lm", "--set", f"model_name={tiny_model}"]
     assert main([*words, "--set", f"labels={json.dumps(LABELS)}"]) == 0
     assert sum(any(label in line for label in LABELS) for line in capsys.readouterr().out.splitlines()) == 3
+
+
+def test_a_classifier_labels_by_its_own_labels(model_entity, upload, questions, tmp_path):
+    folder = classifiers.save(tmp_path / "classifier")
+    configuration = {"module_name": "auto_causal_lm", "model_name": str(folder)}
+    item = upload("questions.json", questions)
+    ModelAdapter(model_entity=model_entity(configuration)).predict_items([item])
+    for annotation in (stored := stored_on(item)):
+        assert annotation["type"] == "class"
+        assert list(annotation["metadata"]["user"]["labels"]) == classifiers.LABELS
+    assert len(stored) == 3

@@ -11,8 +11,16 @@ from adapters import dataloop, registry
 from adapters.platform import manifest
 from engine.errors import ConfigurationError
 
-BUILT = manifest.build()
+WRITTEN = (manifest.ROOT / "dataloop.json").read_text(encoding="utf-8")
+# A user's own files need no entry: `make docs` gives them one.
+LISTED = [entry["configuration"]["module_name"] for entry in json.loads(WRITTEN)["components"]["models"]]
+BUILT = manifest.build(LISTED)
 COMPONENTS = BUILT["components"]
+
+OWN = """class HuggingAdapter:
+    def __init__(self, configuration): ...
+    def predict(self, batch, **kwargs): ...
+"""
 
 
 def entries(built=BUILT):
@@ -31,8 +39,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_file_is_up_to_date():
-    written = (manifest.ROOT / "dataloop.json").read_text(encoding="utf-8")
-    assert written == manifest.dumps(BUILT), "run: python creation.py --manifest"
+    assert manifest.dumps(BUILT) == WRITTEN, "run: make docs"
 
 
 def test_the_project_has_one_version():
@@ -45,11 +52,39 @@ def test_dataloop_finds_the_manifest():
     assert config == {"manifests": ["dataloop.json"], "public_app": False}
 
 
-def test_every_model_file_has_an_entry_that_names_it():
+def test_every_entry_names_a_model_file():
     modules = {entry["configuration"]["module_name"] for entry in COMPONENTS["models"]}
-    assert modules == {f"models.{name}" for name in models.names()}
+    assert modules <= {f"models.{name}" for name in models.names()}
     assert all(entry["description"] for entry in COMPONENTS["models"])
-    assert {entry["moduleName"] for entry in COMPONENTS["models"]} == {manifest.MODULE}
+
+
+def test_large_models_run_on_a_gpu_and_the_others_on_a_cpu():
+    modules = {name: entry["moduleName"] for name, entry in entries().items()}
+    large = ["meta-llama-3-8b-instruct", "mistral-7b-instruct-v0-3", "open-llama-3b", "phi-3-5-mini-instruct"]
+    assert {name for name, module in modules.items() if module == manifest.GPU_MODULE} == {*large, "t0pp"}
+    assert set(modules.values()) == {manifest.MODULE, manifest.GPU_MODULE}
+    configs = {config["name"]: config["runtime"] for config in COMPONENTS["computeConfigs"]}
+    used = {module["name"]: configs[module["computeConfig"]] for module in COMPONENTS["modules"]}
+    assert used[manifest.MODULE]["podType"].startswith("regular-")
+    assert used[manifest.GPU_MODULE]["podType"].startswith("gpu-")
+    assert "/gpu:python3.12" in used[manifest.GPU_MODULE]["runnerImage"]
+    assert {module["computeConfig"] for module in COMPONENTS["modules"]} == set(configs)
+    one, other = ({**module, "name": "", "computeConfig": ""} for module in COMPONENTS["modules"][:2])
+    assert one == other
+
+
+def test_the_node_of_a_pipeline_calls_a_function_that_is_declared_with_its_ports():
+    [node] = COMPONENTS["pipelineNodes"]
+    app, module, function = node["invoke"]["namespace"].split(".")
+    assert (app, node["invoke"]["type"], node["scope"]) == (BUILT["name"], "function", "node")
+    [declared] = [
+        one
+        for known in COMPONENTS["modules"]
+        if known["name"] == module
+        for one in known["functions"]
+        if one["name"] == function
+    ]
+    assert [port["name"] for port in declared["output"]] == ["items", "annotations"]
 
 
 def test_an_entry_says_what_its_file_says():
@@ -65,7 +100,7 @@ def test_an_entry_says_what_its_file_says():
 
 @pytest.mark.parametrize("weights", ["/somewhere/on/this/machine", "examples"])
 def test_a_folder_of_this_machine_is_not_sent_as_a_model_name(folder, weights):
-    write_model(folder, f"local_{len(weights)}", f"class HuggingAdapter:\n    model_name = {weights!r}\n")
+    write_model(folder, f"local_{len(weights)}", f"{OWN}    model_name = {weights!r}\n")
     (entry,) = manifest.build()["components"]["models"]
     assert "model_name" not in entry["configuration"]
 
@@ -83,7 +118,7 @@ def test_the_model_to_be_named_by_the_user_has_no_name_yet():
 
 
 def test_the_module_has_the_functions_that_work_and_runs_where_a_compute_config_says():
-    module, _ = COMPONENTS["modules"]
+    module, *_ = COMPONENTS["modules"]
     assert (module["entryPoint"], module["className"]) == ("adapters/dataloop.py", "ModelAdapter")
     assert module["integrations"] == ["dl-huggingface-api-key"]
     ports = {
@@ -118,7 +153,12 @@ def test_the_manifest_is_one_that_the_sdk_reads():
     from dtlpy.entities import Dpk
 
     dpk = Dpk.from_json(json.loads(manifest.dumps(BUILT)))
-    assert [module.name for module in dpk.components.modules] == [manifest.MODULE, manifest.SERVER]
+    assert [module.name for module in dpk.components.modules] == [
+        manifest.MODULE,
+        manifest.GPU_MODULE,
+        manifest.SERVER,
+    ]
+    assert [node["name"] for node in dpk.components.pipeline_nodes] == [manifest.NODE]
     assert [config.name for config in dpk.components.compute_configs] == ["cpu", "gpu"]
 
 
@@ -173,20 +213,10 @@ def test_an_entry_point_is_a_file_of_the_repository(path):
 
 
 def test_a_users_own_file_needs_no_base_class_and_no_description(folder):
-    write_model(folder, "my-own", "class HuggingAdapter:\n    def __init__(self, configuration): ...\n")
+    write_model(folder, "my-own", OWN)
     (entry,) = manifest.build()["components"]["models"]
     assert entry["name"] == "my-own"
     assert entry["configuration"] == {"module_name": "models.my-own"}
-
-
-def test_a_hyphened_file_beside_ours_of_that_name_is_a_model_of_its_own(folder):
-    for stem in ("dialogpt_large", "dialogpt-large"):
-        write_model(folder, stem, "class HuggingAdapter:\n    def __init__(self, configuration): ...\n")
-    models_ = {entry["name"]: entry["configuration"] for entry in manifest.build()["components"]["models"]}
-    assert models_ == {
-        "dialogpt-large": {"module_name": "models.dialogpt-large"},
-        "dialogpt_large": {"module_name": "models.dialogpt_large"},
-    }
 
 
 def test_a_file_that_cannot_be_imported_is_named(folder):

@@ -1,8 +1,11 @@
 """A server behind the platform's adapter: what is no answer replaces none."""
 
+import base64
+
 import pytest
 
 from adapters.dataloop import PredictionError
+from adapters.platform import remote
 from engine.backends.endpoint import EndpointEngine
 from engine.options import EndpointOptions
 from tests.adapters.conftest import answers_on, listed, texts_on
@@ -60,3 +63,37 @@ def test_what_was_thought_is_not_stored(answering, upload, questions):
         assert all("private" not in str(asked.body) for asked in server.asked)
     assert {text for _, text in texts_on(item)} == {"Yes"}
     assert "private" not in str(answers_on(item))
+
+
+PNG = b"\x89PNG\r\n\x1a\n and so on"
+
+
+def picture(prompt: str, *urls: str) -> list[dict]:
+    images = [{"mimetype": "image/*", "value": url} for url in urls]
+    return [{"mimetype": "application/text", "value": prompt}, *images]
+
+
+def test_a_server_gets_the_images_of_a_prompt_and_the_bytes_of_the_platforms_own(answering, upload):
+    image, text = upload("cat.png", PNG), upload("notes.txt", b"no image")
+    link = "{}/items/{}/stream".format(remote.dl.client_api.base_gate_url, "{}")
+    prompts = {
+        "good": picture("look", link.format(image.id), "https://example.com/dog.png"),
+        "wrong": {"1": {"mimetype": "image/*", "value": link.format(text.id)}, "2": "look"},
+        "gone": {"1": {"mimetype": "image/*", "value": link.format("0" * 24)}, "2": "look"},
+    }
+    content = {"shebang": "dataloop", "metadata": {"dltype": "prompt"}, "prompts": prompts}
+    item = upload("pictures.json", content)
+    adapter = answering(None, backend="endpoint", base_url="http://127.0.0.1:9")
+    with Server() as server:
+        adapter.adapter._engine = EndpointEngine(EndpointOptions(base_url=server.url, model_name="m"))
+        with pytest.raises(PredictionError) as raised:
+            adapter.predict_items([item])
+        [asked] = server.asked
+    sent = [part["image_url"]["url"] for part in asked.body["messages"][0]["content"][1:]]
+    bytes_of_it = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    assert sent == [bytes_of_it, "https://example.com/dog.png"]
+    assert [key for key, _ in texts_on(item)] == ["good"]
+    assert {failure.key: failure.reason.split("(")[0] for failure in raised.value.failures} == {
+        "wrong": f"its image cannot be read: item {text.id} is no image, but text/plain",
+        "gone": f"its image cannot be read: item {'0' * 24}: 404: not found ",
+    }

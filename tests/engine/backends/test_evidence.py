@@ -64,7 +64,7 @@ def test_what_is_recorded_changes_no_answer():
     assert (plain.token_ids, plain.logprobs) == (recorded.token_ids, recorded.logprobs)
 
 
-def test_tokens_that_cannot_be_have_no_part_in_the_entropy():
+def test_impossible_tokens_have_no_part_in_the_entropy():
     logits = torch.tensor([[0.0, 0.0, -torch.inf, -torch.inf]])
     sampler = Sampler(GenerationOptions(confidence="max_entropy", confidence_methods=("margin",)), 1.0)
     sampler.restart([])

@@ -73,7 +73,7 @@ def test_a_label_that_begins_another_has_not_that_ones_probability():
     assert list(found.values()) == pytest.approx([0.2, 0.2, 0.1, 0.5])
 
 
-def test_labels_that_cannot_be_are_never_chosen_and_all_of_them_is_an_error():
+def test_impossible_labels_are_never_chosen_and_all_of_them_is_an_error():
     assert probabilities(["a", "b"], [score(0.0, 1), score(1e-300, 2)]) == {"a": 0.0, "b": 1.0}
     with pytest.raises(GenerationError, match="no probability to any label"):
         probabilities(["a", "b"], [score(0.0, 1), score(0.0, 2)])

@@ -209,3 +209,10 @@ def test_an_old_folder_has_its_transformer_in_a_folder_of_its_own(changed: Calla
     old = of_folder(folder)
     close(old.embed(TEXTS), expected)
     assert old.settings == whole.settings
+
+
+def test_fewer_dimensions_are_those_of_truncate_dim(folders: dict[str, Path]):
+    short = SentenceTransformer(str(folders["bert"]), device="cpu", truncate_dim=4)
+    expected = short.encode(TEXTS, normalize_embeddings=True)
+    made = of_folder(folders["bert"])
+    close(made.embed(TEXTS, EmbeddingOptions(dimensions=4)), expected)

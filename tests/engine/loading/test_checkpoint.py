@@ -106,17 +106,26 @@ def test_a_base_model_has_no_output_layer(tmp_path: Path):
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("declared", [True, False])
-def test_a_reward_model_writes_no_text(tmp_path: Path, tied: bool, declared: bool):
+def test_a_reward_model_is_loaded_as_one_or_writes_no_text(tmp_path: Path, tied: bool, declared: bool):
     model = tiny.random_model("llama", tie_word_embeddings=tied, num_labels=1)
     transformers.LlamaForSequenceClassification(model.config).save_pretrained(tmp_path)
     tiny.byte_tokenizer().save_pretrained(tmp_path)
-    says = r"is a LlamaForSequenceClassification by its configuration and has no weights .* lm_head\.weight"
-    if not declared:
+    if declared:
+        assert of_folder(tmp_path).classifies
+    else:
         rewrite(tmp_path, architectures=None)
         says = r"is a classifier \(score\.weight\)" if tied else r"has no weights for lm_head\.weight"
-    with pytest.raises(LoadError, match=says):
+        with pytest.raises(LoadError, match=says):
+            of_folder(tmp_path)
+    assert not of_folder(tmp_path, "embed").classifies
+
+
+def test_a_classifier_without_its_head_is_refused(tmp_path: Path):
+    tiny.random_model("llama").save_pretrained(tmp_path)
+    tiny.byte_tokenizer().save_pretrained(tmp_path)
+    rewrite(tmp_path, architectures=["LlamaForSequenceClassification"])
+    with pytest.raises(LoadError, match=r"has no weights for score\.weight"):
         of_folder(tmp_path)
-    assert of_folder(tmp_path, "embed").model
 
 
 def test_a_masked_language_model_does_not_go_on_with_a_text(tmp_path: Path):

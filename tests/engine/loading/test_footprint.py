@@ -142,9 +142,11 @@ def test_a_disk_with_room_is_named_and_takes_what_is_too_much(
     free(monkeypatch, WEIGHTS // 2, disk=WEIGHTS)
     text = refused(model_name=str(tiny_model))
     assert 'set device_map to "auto" and offload_folder to a folder of a disk' in text
+    free(monkeypatch, WEIGHTS * 7 // 8, disk=WEIGHTS)
     loaded = load(
         LoadOptions(model_name=str(tiny_model), device="cpu", device_map="auto", offload_folder=str(tmp_path))
     )
+    assert set(loaded.model.hf_device_map.values()) == {"cpu", "disk"}
     assert torch.isfinite(loaded.model(torch.tensor([[5, 6]])).logits).all()
     free(monkeypatch, WEIGHTS // 2, disk=WEIGHTS // 3)
     assert "offload_folder" not in refused(model_name=str(tiny_model))

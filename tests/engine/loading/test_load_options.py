@@ -89,12 +89,25 @@ def test_loading_leaves_the_default_device_and_dtype_of_torch_alone(load_folder:
 def test_what_the_memory_does_not_hold_is_offloaded_to_a_folder(
     tmp_path: Path, tiny_model: Path, arrived: list[dict]
 ):
-    given = {"device_map": "auto", "max_memory": {"cpu": 40_000}, "offload_folder": str(tmp_path)}
+    given = {"device_map": "auto", "max_memory": {"cpu": 100_000}, "offload_folder": str(tmp_path)}
     loaded = load(LoadOptions(model_name=str(tiny_model), device="cpu", **given))
     assert arrived[-1]["offload_folder"] == str(tmp_path)
     assert "disk" in loaded.model.hf_device_map.values()
     expected = load(LoadOptions(model_name=str(tiny_model), device="cpu")).model(torch.tensor([[5, 6]]))
     assert torch.allclose(loaded.model(torch.tensor([[5, 6]])).logits, expected.logits, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"device_map": {"": "disk"}}, {"device_map": "auto", "max_memory": {"cpu": 1}}],
+    ids=["by name", "for lack of memory"],
+)
+def test_a_model_of_which_only_the_disk_holds_anything_is_refused_at_load(
+    tmp_path: Path, tiny_model: Path, given: dict
+):
+    options = LoadOptions(model_name=str(tiny_model), device="cpu", offload_folder=str(tmp_path), **given)
+    with pytest.raises(LoadError, match="cannot be run from the disk alone: no device has room"):
+        load(options)
 
 
 def test_weights_may_lie_in_a_folder_under_another_name(folders: dict[str, Path], arrived: list[dict]):

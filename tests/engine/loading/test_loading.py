@@ -201,3 +201,12 @@ def test_to_embed_a_checkpoint_has_to_be_complete(folders: dict[str, Path], tmp_
     folder = rewrite(Path(shutil.copytree(folders["llama"], tmp_path / "short")), num_hidden_layers=3)
     with pytest.raises(LoadError, match=r"short has no weights for layers\.2\..* …"):
         load(LoadOptions(model_name=str(folder), device="cpu"), task="embed")
+
+
+def test_off_a_terminal_loading_shows_no_bars(tmp_path: Path, capfd: pytest.CaptureFixture):
+    tiny.save(tmp_path, "llama")
+    transformers.utils.logging.enable_progress_bar()
+    capfd.readouterr()
+    load(LoadOptions(model_name=str(tmp_path)))
+    printed = capfd.readouterr()
+    assert printed.out + printed.err == ""

@@ -199,7 +199,7 @@ def test_an_end_that_a_configurations_class_has_by_itself_may_be_any_word(named:
 # Going on
 
 
-def test_a_text_gone_on_with_keeps_its_leading_blank():
+def test_a_continued_text_keeps_its_leading_blank():
     tokenizer = made(prepending)
     ids = tokenizer(" true that")["input_ids"]
     last = tokenizer("it is")["input_ids"][-1]

@@ -58,7 +58,7 @@ async def create(request: web.Request) -> Record:
 
 @routes.get("/executions/{id}")
 async def get(request: web.Request) -> Record:
-    """The execution. Who looks for the second time is answered when it has ended (or after `_HOLD` seconds).
+    """The execution. A second request for it is answered when it has ended (or after `_HOLD` seconds).
 
     So `execution.wait()`, which sleeps 2, 4, 8, ... seconds between its looks, returns without delay.
     """

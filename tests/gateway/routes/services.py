@@ -79,7 +79,7 @@ def serve(request: web.Request, app: Record, dpk: Record, component: Record) -> 
 
 
 def renew(services: Services, service: Record, dpk: Record) -> None:
-    """Let a service go on with another version of its code."""
+    """Let a service continue with another version of its code."""
     if service["packageId"] == dpk["id"]:
         return
     service.update(packageId=dpk["id"], packageRevision=dpk["version"])

@@ -1,11 +1,13 @@
 """A program that is called as an interpreter with vLLM is, and hands what it is asked on to `VLLMApi`.
 
 `vllm_python` may name it: it runs as a file, needs the standard library only, and starts at once. It notes
-its arguments in the file FAKE_VLLM_NOTES and hands on to the port FAKE_VLLM_API; FAKE_VLLM_FAULT ends it.
+its arguments in the file FAKE_VLLM_NOTES and hands on to the port FAKE_VLLM_API; FAKE_VLLM_FAULT ends it,
+and with FAKE_VLLM_HANGS nothing but SIGKILL does.
 """
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +16,8 @@ import threading
 
 def main() -> None:
     """Serves until it is ended."""
+    if "FAKE_VLLM_HANGS" in os.environ:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     child = subprocess.Popen(["sleep", "600"])
     key = os.environ["VLLM_API_KEY"]
     with open(os.environ["FAKE_VLLM_NOTES"], "a") as notes:

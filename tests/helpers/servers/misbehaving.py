@@ -106,8 +106,10 @@ async def missing(server: Server, request: web.Request, body: dict) -> web.Respo
     return web.json_response({"detail": "Not Found"}, status=404)
 
 
-def tokens(said: str) -> list[str]:
+def tokens(said: str | list[dict]) -> list[str]:
     """The answer's tokens: a word each, with the space before it."""
+    if isinstance(said, list):
+        said = "\n".join(part.get("text") or part["type"] for part in said)
     words = said.upper().split(" ")
     return words[:1] + [f" {word}" for word in words[1:]]
 

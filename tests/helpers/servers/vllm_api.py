@@ -41,6 +41,8 @@ class VLLMApi:
                         stop=tuple(body.get("stop") or ()),
                         top_logprobs=body.get("logprobs") or 0,
                         logprobs=True,
+                        eos_token_id=tuple(body["stop_token_ids"]),
+                        min_new_tokens=body["min_tokens"],
                         **options,
                     ),
                     tuple(body["prompt"]),

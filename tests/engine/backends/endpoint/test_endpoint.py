@@ -187,6 +187,7 @@ def test_options_are_sent_by_the_servers_names(engine: EndpointEngine, server: S
             ask("hi", temperature=0.7, top_p=0.9, top_k=5, min_p=0.1, repetition_penalty=1.2),
             ask("hi", do_sample=False, temperature=0.7, top_k=5, top_logprobs=4),
             ask("hi", do_sample=True),
+            ask("hi", logit_bias={50256: -100}),
         ]
     )
     bodies = sorted((request.body for request in server.asked), key=lambda body: sorted(body))
@@ -204,10 +205,22 @@ def test_options_are_sent_by_the_servers_names(engine: EndpointEngine, server: S
         plain | {"temperature": 0.7, "top_p": 0.9, "top_k": 5, "min_p": 0.1, "repetition_penalty": 1.2},
         plain | {"temperature": 0, "top_logprobs": 4},
         plain,
+        plain | {"temperature": 0, "logit_bias": {"50256": -100}},
     ]
-    assert len(bodies) == 4
+    assert len(bodies) == 5
     for body in expected:
         assert body in bodies
+
+
+@pytest.mark.parametrize(
+    "option", [{"min_new_tokens": 2}, {"no_repeat_ngram_size": 2}, {"eos_token_id": 7}], ids=str
+)
+def test_an_option_that_no_server_has_is_refused(engines: Engines, server: Server, option: dict):
+    for api, request in (("openai", ask("hi", **option)), ("tgi", plain("hi", **option))):
+        assert f"have no {next(iter(option))}: leave it out, or load the model here" in failure(
+            engines(api=api), request
+        )
+    assert server.asked == []
 
 
 def test_a_system_prompt_goes_before_conversations_that_have_none(engine: EndpointEngine, server: Server):
@@ -218,11 +231,76 @@ def test_a_system_prompt_goes_before_conversations_that_have_none(engine: Endpoi
     assert firsts == [{"role": "system", "content": "given"}, {"role": "system", "content": "mine"}]
 
 
-def test_images_are_left_out_with_a_warning(engine: EndpointEngine, caplog: pytest.LogCaptureFixture):
-    message = Message("user", ("look", Image("https://example.com/cat.png")))
-    [answer] = engine.generate([Request((message,), GenerationOptions())])
-    assert answer.text == "LOOK"
-    assert "images are left out" in caplog.text
+CAT, DOG = "https://example.com/cat.png", "data:image/png;base64,AAAA"
+
+
+def test_images_are_passed_on_in_their_places(engine: EndpointEngine, server: Server):
+    said = (
+        Message("user", ("look", Image(CAT), "and \ud800")),
+        Message("user", (Image(DOG),)),
+        Message("assistant", ("a cat",)),
+        Message("user", ("sure?",)),
+    )
+    images = (
+        Request(said[:2], GenerationOptions(system_prompt="Be brief.")),
+        Request(said, GenerationOptions()),
+    )
+    answers = engine.generate(images)
+    assert [answer.text for answer in answers] == ["LOOK\nIMAGE_URL\nAND ?\nIMAGE_URL", "SURE?"]
+    alone, whole = sorted((asked.body["messages"] for asked in server.asked), key=len)
+    parts = [
+        {"type": "text", "text": "look"},
+        {"type": "image_url", "image_url": {"url": CAT}},
+        {"type": "text", "text": "and ?"},
+        {"type": "image_url", "image_url": {"url": DOG}},
+    ]
+    assert alone == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": parts}]
+    assert whole[1:] == [{"role": "assistant", "content": "a cat"}, {"role": "user", "content": "sure?"}]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com/cat.png",
+        "file:///etc/passwd",
+        "cat.png",
+        "data:text/html,x",
+        "https://10.0.0.1/cat.png",
+        "https://[::1]/cat.png",
+        "https://0x7f.1/cat.png",
+        "https://localhost/cat.png",
+        "https://metadata.google.internal/cat.png",
+        "https://me:secret@example.com/cat.png",
+        "https://[/cat.png",
+    ],
+)
+def test_an_image_that_is_no_link_by_https_and_no_bytes_is_not_sent(
+    engine: EndpointEngine, server: Server, url: str
+):
+    request = Request((Message("user", ("look", Image(url))),), GenerationOptions())
+    assert "an image is neither a link by https" in failure(engine, request)
+    assert server.asked == []
+
+
+def test_a_chat_template_has_no_place_for_images(engine: EndpointEngine):
+    request = Request((Message("user", ("look", Image(CAT))),), GenerationOptions(chat_template="plain"))
+    assert "this one has images: leave it out" in failure(engine, request)
+
+
+def test_the_form_of_an_answer_and_a_suffix_are_passed_on(engine: EndpointEngine, server: Server):
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
+    engine.generate([ask("hi", response_format=form), ask("hi", response_format={"type": "text"})])
+    engine.generate([Request((), GenerationOptions(response_format=form), "def f(", suffix=" return 1")])
+    bodies = [asked.body for asked in server.asked]
+    assert sorted("response_format" in body for body in bodies) == [False, True, True]
+    assert all(body.get("response_format", form) == form for body in bodies)
+    assert (bodies[-1]["prompt"], bodies[-1]["suffix"]) == ("def f(", " return 1")
+
+
+def test_tgis_own_routes_have_neither(engines: Engines):
+    tgi = engines(api="tgi")
+    assert "no response_format" in failure(tgi, plain("a", response_format={"type": "json_object"}))
+    assert "no suffix" in failure(tgi, Request((), GenerationOptions(), "a", suffix="b"))
 
 
 def test_what_asks_nothing_is_not_sent(engine: EndpointEngine, server: Server):
@@ -287,7 +365,6 @@ def test_a_chat_template_writes_the_conversation_here(engine: EndpointEngine, se
     assert server.asked[-1].path == "/v1/completions"
     assert server.asked[-1].body["stop"] == ["\nUser:"]
     assert "end token" in failure(engine, ask("hi", chat_template="dialogpt"))
-    assert "chat_template" in failure(engine, ask("hi", chat_template="no such"))
     assert "chat_template" in failure(engine, ask("hi", chat_template="{% if %}"))
 
 

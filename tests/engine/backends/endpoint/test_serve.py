@@ -55,7 +55,7 @@ def test_a_stream_gives_the_answer_in_pieces(engine: EndpointEngine):
     assert "".join(chunk.text for chunk in chunks) == chunks[-1].answer.text == ANSWER
 
 
-def test_a_plain_prompt_is_gone_on_with(engine: EndpointEngine):
+def test_a_plain_prompt_is_continued(engine: EndpointEngine):
     request = Request((), GenerationOptions(max_new_tokens=20), "x]")
     assert engine.generate([request])[0].text == ANSWER
     assert "".join(chunk.text for chunk in engine.stream([request])) == ANSWER

@@ -87,6 +87,14 @@ def test_a_plain_prompt_is_continued_as_here(
     assert all(map(alike, vllm.generate([request]), local.generate([request])))
 
 
+def test_further_end_tokens_end_an_answer(vllm: VLLMEngine, local: LocalEngine):
+    [whole] = local.generate([asked("What is the capital of Japan?")])
+    cut = asked("What is the capital of Japan?", eos_token_id=whole.token_ids[2], min_new_tokens=2)
+    [theirs], [ours] = vllm.generate([cut]), local.generate([cut])
+    assert (theirs.text, theirs.token_ids) == (ours.text, ours.token_ids)
+    assert len(theirs.token_ids) == 3
+
+
 def test_texts_are_scored_as_here(vllm: VLLMEngine, local: LocalEngine):
     prompts = [asked("What is the capital of Japan?"), "The capital of Japan is "]
     candidates = [["Tokyo", "Paris."], ["Tokyo", "Rome"]]
