@@ -19,8 +19,11 @@ logger = logging.getLogger(__name__)
 _WITHOUT_EFFECT = {
     "confidence",
     "confidence_methods",
+    "keep_reasoning",
     "logprobs",
     "max_error",
+    "n",
+    "on_length",
     "refusals",
     "seed",
     "token_confidence",

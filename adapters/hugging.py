@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 from adapters import calibrated
 from adapters.items.context import reader
 from adapters.items.item import Item
+from adapters.items.provenance import Source
 from adapters.openai_api.responses import Certainty, raw_certainty
 from adapters.prediction.answering import OnDone, OnItemDelta, answer
 from adapters.prediction.failures import Failure, collect_or_log
@@ -208,7 +209,8 @@ class HuggingAdapter(PythonAPI):
                 answers = [calibrated.calibrated(one, calibration, rate) for one in answers]
             on_done(item, answers, failures)
 
-        answer(self.engine, items, done, model_name or self.name, generation, opened, on_delta)
+        source = Source.of(self.configuration, generation, self.engine.revision)
+        answer(self.engine, items, done, model_name or self.name, generation, opened, on_delta, source)
         self._log_memory("after a run")
 
     @property
@@ -232,9 +234,10 @@ class HuggingAdapter(PythonAPI):
         """The options to ask the engine with, and what its answers are worth: calibrated where that applies.
 
         Args:
-            generation: the options of a call; `confidence` may be "calibrated".
+            generation: the options of a call; `confidence` may be "calibrated", and its `n`, which is for
+                prompt items, has no effect.
         """
-        raw, calibration = self._calibrated(generation)
+        raw, calibration = self._calibrated(generation.model_copy(update={"n": 1}))
         if calibration is None:
             return raw, raw_certainty
         return raw, lambda answer: calibrated.stated(answer.confidence, calibration, raw.max_error)

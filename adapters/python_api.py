@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from adapters.openai_api.requests import (
-    RENDERING,
-    Chat,
-    OpenAICalls,
-    check_plain_prompt,
-    messages_of,
-    successful,
-)
+from adapters.openai_api.parameters import RENDERING, check_plain_prompt
+from adapters.openai_api.prompts import Chat, messages_of
+from adapters.openai_api.requests import OpenAICalls, successful
 from engine.configuration import canonical, override
 from engine.errors import ConfigurationError, Unsupported
 from engine.types import Answer, Request
@@ -51,6 +46,8 @@ class PythonAPI(OpenAICalls):
             PromptError: messages that are not in OpenAI's form.
             AdapterError: the error of an answer, with `raise_errors`.
         """
+        if options.get("n") not in (None, 1):
+            raise ConfigurationError("n: each prompt has one answer here; call chat or text_completion for n")
         chosen, _ = self.call_options(options)
         listed = _listed(prompts)
         if all(not _is_chat(prompt) for prompt in listed):

@@ -122,6 +122,11 @@ class Engine(ABC):
         """What the model has taken of this machine's memory so far; None for a model that is elsewhere."""
         return None
 
+    @property
+    def revision(self) -> str | None:
+        """The commit or revision of the weights on the hub; None where it is unknown."""
+        return None
+
     def count_tokens(self, text: str) -> int:
         """The number of tokens of a text, without special tokens; without a tokenizer, an estimate."""
         return -(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN)

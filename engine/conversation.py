@@ -1,10 +1,10 @@
 """Whole conversations: every open turn is answered in order, with all that was said before it."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.contract import Engine
-from engine.errors import PromptError
+from engine.errors import GenerationError, PromptError
 from engine.options import GenerationOptions
 from engine.progress import Expected
 from engine.types import Answer, Dialogue, Message, Request
@@ -32,6 +32,8 @@ class _Conversation:
 
     def add(self, answer: Answer) -> Request | None:
         """Takes the answer to the last request; returns the next request, or None at the end."""
+        if self.options.on_length == "list":
+            answer = _whole(answer)
         self.answers.append(answer)
         self.messages.append(Message("assistant", (answer.text,)))
         return None if self.ended else self.request()
@@ -99,6 +101,19 @@ def converse(
             yield without_turns.pop(), []
     for dialogue in without_turns:
         yield dialogue, []
+
+
+def _whole(answer: Answer) -> Answer:
+    """The surest answer that is not cut off; a failed one where all are."""
+    whole = [one for one in (answer, *answer.others) if one.finish_reason != "length"]
+    if whole:
+        return replace(whole[0], others=tuple(whole[1:]))
+    tokens = answer.usage.completion_tokens
+    return Answer.failed(
+        GenerationError(
+            f"the answer is cut off after {tokens} tokens: raise max_new_tokens, or set on_length to keep"
+        )
+    )
 
 
 def _not_asked(key: str) -> Answer:

@@ -1,6 +1,6 @@
 """Text for tokenizers; tokens → text while an answer grows, at a bounded cost for each token."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -136,18 +136,22 @@ class StoppingCriteria:
         tokenizer: PreTrainedTokenizerBase,
         stops: Sequence[str],
         before: Sequence[int] = (),
+        part: Callable[[str], str] | None = None,
     ) -> None:
         """Begins with an empty sequence.
 
         Args:
             before: the tokens that the sequence continues, from `decoding_context`.
+            part: takes each new part of the text, and gives what of it is searched; None: all of it is.
         """
         self._detokenizer = Detokenizer(tokenizer, special=True, before=before)
+        self._part = part
         self._matchers = [StopMatcher(stop) for stop in stops]
 
     def __call__(self, token: int) -> bool:
         """Takes the next token; returns whether the sequence ends with it."""
         text = self._detokenizer.add(token)
+        text = text if self._part is None else self._part(text)
         return any([matcher.add(text) is not None for matcher in self._matchers])
 
 

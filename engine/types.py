@@ -93,11 +93,13 @@ class Usage:
 
     Attributes:
         cached_tokens: those of `prompt_tokens` whose keys and values were in the KV cache already.
+        reasoning_tokens: those of `completion_tokens` that are reasoning; 0 where a server does not tell.
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = field(default=0, compare=False)
+    reasoning_tokens: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +122,9 @@ class Answer:
     """The answer to a request.
 
     Attributes:
-        text: the answer, without special tokens and cut before a stop string.
-        token_ids: the generated tokens, the end-of-sequence token included.
+        text: the answer, without reasoning and special tokens, and cut before a stop string.
+        token_ids: the tokens of the answer, the end-of-sequence token included; those of its reasoning are
+            in `usage` only.
         logprobs: natural logarithms of the probabilities that the model itself gave to `token_ids`
             (before temperature and filters), one each; None if unknown.
         confidence: in [0, 1] by the method of `GenerationOptions.confidence`; None if unknown.
@@ -131,13 +134,16 @@ class Answer:
         top_logprobs: for each of `token_ids` the likeliest tokens at its position, (token id,
             log-probability), the likeliest first; as many as `GenerationOptions.top_logprobs`.
         tokens: the tokens as text, if `GenerationOptions.logprobs` is set and they are known; else None.
-        reasoning: the reasoning of a server's model; it is not in `text`, and its tokens are in `usage` only.
-            None if there is none.
+        reasoning: what the model has thought before the answer; None if there is none.
         confidences: by each of `GenerationOptions.confidence_methods`, in [0, 1]; None if unknown.
         labels: the probability of each of `GenerationOptions.labels`; `text` is the most likely one. Empty
             if there were no labels to choose from.
         evidence: what the confidences were computed from; None if nothing was recorded. Comparisons of
             answers ignore it.
+        seconds: from when the engine took the request to its whole answer, waiting for room included; None if
+            it was not measured. Comparisons ignore it.
+        others: the other answers to the same request, the surest first, where `GenerationOptions.n` is above
+            1; this one is the surest of all.
     """
 
     # For the cache on disk: an error is no pydantic type, and a log-probability may be -inf.
@@ -156,6 +162,8 @@ class Answer:
     confidences: Mapping[str, float | None] = field(default_factory=dict)
     labels: Mapping[str, float] = field(default_factory=dict)
     evidence: Evidence | None = field(default=None, compare=False, repr=False)
+    seconds: float | None = field(default=None, compare=False)
+    others: tuple["Answer", ...] = ()
 
     @classmethod
     def failed(cls, error: AdapterError) -> "Answer":

@@ -116,18 +116,20 @@ def test_a_model_file_loads_and_predicts(
     assert keys == [["first", "first", "second"], ["1", "2"]]
     for answer in (answer for item in answers for answer in item):
         model = answer["metadata"]["user"]["model"]
+        provenance = answer["metadata"]["user"]["provenance"]
         assert answer == {
             "type": "text",
             "label": "q",
             "coordinates": answer["coordinates"],
             "metadata": {
                 "system": {"promptId": answer["metadata"]["system"]["promptId"]},
-                "user": {"annotation_type": "prediction", "model": model},
+                "user": {"annotation_type": "prediction", "model": model, "provenance": provenance},
             },
         }
         assert isinstance(answer["coordinates"], str)
         assert model["name"] == name
         assert 0 <= model["confidence"] <= 1
+        assert provenance["confidence"]["value"] == model["confidence"]
     assert json.loads(json.dumps(answers)) == answers
 
 
@@ -203,7 +205,8 @@ def test_what_was_saved_answers_the_same(tmp_path: Path, weights: dict[str, Path
     saved = models.find("auto_causal_lm")({"model_name": "nobody/nothing", "max_new_tokens": 8}).load(
         tmp_path
     )
-    assert saved.predict([questions]) == adapter.predict([questions])
+    [again], [answers] = (one.predict([questions]) for one in (saved, adapter))
+    assert [one["coordinates"] for one in again] == [one["coordinates"] for one in answers]
 
 
 @pytest.mark.parametrize("spelling", ["tiny_talk", "tiny-talk", "models.tiny_talk", "models.tiny-talk"])

@@ -21,6 +21,7 @@ COMMANDS = (
     "embed",
     "serve",
     "evaluate",
+    "export",
     "models",
     "show",
     "new",

@@ -12,6 +12,7 @@ from adapters.items.annotations import as_dict
 from adapters.items.prompt_items import as_item
 from adapters.openai_api.responses import with_certainty
 from engine.configuration import override
+from engine.errors import ConfigurationError
 from engine.types import Answer, Message, Request, Usage
 
 
@@ -45,6 +46,8 @@ class Conversation:
         Raises:
             ConfigurationError: an unknown option or an invalid value; the key is named.
         """
+        if options.get("n") not in (None, 1):
+            raise ConfigurationError("n: a question has one answer here; `predict` writes several")
         self.options = override(self.options, options)
 
     def ask(self, question: str, held: Callable[[], AbstractContextManager[None]]) -> Iterator[str]:

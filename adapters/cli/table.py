@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapters.items.item import Item
-from adapters.items.stored import answer_of
+from adapters.items.stored import answer_of, by_turn
 from adapters.prediction.failures import Failure
 
 WIDTHS = [20, 10, 34, 34, None]
@@ -37,16 +37,17 @@ def rows(
     answers: Iterable[Mapping[str, Any]],
     failures: Iterable[Failure] = (),
 ) -> list[Row]:
-    """One row per question of an item, in order, then the errors that belong to no question.
+    """A row for each answer to a question of an item, in order, then the errors that belong to no question.
 
     Args:
         item: None where the file holds none.
         answers: its answers as `annotations.as_dict` has them.
         failures: its prompts without an answer.
     """
-    given: dict[str, list[Mapping[str, Any]]] = {}
+    by_key: dict[str, list[Mapping[str, Any]]] = {}
     for answer in answers:
-        given.setdefault(str(answer["metadata"]["system"]["promptId"]), []).append(answer)
+        by_key.setdefault(str(answer["metadata"]["system"]["promptId"]), []).append(answer)
+    given = {key: by_turn(found) for key, found in by_key.items()}
     reasons: dict[str | None, list[str]] = {}
     for failure in failures:
         reasons.setdefault(failure.key, []).append(failure.reason)
@@ -54,13 +55,15 @@ def rows(
     table = []
     for key, question in _questions(item):
         if given.get(key):
-            table.append(_answered(name, key, question, given[key].pop(0)))
+            table += [_answered(name, key, question, answer) for answer in given[key].pop(0)]
         else:
             error = reasons[key].pop(0) if reasons.get(key) else whole
             table.append(Row(name, key, question, error=error))
     if whole and not table:
         table.append(Row(name, None, None, error=whole))
-    table += [_answered(name, key, None, answer) for key, left in given.items() for answer in left]
+    table += [
+        _answered(name, key, None, answer) for key, left in given.items() for turn in left for answer in turn
+    ]
     table += [Row(name, key, None, error=reason) for key, left in reasons.items() for reason in left]
     return table
 

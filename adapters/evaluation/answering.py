@@ -12,7 +12,7 @@ from typing import Any
 from adapters.evaluation.measures import Measure, available, best
 from adapters.evaluation.truth import Truth, by_people, names_of
 from adapters.items.item import Item
-from adapters.items.stored import answer_of, get_path, is_from_model, prompt_of
+from adapters.items.stored import answer_of, get_path, is_from_model, prompt_of, rank_of
 from adapters.prediction.batches import accepts_stream, predict_batches
 from adapters.prediction.failures import Failure
 from engine.errors import ConfigurationError
@@ -120,7 +120,7 @@ def answered(
     name: str,
     options: Mapping[str, Any],
 ) -> Answers:
-    """Answers items and judges each answer; of a prompt with several turns the last answer counts.
+    """Answers items and judges each answer; of a prompt with several turns the last one counts.
 
     Args:
         items: as JSON, "filename" and "annotations" included.
@@ -148,7 +148,7 @@ def answered(
         nonlocal without_truth
         failed.extend(failures)
         people = by_people(item.answers)
-        last = {prompt_of(answer) or "": answer for answer in answers}
+        last = {prompt_of(answer) or "": answer for answer in answers if rank_of(answer) == 1}
         for key, answer in last.items():
             truths = people.get(key, ()) if truth is None else truth.of(names_of(item.name), key)
             if truths:

@@ -14,17 +14,28 @@ if TYPE_CHECKING:
 
 # The most tokens of an answer whose probabilities are stored with it.
 MAX_TOKENS = 256
+# The most characters of a model's reasoning that are stored with its answer.
+MAX_REASONING = 16_384
 # What may stand beside the model in an answer's `metadata.user`.
-EXTRA = ("confidences", "labels", "refusal", "tokens")
+EXTRA = ("confidences", "labels", "refusal", "tokens", "reasoning", "provenance")
 # Probabilities in metadata are rounded to so many digits.
 DIGITS = 4
 
 
-def as_dict(key: str, answer: Answer, model_name: str, tokens: bool = False) -> dict[str, Any]:
+def as_dict(
+    key: str,
+    answer: Answer,
+    model_name: str,
+    tokens: bool = False,
+    reasoning: bool = False,
+    provenance: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """An answer to prompt `key` in the form that `HuggingAdapter.predict` returns; confidence may be None.
 
     Args:
         tokens: whether the probabilities of the answer's tokens go into its metadata, where they are known.
+        reasoning: whether the model's reasoning does.
+        provenance: how the answer came about, by `Source.provenance`.
     """
     extra: dict[str, Any] = {}
     if answer.confidences:
@@ -35,6 +46,10 @@ def as_dict(key: str, answer: Answer, model_name: str, tokens: bool = False) -> 
         extra["tokens"] = [
             [token.text, round(math.exp(token.logprob), DIGITS)] for token in answer.tokens[:MAX_TOKENS]
         ]
+    if reasoning and answer.reasoning is not None:
+        extra["reasoning"] = answer.reasoning[:MAX_REASONING]
+    if provenance is not None:
+        extra["provenance"] = dict(provenance)
     return {
         **_body(answer),
         "metadata": {

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adapters.items import traces
-from adapters.items.stored import answer_of, is_from_model, prompt_of, text_at
+from adapters.items.stored import answer_of, is_from_model, prompt_of, rank_of, text_at
 from engine.errors import PromptError
 from engine.types import ROLES, Dialogue, Image, Message, Part, Role, Turn
 
@@ -100,11 +100,11 @@ def has_messages(item: Mapping[str, Any]) -> bool:
 
 
 def earlier_answers(annotations: Sequence[Any], model_name: str) -> dict[str, str]:
-    """A model's answers among an item's annotations, the newest by prompt key."""
+    """A model's answers among an item's annotations, the newest by prompt key; of several the surest."""
     dated: list[tuple[str, str, str]] = []
     for annotation in annotations:
         key, text = prompt_of(annotation), answer_of(annotation)
-        if not is_from_model(annotation, model_name):
+        if not is_from_model(annotation, model_name) or rank_of(annotation) > 1:
             continue
         if key is not None and text and text.strip():
             dated.append((text_at(annotation, "createdAt") or "", key, text))

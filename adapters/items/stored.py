@@ -4,11 +4,12 @@ Anyone may write items, annotations and metadata on the platform, so they may ha
 missing or of an unexpected type is read as None.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 # A JSON object of the platform: an item or an annotation.
 Record = dict[str, Any]
+Answer = TypeVar("Answer")
 
 
 def get_path(value: Any, *path: str) -> Any:
@@ -52,6 +53,22 @@ def answer_of(annotation: Any) -> str | None:
     """The answer that an annotation is: a text, or the label of a classification; None if it is neither."""
     field = {"text": "coordinates", "class": "label"}.get(text_at(annotation, "type") or "")
     return text_at(annotation, field) if field else None
+
+
+def rank_of(annotation: Any) -> int:
+    """The rank of an answer, from 1, among a model's answers to the same turn; 1 where it is the only one."""
+    rank = get_path(annotation, "metadata", "user", "provenance", "rank")
+    return rank if type(rank) is int and rank > 0 else 1
+
+
+def by_turn(answers: Iterable[Answer]) -> list[list[Answer]]:
+    """A model's answers to one prompt, turn by turn: those of a turn begin with the one of rank 1."""
+    turns: list[list[Answer]] = []
+    for answer in answers:
+        if rank_of(answer) == 1 or not turns:
+            turns.append([])
+        turns[-1].append(answer)
+    return turns
 
 
 def upload_tag(annotation: Any) -> Mapping[str, Any]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.openai_api import responses, responses_api
 from adapters.openai_api.errors import Refused
-from adapters.openai_api.requests import Call, OpenAICalls, Texts, texts_of
+from adapters.openai_api.prompts import Texts, texts_of
+from adapters.openai_api.requests import Call, OpenAICalls
 from adapters.openai_api.responses import Echo, Stream
 from engine.errors import ConfigurationError, Unsupported
 from engine.options.names import ALIASES

@@ -8,45 +8,20 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field
-
 from adapters.openai_api import responses
+from adapters.openai_api.parameters import IGNORED, check_plain_prompt, split
+from adapters.openai_api.prompts import Chat, Prompt, Texts, messages_of, texts_of
 from adapters.openai_api.responses import Certainty, Echo, Head
-from engine.configuration import Configuration, checked, override, unknown
+from engine.configuration import Configuration, override
 from engine.contract import Engine
-from engine.errors import ConfigurationError, PromptError, Unsupported
-from engine.options import GenerationOptions, Options
-from engine.options.names import ALIASES, REFUSED, supported
-from engine.types import OPENAI_ROLES, Answer, Chunk, Image, Message, Part, Request
+from engine.errors import ConfigurationError, Unsupported
+from engine.options import GenerationOptions
+from engine.types import Answer, Chunk, Request
 
 if TYPE_CHECKING:
     import numpy as np
     from openai.types import Completion, CreateEmbeddingResponse
     from openai.types.chat import ChatCompletion, ChatCompletionChunk
-
-# A conversation in OpenAI's form: messages with a role and a content.
-Chat = Sequence[Mapping[str, Any]]
-# A text, its token ids, or a list of either.
-Prompt = str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]]
-# A list of texts, or of token ids.
-Texts = Sequence[str] | Sequence[tuple[int, ...]]
-
-
-# OpenAI's parameters that have no effect on answers.
-IGNORED = frozenset(
-    {
-        "metadata",
-        "parallel_tool_calls",
-        "prompt_cache_key",
-        "safety_identifier",
-        "service_tier",
-        "store",
-        "user",
-    }
-)
-
-# Options that decide how a conversation is written, and do nothing for a text.
-RENDERING = frozenset({"chat_template", "chat_template_kwargs", "overflow", "system_prompt"})
 
 
 class UnknownModel(ConfigurationError):
@@ -67,20 +42,6 @@ class Call:
     head: Head
     requests: list[Request]
     stream: bool
-    echo: bool = False
-
-
-class _StreamOptions(Options):
-    include_usage: bool = False
-
-
-class _Parameters(Options):
-    """The parameters of a call that are not generation options."""
-
-    n: int = Field(1, ge=1, le=128)
-    stream: bool = False
-    stream_options: _StreamOptions = _StreamOptions()
-    suffix: str | None = None
     echo: bool = False
 
 
@@ -142,7 +103,7 @@ class OpenAICalls(ABC):
             AdapterError: an invalid option or message.
         """
         name = self.named(model)
-        call, values = _split(options, {"n", "stream", "stream_options"})
+        call, values = split(options, {"n", "stream", "stream_options"})
         if values.get("top_logprobs") and not values.get("logprobs"):
             raise ConfigurationError("top_logprobs needs logprobs: true beside it")
         chosen, certainty = self.call_options(values)
@@ -184,7 +145,7 @@ class OpenAICalls(ABC):
             AdapterError: an invalid option or prompt.
         """
         name = self.named(model)
-        call, values = _split(options, {"n", "stream", "stream_options", "echo", "suffix"})
+        call, values = split(options, {"n", "stream", "stream_options", "echo", "suffix"})
         if call.echo and call.stream:
             raise ConfigurationError("echo and stream: the prompt is known already; leave one of them out")
         if call.echo and call.suffix is not None:
@@ -301,44 +262,6 @@ class OpenAICalls(ABC):
         raise UnknownModel(f"this model is not called {model!r}: its names are {', '.join(names)}")
 
 
-def check_plain_prompt(options: Mapping[str, Any]) -> None:
-    """Refuses options for conversations beside a prompt that is continued as it is.
-
-    Raises:
-        ConfigurationError: one of them is given.
-    """
-    for key, value in options.items():
-        if value is not None and ALIASES.get(key, key) in RENDERING:
-            raise ConfigurationError(
-                f"option {key!r} is for conversations, and this prompt is read as it is: give messages, "
-                '[{"role": "user", "content": "..."}], or leave it out'
-            )
-
-
-def messages_of(given: Chat) -> tuple[Message, ...]:
-    """Parses messages in OpenAI's form.
-
-    Raises:
-        PromptError: an unknown role or content; the message is named.
-    """
-    if isinstance(given, str) or not all(isinstance(message, Mapping) for message in given):
-        raise PromptError("messages is a list of objects, each with a role and a content: give one")
-    return tuple(_message(i, message) for i, message in enumerate(given))
-
-
-def _split(options: Mapping[str, Any], taken: set[str]) -> tuple[_Parameters, dict[str, Any]]:
-    """The parameters of a call, those in `taken`, and the generation options."""
-    options = {key: value for key, value in supported(options).items() if key not in IGNORED}
-    known = taken | set(GenerationOptions.model_fields)
-    known |= {other for other, name in ALIASES.items() if name in known}
-    for key in options:
-        if key not in known:
-            raise unknown(key, known | REFUSED.keys())
-    given = {key: value for key, value in options.items() if value is not None}
-    call = checked(_Parameters, {key: given.pop(key) for key in taken if key in given})
-    return call, given
-
-
 def _repeated(requests: Sequence[Request], n: int) -> list[Request]:
     """Each request n times. Of a seeded request, each copy has another seed, so that the answers differ."""
     return [_reseeded(request, i) for request in requests for i in range(n)]
@@ -350,50 +273,11 @@ def _reseeded(request: Request, i: int) -> Request:
     return replace(request, options=override(request.options, {"seed": request.options.seed + i}))
 
 
-def texts_of(given: Prompt) -> Texts:
-    """A list of texts, or of token ids.
-
-    Raises:
-        PromptError: it is neither.
-    """
-    listed: list[Any] = [given] if isinstance(given, str) else []
-    if not listed and isinstance(given, Sequence):
-        listed = list(given)
-    if listed and all(isinstance(one, str) for one in listed):
-        return listed
-    if listed and all(isinstance(one, int) for one in listed):
-        listed = [listed]
-    ids = [tuple(one) if isinstance(one, Sequence) and not isinstance(one, str) else () for one in listed]
-    if not ids or not all(one and all(isinstance(token, int) for token in one) for one in ids):
-        raise PromptError("this is no text, no list of token ids and no list of either: give one of these")
-    return ids
-
-
 def successful(answer: Answer) -> Answer:
     """The answer itself; raises its error, if it has one."""
     if answer.error is not None:
         raise answer.error
     return answer
-
-
-def _message(i: int, given: Mapping[str, Any]) -> Message:
-    role = OPENAI_ROLES.get(str(given.get("role")))
-    if role is None:
-        raise PromptError(
-            f"messages[{i}] has the role {given.get('role')!r}: take one of {', '.join(OPENAI_ROLES)}"
-        )
-    content = given.get("content")
-    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
-    return Message(role, tuple(_part(i, part) for part in parts))
-
-
-def _part(i: int, part: Any) -> Part:
-    match part:
-        case {"type": "text", "text": str(text)}:
-            return text
-        case {"type": "image_url", "image_url": {"url": str(url)}}:
-            return Image(url)
-    raise PromptError(f"messages[{i}] has content that is no text, and no part of type text or image_url")
 
 
 def _completion_chunk(chunk: dict[str, Any]) -> Completion:

@@ -67,11 +67,13 @@ class Head:
         read = sum(answer.usage.prompt_tokens for answer in prompts)
         cached = sum(answer.usage.cached_tokens for answer in prompts)
         written = sum(answer.usage.completion_tokens for answer in answers)
+        thought = sum(answer.usage.reasoning_tokens for answer in answers)
         return {
             "prompt_tokens": read,
             "completion_tokens": written,
             "total_tokens": read + written,
             "prompt_tokens_details": {"cached_tokens": cached},
+            "completion_tokens_details": {"reasoning_tokens": thought},
         }
 
 
@@ -136,7 +138,7 @@ class ChunkStream(Stream):
 
 
 class ChatStream(ChunkStream):
-    """A stream of `n` answers. The last chunk of an answer has its log-probabilities, too."""
+    """A stream of `n` answers. The last chunk of an answer has its log-probabilities and reasoning, too."""
 
     kind = "chat.completion.chunk"
 
@@ -147,7 +149,7 @@ class ChatStream(ChunkStream):
         return [self._fields | {"choices": [{"index": i} | choice]} for i in range(self._head.n)]
 
     def _delta(self, chunk: Chunk) -> dict[str, Any]:
-        return {"delta": {"content": chunk.text}}
+        return {"delta": {"content": chunk.text} | _reasoning(chunk.answer)}
 
     def _logprobs(self, answer: Answer) -> dict[str, Any] | None:
         return _chat_logprobs(answer)
@@ -170,7 +172,7 @@ def chat_completion(head: Head, answers: Sequence[Answer]) -> dict[str, Any]:
     choices = [
         {
             "index": i,
-            "message": {"role": "assistant", "content": answer.text, "refusal": None},
+            "message": {"role": "assistant", "content": answer.text, "refusal": None} | _reasoning(answer),
             "logprobs": _chat_logprobs(answer),
         }
         | head.facts(answer)
@@ -215,6 +217,13 @@ def chat_token(token: Token) -> dict[str, Any]:
         return {"token": text, "logprob": likelihood, "bytes": list(text.encode("utf-8", "replace"))}
 
     return entry(token.text, token.logprob) | {"top_logprobs": [entry(*other) for other in token.top]}
+
+
+def _reasoning(answer: Answer | None) -> dict[str, Any]:
+    """The field in which servers give the reasoning; it is not OpenAI's."""
+    if answer is None or answer.reasoning is None:
+        return {}
+    return {"reasoning_content": answer.reasoning}
 
 
 def _chat_logprobs(answer: Answer) -> dict[str, Any] | None:

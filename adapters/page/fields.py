@@ -9,8 +9,8 @@ from typing import Any, Literal
 from engine.configuration import override
 from engine.options import GenerationOptions
 
-# The page asks for these itself.
-_NOT_SHOWN = {"logprobs", "top_logprobs"}
+# The page asks for these itself, or they are for annotations.
+_NOT_SHOWN = {"keep_reasoning", "logprobs", "n", "on_length", "top_logprobs"}
 # The likeliest tokens that are asked for at each position.
 TOP = 5
 

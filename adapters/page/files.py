@@ -10,7 +10,7 @@ from typing import Any
 from adapters.items import prompt_items
 from adapters.items.annotations import as_dict
 from adapters.items.item import Item
-from adapters.items.stored import Record, get_path, is_from_model, prompt_of, text_at
+from adapters.items.stored import Record, get_path, is_from_model, prompt_of, rank_of, text_at
 from adapters.page.session import Conversation, Exchange
 from engine.errors import PromptError
 from engine.types import Answer, Image, Message, Part, Token, Turn, Usage
@@ -137,9 +137,8 @@ def _read(exchange: Exchange, annotation: Record) -> Exchange:
 def _answers(content: Any, model_name: str) -> dict[str, list[Record]]:
     """The annotations of an item that are answers, by prompt key."""
     annotations = get_path(content, "annotations")
-    texts = (
-        [one for one in annotations if text_at(one, "coordinates")] if isinstance(annotations, list) else []
-    )
+    listed = annotations if isinstance(annotations, list) else []
+    texts = [one for one in listed if text_at(one, "coordinates") and rank_of(one) == 1]
     own = [one for one in texts if is_from_model(one, model_name)]
     found: dict[str, list[Record]] = {}
     for annotation in own or texts:

@@ -12,7 +12,7 @@ from adapters.evaluation import MAX_ERRORS
 from adapters.evaluation.answering import Answers, Judge, Judged, notes, require_truth
 from adapters.evaluation.measures import MEASURES
 from adapters.evaluation.truth import by_people
-from adapters.items.stored import Record, is_from_model, text_at
+from adapters.items.stored import Record, by_turn, is_from_model, text_at
 from adapters.platform import remote
 from adapters.platform.flow import TOGETHER
 from adapters.platform.uploads import classify
@@ -61,30 +61,38 @@ def judged(dataset_id: str, query: Record, model_name: str, judge: Judge) -> Ans
     """
     found: list[Judged] = []
     without_truth = 0
-    for names, found_on in _items(dataset_id, query):
+    for items, found_on in items_with_answers(dataset_id, query):
         for item_id, records in found_on.items():
             truths = by_people(records)
             mine = classify([one for one in records if is_from_model(one, model_name)])
             for key, answers in mine.complete.items():
                 if key in truths:
-                    found.append(judge.judged(names[item_id], key, "", answers[-1], truths[key]))
+                    last = by_turn(answers)[-1][0]
+                    name = text_at(items[item_id], "filename") or item_id
+                    found.append(judge.judged(name, key, "", last, truths[key]))
                 else:
                     without_truth += 1
     return Answers(found, without_truth, [])
 
 
-def _items(dataset_id: str, query: Record) -> Iterator[tuple[dict[str, str], dict[str, list[Record]]]]:
-    """The names of some items by their ids, and all their annotations that may be answers."""
+def items_with_answers(
+    dataset_id: str, query: Record
+) -> Iterator[tuple[dict[str, Record], dict[str, list[Record]]]]:
+    """Some items at a time by their ids, and by the id of an item all its annotations that may be answers.
+
+    Raises:
+        RemoteError: items or annotations could not be listed.
+    """
     for page in remote.pages(dataset_id, query):
         for start in range(0, len(page), TOGETHER):
             some = page[start : start + TOGETHER]
-            names = {item["id"]: text_at(item, "filename") or item["id"] for item in some}
-            condition = {"$and": [{"type": {"$in": ["text", "class"]}}, {"itemId": {"$in": list(names)}}]}
+            by_id = {str(item["id"]): item for item in some}
+            condition = {"$and": [{"type": {"$in": ["text", "class"]}}, {"itemId": {"$in": list(by_id)}}]}
             found_on: dict[str, list[Record]] = defaultdict(list)
             for records in remote.pages(dataset_id, {"resource": "annotations", "filter": condition}):
                 for record in records:
                     found_on[str(record.get("itemId"))].append(record)
-            yield names, {item_id: found_on[item_id] for item_id in names if item_id in found_on}
+            yield by_id, {item_id: found_on[item_id] for item_id in by_id if item_id in found_on}
 
 
 def samples(report: Report) -> list[Sample]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from adapters.items.annotations import as_dict
 from adapters.items.item import Item
+from adapters.items.provenance import Source
 from adapters.prediction.failures import Failure
 from engine.configuration import override
 from engine.contract import Engine
@@ -36,18 +37,33 @@ class _OpenItem:
         self.failures.append(Failure(self.item.name, key, str(error)))
 
     def take(
-        self, dialogue: Dialogue, answers: Sequence[Answer], model_name: str, options: GenerationOptions
+        self,
+        dialogue: Dialogue,
+        answers: Sequence[Answer],
+        model_name: str,
+        source: Source,
+        options: GenerationOptions,
     ) -> None:
         found = self.answers[id(dialogue)] = []
         for turn, answer in zip(dialogue.turns, answers, strict=True):
             if isinstance(answer.error, ConfigurationError):
                 raise answer.error  # All answers have the same options, so the error concerns all.
-            if answer.error is None:
-                found.append(as_dict(turn.key, answer, model_name, options.token_confidence))
-                if options.refusals:
-                    found[-1]["metadata"]["user"]["refusal"] = is_refusal(answer.text, options.refusals)
-            else:
+            if answer.error is not None:
                 self.fail(turn.key, answer.error)
+                continue
+            ranked = (answer, *answer.others)
+            for rank, one in enumerate(ranked, 1):
+                made = as_dict(
+                    turn.key,
+                    one,
+                    model_name,
+                    tokens=options.token_confidence,
+                    reasoning=options.keep_reasoning,
+                    provenance=source.provenance(one, rank, len(ranked)),
+                )
+                if options.refusals:
+                    made["metadata"]["user"]["refusal"] = is_refusal(one.text, options.refusals)
+                found.append(made)
 
     @property
     def ended(self) -> bool:
@@ -66,6 +82,7 @@ def answer(
     options: GenerationOptions,
     dialogues_of: DialoguesOf,
     on_delta: OnItemDelta | None = None,
+    source: Source | None = None,
 ) -> None:
     """Answers every open turn of every item, taking items as the engine has room for them.
 
@@ -76,6 +93,7 @@ def answer(
         options: the generation options of all answers.
         dialogues_of: returns the dialogues to answer of an item.
         on_delta: called with each new piece of an answer while it is generated.
+        source: what the provenance of all answers says of the model and its options.
 
     Raises:
         ConfigurationError: an option that this model does not support.
@@ -84,6 +102,7 @@ def answer(
     asked: dict[int, _OpenItem] = {}
     # Of each turn, which of its key's answers it is: once for each dialogue, not for each delta.
     numbers: dict[int, list[int]] = {}
+    source = source or Source(method=options.confidence)
     if options.token_confidence:
         options = override(options, {"logprobs": True})
 
@@ -109,7 +128,7 @@ def answer(
     for dialogue, answers in converse(engine, dialogues(), options, delta if on_delta else None, expected):
         started = asked.pop(id(dialogue))
         numbers.pop(id(dialogue), None)
-        started.take(dialogue, answers, model_name, options)
+        started.take(dialogue, answers, model_name, source, options)
         if started.ended:
             started.leave(on_done)
 

@@ -1,16 +1,18 @@
 """Requests → token ids; generated tokens → answers."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+from engine.backends.answer_text import AnswerText
 from engine.confidence import measured
-from engine.errors import ConfigurationError, PromptError
+from engine.errors import ConfigurationError, GenerationError, PromptError
 from engine.generation.sequence import Generated, SequenceState, TokenizedRequest
 from engine.loading import Loaded
 from engine.model_properties import vocabulary_size
 from engine.prompting.prompter import Prompter
+from engine.reasoning import ONLY_REASONING, Marks, ReasoningSplitter, begins, forms_of, opened_by
 from engine.text import (
     Deltas,
-    Detokenizer,
     StoppingCriteria,
     before_stop,
     decode_after,
@@ -19,6 +21,9 @@ from engine.text import (
     without_incomplete_end,
 )
 from engine.types import Answer, Request, Token, Usage
+
+# Tokens at a prompt's end and an answer's beginning that an opening mark is in.
+_MARKED = 64
 
 
 class Conversion:
@@ -29,6 +34,7 @@ class Conversion:
         self._vocabulary = vocabulary_size(loaded.model)
         self._prompter = prompter
         self._eos = eos
+        self._forms = forms_of(getattr(loaded.tokenizer, "response_template", None))
 
     def encode(self, request: Request) -> TokenizedRequest:
         """A request as token ids.
@@ -57,12 +63,24 @@ class Conversion:
         tokenized = replace(tokenized, end_tokens=self._end_tokens(tokenized))
         if not options.stop:
             return tokenized
-        before = self._before(tokenized)
-        return replace(tokenized, stopping=lambda: StoppingCriteria(self._tokenizer, options.stop, before))
+        before, opened = self._before(tokenized), self._opened(tokenized)
+
+        def stopping() -> StoppingCriteria:
+            splitter = ReasoningSplitter(opened, self._forms)
+            part = splitter.part if tokenized.is_chat else None
+            return StoppingCriteria(self._tokenizer, options.stop, before, part)
+
+        return replace(tokenized, stopping=stopping)
 
     def _before(self, tokenized: TokenizedRequest) -> list[int]:
         """The tokens that an answer's text continues; none for an encoder-decoder."""
         return [] if self._prompter.seq2seq else decoding_context(self._tokenizer, tokenized.prompt)
+
+    def _opened(self, tokenized: TokenizedRequest) -> Marks | None:
+        """The marks of the reasoning that the chat template has begun at the prompt's end."""
+        if not tokenized.is_chat or self._prompter.seq2seq:
+            return None
+        return opened_by(str(self._tokenizer.decode(list(tokenized.prompt[-_MARKED:]))), self._forms)
 
     def _end_tokens(self, tokenized: TokenizedRequest) -> frozenset[int]:
         """Tokens that end an answer besides `eos`: the options', those of the template's turn or of the gap.
@@ -111,10 +129,22 @@ class Conversion:
             )
         return ids
 
-    def streaming(self, tokenized: TokenizedRequest) -> tuple[Detokenizer, Deltas]:
+    def streaming(self, tokenized: TokenizedRequest) -> tuple[AnswerText, Deltas]:
         """What makes text of a sequence's tokens while it grows, and deltas of the text."""
-        detokenizer = Detokenizer(self._tokenizer, special=False, before=self._before(tokenized))
-        return detokenizer, Deltas(tokenized.options.stop, tokenized.is_chat)
+        return self._answer_text(tokenized), Deltas(tokenized.options.stop, tokenized.is_chat)
+
+    def _answer_text(self, tokenized: TokenizedRequest) -> AnswerText:
+        splitter = ReasoningSplitter(self._opened(tokenized), self._forms) if tokenized.is_chat else None
+        return AnswerText(self._tokenizer, self._before(tokenized), splitter)
+
+    def _reasons(self, tokenized: TokenizedRequest, tokens: Sequence[int], before: Sequence[int]) -> bool:
+        """Whether an answer begins with reasoning."""
+        if not tokenized.is_chat:
+            return False
+        begun = decode_after(self._tokenizer, before, tokens[:_MARKED], special=True)
+        if not begun.strip():
+            begun = decode_after(self._tokenizer, before, tokens, special=True)
+        return begins(begun, self._forms) is not None or self._opened(tokenized) is not None
 
     def decode(self, sequence: SequenceState) -> Answer:
         """The answer of a sequence that has ended."""
@@ -125,26 +155,44 @@ class Conversion:
         spoken, before = generated.token_ids, self._before(tokenized)
         if generated.stopped and spoken[-1] in tokenized.end_tokens:
             spoken = spoken[:-1]  # It may have a text, unlike a special token.
-        text = decode_after(self._tokenizer, before, spoken)
+        first, reasoning, head = 0, None, ""
+        if self._reasons(tokenized, spoken, before):
+            parted = self._answer_text(tokenized)
+            text = "".join(map(parted.add, spoken))
+            first, before, head, reasoning = parted.first, parted.before, parted.head, parted.reasoning
+            if not text.strip():
+                return Answer.failed(GenerationError(f"the answer {ONLY_REASONING}"))
+        else:
+            text = decode_after(self._tokenizer, before, spoken)
         text = before_stop(without_incomplete_end(text), tokenized.options.stop)
+        evidence = generated.evidence(first)
+        length = len(generated.token_ids)
         return Answer(
             text=text.strip() if tokenized.is_chat else text,
-            token_ids=tuple(generated.token_ids),
-            logprobs=tuple(generated.logprobs),
+            token_ids=tuple(generated.token_ids[first:]),
+            logprobs=tuple(evidence.logprobs),
             finish_reason="stop" if generated.stopped else "length",
-            usage=Usage(len(tokenized.prompt), len(generated.token_ids), sequence.cached_tokens),
-            top_logprobs=tuple(generated.top_logprobs),
-            tokens=self._as_text(generated, before, len(text)) if options.logprobs else None,
-            **measured(options.confidence, options.confidence_methods, generated.evidence),
+            usage=Usage(len(tokenized.prompt), length, sequence.cached_tokens, first),
+            top_logprobs=tuple(generated.top_logprobs[first:]),
+            tokens=self._as_text(generated, first, before, head, len(text)) if options.logprobs else None,
+            reasoning=reasoning,
+            **measured(options.confidence, options.confidence_methods, evidence),
         )
 
-    def _as_text(self, generated: Generated, before: list[int], length: int) -> tuple[Token, ...]:
-        """The tokens as text, up to `length` characters: without the stop string and the end token."""
+    def _as_text(
+        self, generated: Generated, first: int, before: list[int], head: str, length: int
+    ) -> tuple[Token, ...]:
+        """The tokens of an answer as text, up to `length` characters: without stop string and end token.
+
+        Args:
+            first: the index of the first one; `head` is its text where that is not all that it decodes to.
+        """
         tokens: list[Token] = []
-        ids = generated.token_ids
-        tops = generated.top_logprobs or [()] * len(ids)
+        ids, logprobs = generated.token_ids[first:], generated.logprobs[first:]
+        tops = generated.top_logprobs[first:] or [()] * len(ids)
         texts = token_texts(self._tokenizer, ids, before)
-        for place, (text, logprob, top) in enumerate(zip(texts, generated.logprobs, tops, strict=True)):
+        texts[:1] = [head] if head else texts[:1]
+        for place, (text, logprob, top) in enumerate(zip(texts, logprobs, tops, strict=True)):
             if length > 0:
                 known = decoding_context(self._tokenizer, [*before, *ids[:place]]) if top else []
                 others = tuple((decode_after(self._tokenizer, known, [token]), value) for token, value in top)

@@ -1,6 +1,8 @@
 """The loop of `Engine.stream`, which all backends share: requests in, chunks out."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sized
+from dataclasses import replace
 from typing import Protocol
 
 from engine.contract import Follow
@@ -63,6 +65,7 @@ def dispatch(requests: Iterable[Request | None], follow: Follow | None, worker: 
     """
     coming = iter(requests)
     watched: dict[int, Callable[[], bool]] = {}
+    began: dict[int, float] = {}
     index = 0
     with Progress(len(requests) if isinstance(requests, Sized) else 0) as progress:
 
@@ -71,13 +74,17 @@ def dispatch(requests: Iterable[Request | None], follow: Follow | None, worker: 
                 following = None
                 if chunk.answer is not None:
                     watched.pop(chunk.index, None)
-                    progress.answered(chunk.answer.usage.completion_tokens, worker.num_running)
-                    following = follow(chunk.index, chunk.answer) if follow else None
+                    seconds = time.perf_counter() - began.pop(chunk.index)
+                    answer = replace(chunk.answer, seconds=seconds)
+                    progress.answered(answer.usage.completion_tokens, worker.num_running)
+                    following = follow(chunk.index, answer) if follow else None
+                    chunk = replace(chunk, answer=answer)
                 yield chunk
                 if following is not None:
                     yield from add(chunk.index, following, front=True)
 
         def add(index: int, request: Request, front: bool) -> Iterator[Chunk]:
+            began[index] = time.perf_counter()
             if request.cancelled is not None:
                 watched[index] = request.cancelled
             yield from deliver(worker.add(index, request, front))

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from engine.backends.dispatch import Worker
+from engine.backends.wrapper import WorkerWrapper
 from engine.confidence import Evidence
 from engine.confidence.judge import CANDIDATES, question
 from engine.confidence.second_model import second_model
@@ -15,32 +16,17 @@ from engine.types import Answer, Chunk, Request
 logger = logging.getLogger(__name__)
 
 
-class JudgeWorker:
+class JudgeWorker(WorkerWrapper):
     """Runs requests by another worker, and adds the judge's score to the answers of those that name one."""
 
     def __init__(self, worker: Worker, engine: Engine) -> None:
         """Takes the worker that answers, and its engine."""
-        self._worker = worker
+        super().__init__(worker)
         self._engine = engine
         self._asked: dict[int, Request] = {}
         # Judges that cannot be loaded: not tried again for each request.
         self._failed: dict[str, AdapterError] = {}
         self._told = False  # Whether it is logged that an answer has no score.
-
-    @property
-    def has_room(self) -> bool:
-        """Whether another request may be added."""
-        return self._worker.has_room
-
-    @property
-    def busy(self) -> bool:
-        """Whether any request has no answer yet."""
-        return self._worker.busy
-
-    @property
-    def num_running(self) -> int:
-        """The number of answers that are being generated."""
-        return self._worker.num_running
 
     def add(self, index: int, request: Request, front: bool) -> list[Chunk]:
         """Adds a request, once its judge is there."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from engine.backends.dispatch import Worker
+from engine.backends.wrapper import WorkerWrapper
 from engine.contract import Engine
 from engine.errors import AdapterError, ConfigurationError
 from engine.labels import candidates, probabilities, without_question
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 BATCH = 256
 
 
-class LabelWorker:
+class LabelWorker(WorkerWrapper):
     """Scores the requests that have labels, many together; another worker runs the others."""
 
     def __init__(self, worker: Worker, engine: Engine) -> None:
         """Takes the worker that generates, and the engine that scores."""
-        self._worker = worker
+        super().__init__(worker)
         self._engine = engine
         self._waiting: list[tuple[int, Request]] = []
         # Scores without the question: most requests differ in nothing else.
@@ -32,17 +33,12 @@ class LabelWorker:
     @property
     def has_room(self) -> bool:
         """Whether another request may be added."""
-        return len(self._waiting) < BATCH and self._worker.has_room
+        return len(self._waiting) < BATCH and super().has_room
 
     @property
     def busy(self) -> bool:
         """Whether any request has no answer yet."""
-        return bool(self._waiting) or self._worker.busy
-
-    @property
-    def num_running(self) -> int:
-        """The number of answers that are being generated."""
-        return self._worker.num_running
+        return bool(self._waiting) or super().busy
 
     def add(self, index: int, request: Request, front: bool) -> Iterable[Chunk]:
         """Queues a request with labels; hands others on."""

@@ -19,6 +19,7 @@ from engine.generation.generator import Generator
 from engine.generation.stopping import eos_token_ids
 from engine.generation.support import BatchingSupport, find_batching
 from engine.loading import Loaded
+from engine.loading.files import revision_of
 from engine.loading.identity import identity
 from engine.options import EmbeddingOptions
 from engine.prompting.prompter import Prompter
@@ -34,6 +35,7 @@ class LocalEngine(LoadedModel):
         """Prepacks the model's weights."""
         super().__init__(loaded)
         self.prompter = Prompter(loaded.tokenizer, loaded.model.config, loaded.context_length)
+        self._revision = revision_of(loaded.options) if loaded.options is not None else None
 
     def __repr__(self) -> str:
         """Says which model it is, and where it runs."""
@@ -79,6 +81,11 @@ class LocalEngine(LoadedModel):
         self.cache = AnswerCache(
             folder, identity(options), lambda request: self.conversion.encode(request).prompt
         )
+
+    @property
+    def revision(self) -> str | None:
+        """The commit of the weights on the hub, or else the configured revision; None for a local folder."""
+        return self._revision
 
     @cached_property
     def eos(self) -> frozenset[int]:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 
+from engine.backends.answer_text import AnswerText
 from engine.backends.conversion import Conversion
 from engine.errors import AdapterError
 from engine.generation.generator import Generator
 from engine.generation.sequence import SequenceState
-from engine.text import Deltas, Detokenizer
+from engine.text import Deltas
 from engine.types import Answer, Chunk, Request
 
 # Requests that are queued ahead: enough to fill each free slot, and to form batches of similar lengths.
@@ -20,7 +21,7 @@ class LocalWorker:
         self._conversion = conversion
         self._generator = generator
         self._deltas = deltas
-        self._running: dict[SequenceState, tuple[int, tuple[Detokenizer, Deltas] | None]] = {}
+        self._running: dict[SequenceState, tuple[int, tuple[AnswerText, Deltas] | None]] = {}
 
     @property
     def has_room(self) -> bool:
@@ -62,6 +63,6 @@ class LocalWorker:
                 answer = self._conversion.decode(sequence)
                 yield Chunk(index, streaming[1].rest(answer.text) if streaming else answer.text, answer)
             elif streaming:
-                detokenizer, deltas = streaming
-                if text := deltas.add(detokenizer.add(sequence.tokens[-1])):
+                answer_text, deltas = streaming
+                if text := deltas.add(answer_text.add(sequence.tokens[-1])):
                     yield Chunk(index, text)

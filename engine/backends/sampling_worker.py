@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from engine.backends.dispatch import Worker
+from engine.backends.wrapper import WorkerWrapper
 from engine.confidence import Evidence, Samples, measured
 from engine.confidence.asked import CANDIDATES, question
 from engine.confidence.clusters import clusters, comparer
@@ -35,12 +36,12 @@ class _Group:
         return self.last is not None and not self.missing
 
 
-class SamplingWorker:
+class SamplingWorker(WorkerWrapper):
     """Runs requests by another worker, and completes the evidence of those whose method needs more."""
 
     def __init__(self, worker: Worker, engine: Engine) -> None:
         """Takes the worker that generates, and the engine that scores."""
-        self._worker = worker
+        super().__init__(worker)
         self._engine = engine
         self._groups: dict[int, _Group] = {}
         # Samples have indices below 0, and never the same one twice.
@@ -52,17 +53,12 @@ class SamplingWorker:
     @property
     def has_room(self) -> bool:
         """Whether another request may be added."""
-        return not self._waiting and self._worker.has_room
+        return not self._waiting and super().has_room
 
     @property
     def busy(self) -> bool:
         """Whether any request has no answer yet."""
-        return bool(self._waiting) or self._worker.busy
-
-    @property
-    def num_running(self) -> int:
-        """The number of answers that are being generated, samples included."""
-        return self._worker.num_running
+        return bool(self._waiting) or super().busy
 
     def add(self, index: int, request: Request, front: bool) -> list[Chunk]:
         """Adds a request, and queues its samples."""
@@ -105,7 +101,7 @@ class SamplingWorker:
     def _fill(self) -> list[Chunk]:
         """Adds the samples that there is room for."""
         chunks: list[Chunk] = []
-        while self._waiting and self._worker.has_room:
+        while self._waiting and super().has_room:
             chunks += self._taken(self._worker.add(*self._waiting.popleft()))
         return chunks
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.answer_cache import AnswerCache, Reused
 from engine.backends.dispatch import Worker
+from engine.backends.wrapper import WorkerWrapper
 from engine.types import Answer, Chunk, Request
 
 # Requests that wait for the answer of an equal one, and answers that are not given yet.
@@ -48,7 +49,7 @@ class _Group:
     text: str = ""
 
 
-class SharingWorker:
+class SharingWorker(WorkerWrapper):
     """Lets another worker run each request that no equal one has been asked before.
 
     Greedy requests are equal by their messages and options, sampled ones if they have a seed, too. An equal
@@ -57,8 +58,8 @@ class SharingWorker:
 
     def __init__(self, worker: Worker, cache: AnswerCache | None) -> None:
         """Takes the worker that answers."""
+        super().__init__(worker)
         self.reused = Reused()
-        self._worker = worker
         self._cache = cache
         # By the index that the other worker knows them by: never used twice, unlike those of the caller.
         self._groups: dict[int, _Group] = {}
@@ -72,17 +73,12 @@ class SharingWorker:
     def has_room(self) -> bool:
         """Whether another request may be added."""
         waiting = len(self._ready) + len(self._inner) - len(self._groups)
-        return waiting < MAX_WAITING and self._worker.has_room
+        return waiting < MAX_WAITING and super().has_room
 
     @property
     def busy(self) -> bool:
         """Whether any request has no answer yet."""
-        return bool(self._ready) or self._worker.busy
-
-    @property
-    def num_running(self) -> int:
-        """The number of answers that are being generated."""
-        return self._worker.num_running
+        return bool(self._ready) or super().busy
 
     def add(self, index: int, request: Request, front: bool) -> tuple[()]:
         """Adds a request to its equals, or hands it on; what is known of its answer comes with `step`."""

@@ -1,4 +1,4 @@
-"""What every backend's worker is wrapped in: sharing, judge, label mode, and the requests of a confidence."""
+"""What a backend's worker is wrapped in: sharing, ranks, judge, label mode, what a confidence needs."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from engine.backends.dispatch import Worker, dispatch
 from engine.backends.judge_worker import JudgeWorker
 from engine.backends.label_worker import LabelWorker
+from engine.backends.ranking_worker import RankingWorker
 from engine.backends.sampling_worker import SamplingWorker
 from engine.backends.sharing_worker import SharingWorker
 from engine.contract import Engine, Follow
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 def workers(worker: Worker, engine: Engine) -> Worker:
     """A worker for all requests, from one that generates an answer for each."""
-    return JudgeWorker(LabelWorker(SamplingWorker(worker, engine), engine), engine)
+    return RankingWorker(JudgeWorker(LabelWorker(SamplingWorker(worker, engine), engine), engine))
 
 
 def answered(

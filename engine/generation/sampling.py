@@ -82,7 +82,6 @@ class Sampler:
         """Starts an answer to a prompt of token ids."""
         self._rules.restart(prompt)
         self._penalties.restart(prompt)
-        self._first = True
         # On the CPU, whatever the model's device: a seed gives the same answer on each of them.
         self._generator = torch.Generator()
         if self._options.seed is None:
@@ -98,7 +97,8 @@ class Sampler:
     @property
     def top_count(self) -> int:
         """Number of most likely tokens to record with the next token."""
-        first = TOP_K if self._first and "first_top" in self.evidence else 0
+        # At each position: which token is the first of the answer is known only after its reasoning.
+        first = TOP_K if "first_top" in self.evidence else 0
         return max(first, self._options.top_logprobs)
 
     def __call__(self, scores: torch.Tensor) -> torch.Tensor:
@@ -123,7 +123,6 @@ class Sampler:
         """Takes note of a token that was appended to the sequence."""
         self._rules.add(token)
         self._penalties.add(token)
-        self._first = False
 
 
 def sample(

@@ -49,7 +49,8 @@ class Generated:
         token_ids: the generated tokens, the EOS token included.
         logprobs: natural log-probability of each, by the model's own logits.
         top_logprobs: the most likely tokens at each position, where the options ask for them.
-        first_top: log-probabilities of the most likely first tokens, where the confidence needs them.
+        likeliest: log-probabilities of the most likely tokens at each position, where the confidence needs
+            them.
         margins: the gap between the two most likely tokens at each position, where the confidence needs it.
         entropies: the entropy at each position in nats, where the confidence needs it.
         stopped: whether a token or stop string ended the sequence, not its length.
@@ -59,16 +60,16 @@ class Generated:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     top_logprobs: list[TopTokens] = field(default_factory=list)
-    first_top: list[float] = field(default_factory=list)
+    likeliest: list[list[float]] = field(default_factory=list)
     margins: list[float] = field(default_factory=list)
     entropies: list[float] = field(default_factory=list)
     stopped: bool = False
     error: GenerationError | None = None
 
-    @property
-    def evidence(self) -> Evidence:
-        """What the confidence is computed from."""
-        return Evidence(self.logprobs, self.first_top, self.margins, self.entropies)
+    def evidence(self, first: int = 0) -> Evidence:
+        """What the confidence is computed from: what was recorded of the tokens from `first` on."""
+        first_top = self.likeliest[first] if first < len(self.likeliest) else ()
+        return Evidence(self.logprobs[first:], first_top, self.margins[first:], self.entropies[first:])
 
 
 class SequenceState:
@@ -110,8 +111,8 @@ class SequenceState:
     def append(self, sampled: SampledToken) -> None:
         """Appends a token, and ends the sequence if it is the last one."""
         generated, options = self.generated, self.request.options
-        if not generated.token_ids and "first_top" in self.sampler.evidence:
-            generated.first_top = [logprob for _, logprob in sampled.top[:TOP_K]]
+        if "first_top" in self.sampler.evidence:
+            generated.likeliest.append([logprob for _, logprob in sampled.top[:TOP_K]])
         if sampled.margin is not None:
             generated.margins.append(sampled.margin)
         if sampled.entropy is not None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import try_to_load_from_cache
 from transformers.utils import cached_file
 
 from engine.environment import hub_token
@@ -45,6 +46,17 @@ def find_file(options: LoadOptions, name: str) -> Path | None:
         **hub_arguments(options),
     )
     return None if path is None else Path(path)
+
+
+def revision_of(options: LoadOptions) -> str | None:
+    """The commit of a hub repository in the cache, or else the configured revision; None for a folder."""
+    if Path(folder_or_hub_id(options)).is_dir():
+        return None
+    for name in ("adapter_config.json", "config.json"):
+        file = try_to_load_from_cache(options.model_name, name, revision=options.revision)
+        if isinstance(file, str):
+            return Path(file).parent.name
+    return options.revision
 
 
 def read_json(options: LoadOptions, name: str) -> Any:

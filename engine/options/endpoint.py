@@ -2,9 +2,16 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from engine.options.base import Options
+from engine.options.base import JSONObject, Options
+
+# What a request's body has from the options and the conversation.
+_OWN = frozenset(
+    "chat_template_kwargs frequency_penalty inputs logit_bias logprobs max_new_tokens max_tokens "  # noqa: SIM905
+    "messages min_p model parameters presence_penalty prompt repetition_penalty response_format seed "
+    "stop stream stream_options suffix temperature top_k top_logprobs top_p".split()
+)
 
 
 class EndpointOptions(Options):
@@ -27,3 +34,13 @@ class EndpointOptions(Options):
     )
     timeout: float = Field(120, gt=0, description="Seconds to wait for an answer of the server.")
     retries: int = Field(4, ge=0, description="How many times to resend a request that fails temporarily.")
+    extra_body: JSONObject | None = Field(
+        None, description="Further parameters of each answer's request, for what only this server has."
+    )
+
+    @field_validator("extra_body")
+    @classmethod
+    def _options_have_their_own_place(cls, value: JSONObject | None) -> JSONObject | None:
+        if own := _OWN & (value or {}).keys():
+            raise ValueError(f"{', '.join(sorted(own))} cannot be given here: use the options of the model")
+        return value

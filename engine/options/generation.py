@@ -18,6 +18,15 @@ class GenerationOptions(Options):
         description="A template name from engine/prompting/templates.py, or a Jinja template, instead of "
         "the tokenizer's own.",
     )
+    chat_template_kwargs: JSONObject | None = Field(
+        None,
+        description='Further variables of the chat template, as {"enable_thinking": false}; a server gets '
+        "them under the same name.",
+    )
+    keep_reasoning: bool = Field(
+        False,
+        description="Write what a model has thought before its answer into the annotation's metadata.",
+    )
     overflow: Literal["drop_oldest", "error"] = Field(
         "drop_oldest",
         description="What to do with a conversation longer than the context length: drop its oldest "
@@ -74,6 +83,13 @@ class GenerationOptions(Options):
     seed: int | None = Field(
         None, ge=0, lt=2**63, description="Random seed; the same seed gives the same sampled answer."
     )
+    n: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="How many answers to sample and store for each turn, ranked by their confidence; "
+        "the conversation goes on after the surest.",
+    )
     response_format: JSONObject | None = Field(
         None,
         description="The form of an answer as OpenAI's API has it (json_object, json_schema), for a server "
@@ -115,6 +131,11 @@ class GenerationOptions(Options):
         ge=-1,
         le=1,
         description="Cosine similarity from which on an embedding model's texts mean the same.",
+    )
+    on_length: Literal["keep", "list"] = Field(
+        "keep",
+        description="What to do with an answer that is cut off at its most tokens: store it, marked in its "
+        "metadata, or list it as failed.",
     )
     judge: str | None = Field(
         None,
@@ -245,6 +266,16 @@ class GenerationOptions(Options):
             )
         if self.temperature and self.temperature < 1e-3:
             raise ValueError("temperature is 0 (greedy) or at least 0.001: below, logits overflow")
+        return self
+
+    @model_validator(mode="after")
+    def _several_answers_are_sampled(self) -> Self:
+        if self.n > 1 and self.labels:
+            raise ValueError(f"n is {self.n}, but a label is chosen, not sampled: leave n or labels out")
+        if self.n > 1 and not self.sampled:
+            raise ValueError(
+                f"n is {self.n}, but greedy answers are all the same: set temperature, or leave n out"
+            )
         return self
 
     def as_json(self) -> str:

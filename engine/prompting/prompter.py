@@ -14,6 +14,7 @@ from engine.prompting.fill import FillTokens, fill_tokens
 from engine.prompting.renderer import Chat, ChatRenderer, merge_same_role
 from engine.prompting.templates import TEMPLATES, Template, find_template
 from engine.prompting.tokenization import special_tokens_around, with_prefix_once
+from engine.reasoning import without_reasoning
 from engine.text import encodable
 from engine.types import Image, Message
 
@@ -230,7 +231,7 @@ class Prompter:
         template, _ = self._template(options.chat_template)
         operators = {"role": "system", "content": options.system_prompt} in chat
         trusted = options.system_prompt if operators else None
-        renderer = self._renderer(template.text, trusted)
+        renderer = self._renderer(template.text, trusted, options.chat_template_kwargs)
         text = renderer.render(chat)
         ids = self._tokenize(text)
         renderer.check_control_tokens(ids, chat)
@@ -261,7 +262,7 @@ def _fallback(config: PretrainedConfig) -> Template:
 
 
 def to_chat(messages: Sequence[Message], mark: Callable[[str], str]) -> Chat:
-    """Converts messages to the form of chat templates, without images.
+    """Converts messages to the form of chat templates, without images and the reasoning of earlier answers.
 
     Args:
         mark: applied to the text of each message.
@@ -273,7 +274,13 @@ def to_chat(messages: Sequence[Message], mark: Callable[[str], str]) -> Chat:
         logger.warning("this model reads text only: images are left out")
     if not messages or messages[-1].role == "system" or not messages[-1].text.strip():
         raise PromptError("the last message has no text, and this model reads text only: add a question")
-    return [{"role": str(message.role), "content": mark(message.text)} for message in messages]
+    return [
+        {
+            "role": str(message.role),
+            "content": mark(without_reasoning(message.text) if message.role == "assistant" else message.text),
+        }
+        for message in messages
+    ]
 
 
 def with_system_prompt(chat: Chat, system_prompt: str | None) -> Chat:

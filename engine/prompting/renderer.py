@@ -7,7 +7,7 @@ whose messages are unique words.
 import logging
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise, product
@@ -17,9 +17,10 @@ from jinja2.exceptions import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
 from engine.errors import AdapterError, PromptError
+from engine.options.base import JSONObject
 from engine.prompting.escaping import FORGED, MARK, ControlTokenEscaper, unmark
 from engine.prompting.sandbox import TemplateLimitExceeded, render
-from engine.prompting.templates import invalid_template
+from engine.prompting.templates import check_arguments, invalid_template
 from engine.text import encodable
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class ChatRenderer:
         escaper: ControlTokenEscaper,
         template: str,
         trusted: str | None = None,
+        arguments: JSONObject | None = None,
         opens_answer: bool = True,
     ) -> None:
         """Renders nothing yet.
@@ -74,13 +76,19 @@ class ChatRenderer:
         Args:
             template: Jinja text.
             trusted: the operator's system prompt, which may contain control tokens.
+            arguments: further variables of the template, whose texts may not.
             opens_answer: whether a conversation ends where an answer begins (`add_generation_prompt`).
+
+        Raises:
+            ConfigurationError: an argument that the template does not have.
         """
         self._tokenizer = tokenizer
         self._escaper = escaper
         self._template = template
         self._trusted = trusted
         self._opens_answer = opens_answer
+        checked = check_arguments(arguments or {}, template)
+        self._arguments = _each_text(checked, lambda text: escaper.mark(text, template))
         self._probed_format = lru_cache(_CACHED_FORMATS)(self._probe_format)
 
     def render(self, chat: Chat) -> str:
@@ -207,10 +215,22 @@ class ChatRenderer:
                 add_generation_prompt=self._opens_answer
                 if add_generation_prompt is None
                 else add_generation_prompt,
-                **self._tokenizer.special_tokens_map,
+                **{**self._arguments, **self._tokenizer.special_tokens_map},
             )
         except TemplateSyntaxError as error:
             raise invalid_template(str(error)) from None
+
+
+def _each_text(value: Any, change: Callable[[str], str]) -> Any:
+    """A JSON value with each of its texts changed."""
+    match value:
+        case str():
+            return change(value)
+        case Mapping():
+            return {key: _each_text(one, change) for key, one in value.items()}
+        case list():
+            return [_each_text(one, change) for one in value]
+    return value
 
 
 def _probe(roles: Sequence[str], trusted: str | None = None) -> Chat:

@@ -4,7 +4,10 @@ Each is a Jinja template over `messages` in the format of the family's training,
 """
 
 import difflib
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from engine.errors import ConfigurationError
 
@@ -89,6 +92,9 @@ TEMPLATES = {
     ),
 }
 
+# What the renderer itself gives a template.
+_NOT_ARGUMENTS = frozenset(["messages", "tools", "documents", "add_generation_prompt"])
+
 
 def find_template(given: str) -> Template:
     """The built-in template of this name, or a template of this Jinja source.
@@ -110,3 +116,20 @@ def invalid_template(what: str, given: str = "") -> ConfigurationError:
     return ConfigurationError(
         f"option 'chat_template' is no valid Jinja template ({what}), nor one of {', '.join(TEMPLATES)}{hint}"
     )
+
+
+def check_arguments(given: Mapping[str, Any], template: str) -> Mapping[str, Any]:
+    """`chat_template_kwargs` as they are, if the template reads each of them, and none replaces a message.
+
+    Raises:
+        ConfigurationError: one that does nothing, or that is not the user's to set; it is named.
+    """
+    for key in given:
+        if key in _NOT_ARGUMENTS or key.endswith("_token"):
+            raise ConfigurationError(f"option 'chat_template_kwargs' cannot set {key!r}: leave it out")
+        if not re.search(rf"\b{re.escape(key)}\b", template):
+            raise ConfigurationError(
+                f"option 'chat_template_kwargs': the chat template has no variable {key!r}: leave it out, or "
+                "set chat_template to one that has it"
+            )
+    return given

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from engine.contract import Candidate
 from engine.errors import PromptError
 from engine.prompting.prompter import Prompter
+from engine.reasoning import with_reasoning_closed
 from engine.text import encodable
 from engine.types import Request
 
@@ -81,7 +82,7 @@ class PairTokenizer:
         sizes = [len(self._tokenize(one) if isinstance(one, str) else one) for one in candidates]
         room = max(sizes, default=1)
         options = prompt.options.model_copy(update={"max_new_tokens": room})
-        text = self.prompter.render(prompt.messages, options)
+        text = with_reasoning_closed(self.prompter.render(prompt.messages, options))
         return text, lambda text: self.prompter.tokenize(text, options)
 
     def _tokenize(self, text: str) -> list[int]:

@@ -30,6 +30,13 @@ def test_one_prompt_that_fails_costs_no_other_its_answer(model):
     assert good.text == "The capital of Japan is Tokyo."
 
 
+def test_several_answers_are_for_prompt_items_and_for_the_calls_that_return_them(model):
+    with pytest.raises(ConfigurationError, match="n: each prompt has one answer here; call chat"):
+        model.generate([JAPAN], n=2, temperature=1)
+    ranking = HuggingAdapter({"model_name": "m", "n": 4, "temperature": 1})
+    assert ranking.call_options({})[0].n == 1
+
+
 def test_an_error_is_raised_where_that_is_asked_for(model):
     with pytest.raises(PromptError, match="context length"):
         model.generate([JAPAN, "word " * 3000], raise_errors=True)

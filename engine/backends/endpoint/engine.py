@@ -22,6 +22,8 @@ from engine.confidence import Evidence
 from engine.contract import Engine, Follow
 from engine.errors import AdapterError, ConfigurationError, GenerationError, Unsupported
 from engine.options import EmbeddingOptions, EndpointOptions, GenerationOptions
+from engine.options.base import JSONObject
+from engine.reasoning import Marks, opened_by
 from engine.text import Deltas, before_stop, encodable
 from engine.types import Answer, Chunk, Request
 
@@ -54,6 +56,8 @@ class EndpointEngine(Engine):
         """
         self.options = options
         self._server = server or Server(options)
+        # The marks of the reasoning that the server's chat template opens, by its arguments; answers show it.
+        self._opened: dict[JSONObject | None, Marks] = {}
         self._rejected: frozenset[str] = frozenset()  # Optional parameters that the server does not know.
         self._missing: set[str] = set()  # Kinds of evidence; those that are logged already.
         # Whether plain prompts and texts go to TGI's own routes; None until the server has shown it.
@@ -71,8 +75,8 @@ class EndpointEngine(Engine):
         """Answers requests, up to `max_concurrent` at a time.
 
         An answer that fails after its first delta is not requested again: its last chunk has the error. If
-        the model's chat template opens the reasoning, the deltas contain the reasoning, because nothing
-        marks it before its end; the answer does not.
+        the chat template of the server's model opens the reasoning, the deltas of the first answers contain
+        it, because nothing marks it before its end; the answers do not.
 
         Args:
             requests: taken whenever fewer than `max_concurrent` are running. None means that the next one
@@ -174,6 +178,10 @@ class EndpointEngine(Engine):
         has_template = request.prompt is None and request.options.chat_template
         return routes.rendered(request) if has_template else request
 
+    def _end_of(self, request: Request) -> str:
+        """The text with which a prompt that was rendered here ends."""
+        return str(request.prompt)
+
     def _completion(
         self, client: Client, request: Request, stream: bool, rejected: frozenset[str]
     ) -> AsyncIterator[Any]:
@@ -195,13 +203,19 @@ class EndpointEngine(Engine):
     ) -> tuple[Reply, Deltas]:
         """A whole reply, and its deltas, of which all but the last were given."""
         given = False
+        arguments = request.options.chat_template_kwargs
+        rendered = chat and request.prompt is not None
+        opened = None
+        if chat:
+            opened = opened_by(self._end_of(request)) if rendered else self._opened.get(arguments)
 
         def repeatable() -> bool:
             return not given
 
         async def read(route: routes.Route, rejected: frozenset[str], client: Client) -> tuple[Reply, Deltas]:
             nonlocal given
-            reply, deltas = Reply(self._server, chat), Deltas(request.options.stop, chat)
+            reply = Reply(self._server, chat, opened, assumed=not rendered)
+            deltas = Deltas(request.options.stop, chat)
             async for body in route(client, request, give is not None, rejected):
                 text = reply.read(body)
                 if give and (delta := deltas.add(text)):
@@ -210,6 +224,8 @@ class EndpointEngine(Engine):
             if give and reply.finish is None:
                 raise Dropped(f"{self._server.name} ended its answer early: see its log")
             reply.end()
+            if reply.unopened is not None and not rendered:
+                self._opened[arguments] = reply.unopened
             return reply, deltas
 
         async def ask(route: routes.Route) -> tuple[Reply, Deltas]:

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from engine.errors import PromptError
 from engine.prompting.prompter import to_chat, with_system_prompt
 from engine.prompting.renderer import Chat, merge_same_role
+from engine.reasoning import without_reasoning
 from engine.text import encodable
 from engine.types import Image, Message, Part, Request
 
@@ -59,7 +60,8 @@ def _has_images(message: Message) -> bool:
 
 def _content(message: Message) -> str | list[dict[str, Any]]:
     if not _has_images(message):
-        return encodable(message.text)
+        text = without_reasoning(message.text) if message.role == "assistant" else message.text
+        return encodable(text)
     return [_part(part) for part in message.parts]
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from itertools import islice, zip_longest
 from typing import Any
 
-from engine.backends.endpoint.reasoning import ReasoningSplitter, first_answer_token, split_unopened
 from engine.backends.endpoint.wire import Server
 from engine.confidence import TOP_K, Evidence, measured
 from engine.errors import GenerationError
 from engine.options import GenerationOptions
+from engine.reasoning import ONLY_REASONING, Marks, ReasoningSplitter, first_answer_token, split_unopened
 from engine.text import before_stop
 from engine.types import Answer, Token, Usage
 
@@ -33,22 +33,30 @@ class Reply:
     Attributes:
         text: the text so far, without reasoning.
         streamed: the text that was given as deltas. It has the reasoning, too, if the chat template wrote the
-            opening <think>: the end of the answer shows that.
+            opening mark and this was not known: the end of the answer shows that.
+        unopened: the marks of a reasoning whose opening mark the answer lacks; None if there is none.
         finish: the server's finish reason; None until it ends.
     """
 
-    def __init__(self, server: Server, chat: bool) -> None:
+    def __init__(
+        self, server: Server, chat: bool, opened: Marks | None = None, assumed: bool = False
+    ) -> None:
         """Begins empty.
 
         Args:
             chat: whether it answers a conversation: its text is trimmed, must not be empty, and may follow
                 reasoning.
+            opened: the marks of the reasoning that the prompt itself has begun, where that is known.
+            assumed: whether that is known from earlier answers only: an answer that ends without the closing
+                mark, and is not cut off, then is no reasoning.
         """
         self.server = server
         self.text = self.streamed = ""
         self.finish: str | None = None
+        self.unopened: Marks | None = None
         self._chat = chat
-        self._splitter = ReasoningSplitter()
+        self._assumed = assumed and opened is not None
+        self._splitter = ReasoningSplitter(opened)
         self._half = ""  # Of a surrogate pair whose other half is in the next chunk.
         self._reasoning = ""  # What the server sends in fields of its own.
         self._reasoned = self._refused = self._called = False
@@ -85,11 +93,13 @@ class Reply:
             GenerationError: it has no text.
         """
         self.text += self._splitter.rest() + _paired(self._half)
+        if self._assumed and not self._splitter.ended and self.finish not in _CUT:
+            self.text, self._splitter.text = self._splitter.text or "", None
         self.streamed = self.text
         if self._chat and self._splitter.text is None:
-            thought, self.text = split_unopened(self.text)
-            self._reasoning += thought or ""
-            self._reasoned |= thought is not None
+            self.unopened, thought, self.text = split_unopened(self.text)
+            self._reasoning += thought
+        self._reasoned |= self.unopened is not None or self._splitter.text is not None
         if self._chat and not self.text.strip() and self._lacking:
             raise GenerationError(f"the answer of {self.server.name} {self._lacking}")
         if self.finish is None and not self.text:
@@ -103,8 +113,9 @@ class Reply:
         """The answer, after `end`."""
         text = before_stop(self.text, options.stop)
         first = 0
-        if self._reasoned:
-            first = first_answer_token(self.text.strip(), [token.text for token in self._tokens])
+        if self._chat:
+            spelled = [token.text for token in self._tokens]
+            first = first_answer_token(self.text.strip(), spelled, self._reasoned)
         tokens = self._tokens[first:]
         logprobs = tuple(token.logprob for token in tokens)
         known = bool(logprobs) and not self._silent and not any(map(math.isnan, logprobs))
@@ -134,8 +145,8 @@ class Reply:
             return "is a refusal: rephrase the question, or use another model"
         if self._called:
             return "is a tool call, and tools are not supported: set the server up without tools"
-        if self._reasoned or self._splitter.text is not None:
-            return "has only reasoning: raise max_new_tokens, or have the server reason less"
+        if self._reasoned:
+            return ONLY_REASONING
         if self.finish in _CUT:
             return "ends before its first character: raise max_new_tokens"
         return None
@@ -143,10 +154,14 @@ class Reply:
     def _openai(self, body: dict[str, Any]) -> None:
         if isinstance(usage := body.get("usage"), dict):
             cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+            thought = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
             self._usage = Usage(
-                usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0, cached or 0
+                usage.get("prompt_tokens") or 0,
+                usage.get("completion_tokens") or 0,
+                cached or 0,
+                thought or 0,
             )
-            self._reasoned |= bool((usage.get("completion_tokens_details") or {}).get("reasoning_tokens"))
+            self._reasoned |= bool(thought)
         # One choice was requested; of several, the one of index 0 counts.
         choices = [one for one in body["choices"] or [] if not one.get("index")]
         for choice in choices[:1]:
@@ -173,7 +188,6 @@ class Reply:
             text, self._half = text[:-1], text[-1]
         text = _paired(text)
         self.text += self._splitter.part(text) if self._chat else text
-        self._reasoned |= self._splitter.text is not None
 
     def _tgi(self, body: dict[str, Any]) -> None:
         details = body.get("details") or {}

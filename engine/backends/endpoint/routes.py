@@ -13,7 +13,7 @@ from engine.confidence import TOP_K
 from engine.errors import AdapterError, ConfigurationError, PromptError, Unsupported
 from engine.options import GenerationOptions
 from engine.prompting.sandbox import render
-from engine.prompting.templates import find_template, invalid_template
+from engine.prompting.templates import check_arguments, find_template, invalid_template
 from engine.text import encodable
 from engine.types import Request
 
@@ -30,12 +30,15 @@ _LOCAL_ONLY = ("min_new_tokens", "no_repeat_ngram_size", "eos_token_id")
 def chat(client: Client, request: Request, stream: bool, rejected: frozenset[str]) -> AsyncIterator[Any]:
     """OpenAI's route for conversations; TGI and the hub's providers have it, too."""
     body = _openai(request.options, rejected)
+    further = dict(client.server.options.extra_body or {})
+    if request.options.chat_template_kwargs:
+        further["chat_template_kwargs"] = dict(request.options.chat_template_kwargs)
     if not client.address.hub:
-        return _posted(
-            client, "chat/completions", {"messages": openai_messages(request)} | body, stream, rejected
-        )
+        body = {"messages": openai_messages(request)} | body | further
+        return _posted(client, "chat/completions", body, stream, rejected)
     own = ("top_k", "min_p", "repetition_penalty", "logit_bias")
     arguments = {key: value for key, value in body.items() if key not in own}
+    further = {key: body[key] for key in own if key in body} | further
     return _each(
         client,
         client.chat_completion(
@@ -43,7 +46,7 @@ def chat(client: Client, request: Request, stream: bool, rejected: frozenset[str
             model=client.server.options.model_name,
             stream=stream,
             stream_options=cast(Any, _usage(stream, rejected) or None),
-            extra_body={key: body[key] for key in own if key in body} or None,
+            extra_body=further or None,
             **arguments,
         ),
         stream,
@@ -65,6 +68,7 @@ def completion(
     }
     if request.suffix is not None:
         body["suffix"] = encodable(request.suffix)
+    body |= client.server.options.extra_body or {}
     top = body.pop("top_logprobs", 0)
     if body.pop("logprobs", False):
         body["logprobs"] = top
@@ -79,6 +83,8 @@ def tgi(client: Client, request: Request, stream: bool, rejected: frozenset[str]
     _refuse(options, _LOCAL_ONLY, "TGI's own routes", "load the model here")
     if request.suffix is not None:
         raise ConfigurationError("TGI's own routes have no suffix: leave it out, or set api to openai")
+    if client.server.options.extra_body:
+        raise ConfigurationError("TGI's own routes take no extra_body: leave it out, or set api to openai")
     if not isinstance(request.prompt, str):
         raise Unsupported("TGI's own routes take no token ids: give the prompt as text")
     root = client.address.root
@@ -129,6 +135,7 @@ def rendered(request: Request) -> Request:
             add_generation_prompt=True,
             bos_token="",  # The server adds its own.
             eos_token=_END,
+            **check_arguments(options.chat_template_kwargs or {}, template.text),
         )
     except AdapterError:
         raise

@@ -30,6 +30,8 @@ Result = TypeVar("Result")
 
 # vLLM batches what it is sent, and a request may wait there for long before it is answered.
 MAX_CONCURRENT, TIMEOUT = 256, 3600.0
+# Tokens at a prompt's end that a mark of reasoning is in.
+_END = 64
 
 
 class VLLMEngine(EndpointEngine):
@@ -174,6 +176,10 @@ class VLLMEngine(EndpointEngine):
         if options.repetition_penalty is None and own is not None:
             update["repetition_penalty"] = own.repetition_penalty
         return Request(request.messages, options.model_copy(update=update), tuple(tokenized.prompt))
+
+    def _end_of(self, request: Request) -> str:
+        assert isinstance(request.prompt, tuple)
+        return str(self.description.tokenizer.decode(list(request.prompt[-_END:])))
 
     def _completion(
         self, client: Client, request: Request, stream: bool, rejected: frozenset[str]

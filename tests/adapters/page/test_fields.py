@@ -17,7 +17,9 @@ def filled(**values: str) -> GenerationOptions:
 
 def test_every_option_has_a_field_but_those_that_the_page_sets():
     left_out = set(GenerationOptions.model_fields) - BY_NAME.keys()
-    assert left_out == {"logprobs", "top_logprobs", "eos_token_id", "logit_bias", "response_format"}
+    for_annotations = {"keep_reasoning", "n", "on_length"}
+    objects = {"chat_template_kwargs", "eos_token_id", "logit_bias", "response_format"}
+    assert left_out == {"logprobs", "top_logprobs"} | objects | for_annotations
     for name, field in BY_NAME.items():
         assert field.description == GenerationOptions.model_fields[name].description
 

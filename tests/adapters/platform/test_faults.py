@@ -248,8 +248,9 @@ def test_out_of_memory_makes_smaller_batches_and_all_are_answered(
 ):
     configuration = {"module_name": "auto_causal_lm", "model_name": str(tiny_model), "max_new_tokens": 8}
     adapter = ModelAdapter(model_entity=model_entity(configuration))
-    prompts = questions["prompts"]
-    questions["prompts"] = {f"{key} {i}": prompt for i in range(3) for key, prompt in prompts.items()}
+    questions["prompts"] = {
+        f"number {i}": {"1": {"mimetype": "application/text", "value": f"Question {i}"}} for i in range(6)
+    }
     item = upload("questions.json", questions)
     adapter.predict_items([item])
     expected = texts_on(item)

@@ -179,7 +179,7 @@ def test_a_model_answers_equal_requests_once(confidence: str):
     engine = tiny.engine("llama")
     request = ask("Hello", max_new_tokens=4, confidence=confidence, confidence_samples=2)
     first, other, second = engine.generate([request, ask("Bye", max_new_tokens=4), request])
-    assert first is second
+    assert first == second
     assert first != other
     assert (engine.reused.shared, engine.reused.cached) == (1, 0)
 
@@ -268,3 +268,12 @@ def test_a_cache_that_cannot_be_is_refused(tmp_path: Path, tiny_model: Path):
         HuggingAdapter(configured).load()
     with pytest.raises(ConfigurationError, match="a server may change its weights unseen"):
         EndpointEngine(EndpointOptions(base_url="http://127.0.0.1:1")).cache_in(tmp_path)
+
+
+def test_ranked_answers_come_back_from_the_cache_with_all_that_is_known_of_them(cached):
+    request = ask("Hello", max_new_tokens=4, n=3, temperature=1, seed=1)
+    [made] = cached().generate([request])
+    again = cached()
+    [found] = again.generate([request])
+    assert (found, len(found.others)) == (made, 2)
+    assert again.reused.cached == 1

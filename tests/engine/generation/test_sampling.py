@@ -264,9 +264,9 @@ def test_the_likeliest_first_tokens_are_noted_where_the_confidence_asks_for_them
     generated, without = answer(llama, [one, random_request(40, 6)])
     with torch.no_grad():
         first = llama(torch.tensor([one.prompt])).logits[0, -1].log_softmax(-1)
-    assert generated.first_top == pytest.approx(first.topk(5).values.tolist(), abs=1e-4)
+    assert generated.likeliest[0] == pytest.approx(first.topk(5).values.tolist(), abs=1e-4)
     assert generated.top_logprobs == []
-    assert without.first_top == []
+    assert without.likeliest == []
 
 
 def test_a_token_is_chosen_by_scores_and_measured_by_logits(llama):

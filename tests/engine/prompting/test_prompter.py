@@ -209,3 +209,41 @@ def test_images_are_left_out_with_a_warning(caplog: pytest.LogCaptureFixture):
 def test_a_turn_that_asks_nothing_in_words_is_refused(chat: list[Message]):
     with pytest.raises(PromptError, match=r"has no text.* add a question"):
         read(prompter(), *chat)
+
+
+# Variables of the template, and thoughts
+
+EFFORT = "Effort: {{ effort | default('none') }}." + ALTERNATING
+
+
+def test_the_templates_further_variables_are_the_users():
+    assert read(prompter(EFFORT), *said("hi")) == "Effort: none.[user]hi[assistant]"
+    given = read(prompter(EFFORT), *said("hi"), chat_template_kwargs={"effort": "high"})
+    assert given == "Effort: high.[user]hi[assistant]"
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"efort": 1}, "the chat template has no variable 'efort': leave it out"),
+        ({"messages": []}, "cannot set 'messages'"),
+        ({"add_generation_prompt": False}, "cannot set 'add_generation_prompt'"),
+        ({"bos_token": "x"}, "cannot set 'bos_token'"),
+    ],
+)
+def test_a_variable_that_does_nothing_or_is_not_the_users_is_refused(given: dict, reason: str):
+    with pytest.raises(ConfigurationError, match=reason):
+        read(prompter(EFFORT), *said("hi"), chat_template_kwargs=given)
+
+
+def test_a_variable_spells_no_control_token():
+    writer = prompter(EFFORT)
+    options = GenerationOptions(chat_template_kwargs={"effort": "a</s>b"})
+    assert writer.tokenizer.eos_token_id not in writer.encode(said("hi"), options)
+
+
+def test_an_earlier_answers_thought_is_not_read_again():
+    assert read(prompter(ALTERNATING), *said("hi", "<think>Hm</think>\n\nyo", "bye")) == (
+        "[user]hi[assistant]yo[user]bye[assistant]"
+    )
+    assert "</think>" in read(prompter(ALTERNATING), *said("<think>Hm</think>hi"))

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from engine.backends.endpoint import EndpointEngine
-from engine.backends.endpoint.reasoning import ReasoningSplitter
+from engine.reasoning import ReasoningSplitter
 from engine.types import Answer, Usage
 from tests.helpers.endpoint_engines import (
     Engines,
@@ -131,14 +131,27 @@ def test_a_thought_that_the_template_has_begun_is_apart_in_the_end(
     engine: EndpointEngine, server: Server, text: str
 ):
     thought = "Hm" if "Hm" in text else None
+    pieces = [{"choices": [{"delta": {"content": letter}}]} for letter in text]
+    ended = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+    server.will(streaming(*pieces, ended))
+    first = list(engine.stream([ask("hi")]))
+    assert "".join(chunk.text for chunk in first) == text  # Nobody knew before it was given.
+    assert (first[-1].answer.text, first[-1].answer.reasoning) == ("Yes", thought)
     server.will(answering({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}))
     [whole] = engine.generate([ask("hi")])
     assert (whole.text, whole.reasoning) == ("Yes", thought)
-    pieces = [{"choices": [{"delta": {"content": letter}}]} for letter in text]
-    server.will(streaming(*pieces, {"choices": [{"delta": {}, "finish_reason": "stop"}]}))
+    server.will(streaming(*pieces, ended))
     chunks = list(engine.stream([ask("hi")]))
-    assert "".join(chunk.text for chunk in chunks) == text  # Nobody knew before it was given.
+    assert "".join(chunk.text for chunk in chunks) == "Yes"
     assert (chunks[-1].answer.text, chunks[-1].answer.reasoning) == ("Yes", thought)
+    # Known from now on: what is cut off before its end is no answer, what has none and ends is one.
+    server.will(streaming({"choices": [{"delta": {"content": "Hm"}, "finish_reason": "length"}]}))
+    assert "only reasoning" in str(list(engine.stream([ask("hi")]))[-1].answer.error)
+    server.will(streaming({"choices": [{"delta": {"content": "No"}, "finish_reason": "stop"}]}))
+    assert [(one.text, one.answer.text) for one in engine.stream([ask("hi")])] == [("No", "No")]
+    other = ask("hi", chat_template_kwargs={"enable_thinking": False})
+    server.will(streaming({"choices": [{"delta": {"content": "No,"}, "finish_reason": "length"}]}))
+    assert list(engine.stream([other]))[-1].answer.text == "No,"
 
 
 def test_a_thought_that_the_template_has_begun_alone_is_no_answer(engine: EndpointEngine, server: Server):
@@ -179,6 +192,9 @@ THINKING = [
     ({"reasoning_content": "Yes, sir", "content": "Yes, sir"}, ["Yes, sir", "Yes", ", sir", "<|end|>"]),
     ({"reasoning_content": "Hm", "content": "Yes, sir"}, ["Yes", ", sir"]),
     ({"reasoning_content": "Hm", "content": "Yes, sir"}, ["Hm", " Yes", ", sir"]),
+    # The server gives the thoughts nowhere, but their numbers.
+    ({"content": "Yes, sir"}, ["Hm", "</think>", "\n\n", "Yes", ", sir", "<|end|>"]),
+    ({"content": "Yes, sir"}, ["Hm", "Yes", ", sir"]),
 ]
 
 

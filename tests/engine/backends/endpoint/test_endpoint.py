@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from engine.backends.endpoint import EndpointEngine
+from engine.configuration import split
 from engine.conversation import converse
 from engine.errors import ConfigurationError, GenerationError, PromptError, Unsupported
 from engine.options import EmbeddingOptions, GenerationOptions
@@ -469,3 +470,44 @@ def test_requests_may_come_one_by_one_while_others_are_answered(engine):
         "a": ["ONE", "TWO"],
         "b": ["THREE"],
     }
+
+
+def test_what_only_the_server_knows_is_passed_on(engines: Engines, server: Server):
+    engine = engines(extra_body={"guided_choice": ["a", "b"]})
+    engine.generate([ask("hi", chat_template_kwargs={"enable_thinking": False}), plain("hi")])
+    chat, text = sorted((request.body for request in server.asked), key=lambda body: "prompt" in body)
+    assert (chat["guided_choice"], text["guided_choice"]) == (["a", "b"], ["a", "b"])
+    assert chat["chat_template_kwargs"] == {"enable_thinking": False}
+    assert "chat_template_kwargs" not in text
+
+
+def test_what_is_an_option_is_no_further_parameter():
+    with pytest.raises(ConfigurationError, match="'extra_body': max_tokens, messages cannot be given here"):
+        split({"backend": "endpoint", "extra_body": {"messages": [], "max_tokens": 3}})
+
+
+def test_tgis_own_routes_take_no_further_parameters(engines: Engines, server: Server):
+    assert "take no extra_body" in failure(engines(api="tgi", extra_body={"a": 1}), plain("hi"))
+
+
+def test_a_template_that_is_rendered_here_has_its_variables(engine: EndpointEngine, server: Server):
+    template = (
+        "{% for message in messages %}{{ message.content }}{% endfor %}{% if think %}<think>{% endif %}"
+    )
+    for think in (True, False):
+        engine.generate([ask("hi", chat_template=template, chat_template_kwargs={"think": think})])
+    assert [request.body["prompt"] for request in server.asked] == ["hi<think>", "hi"]
+    wrong = ask("hi", chat_template=template, chat_template_kwargs={"thin": 1})
+    assert "no variable 'thin'" in failure(engine, wrong)
+
+
+def test_a_thought_that_a_template_opens_here_is_apart_at_once(engine: EndpointEngine, server: Server):
+    request = ask("hi", chat_template="{{ messages[0].content }}<think>")
+    server.will(
+        streaming(
+            *({"choices": [{"text": text}]} for text in ("Hm", "</think>", "Yes")),
+            {"choices": [{"text": "", "finish_reason": "stop"}]},
+        )
+    )
+    pieces, answer = streamed(engine, request)
+    assert ("".join(pieces), answer.text, answer.reasoning) == ("Yes", "Yes", "Hm")
