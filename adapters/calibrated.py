@@ -48,6 +48,8 @@ def described(configuration: Configuration, generation: GenerationOptions) -> di
     if load is None:
         return options | configuration.endpoint.model_dump(include={"model_name"}, exclude_none=True)
     options |= load.model_dump(mode="json", include=_OF_LOADING, exclude_defaults=True)
+    if configuration.vllm is not None and configuration.vllm.quantization:
+        options["quantization"] = configuration.vllm.quantization
     # A local folder may have another path on another machine.
     local = load.local_path is not None or Path(load.model_name).exists()
     return options if local else options | {"model_name": load.model_name}

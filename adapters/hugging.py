@@ -23,7 +23,7 @@ from engine.confidence.calibration import CALIBRATED, Calibration
 from engine.configuration import override, split
 from engine.contract import Engine
 from engine.errors import ConfigurationError
-from engine.options import GenerationOptions
+from engine.options import GenerationOptions, LoadOptions
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +97,9 @@ class HuggingAdapter(PythonAPI):
         match self.configuration.adapter.backend:
             case "local":
                 self._engine = self._local_engine(local_path)
+            case "vllm":
+                self._engine = None  # One that runs already is to give its memory back first.
+                self._engine = self._vllm_engine(local_path)
             case "endpoint":
                 from engine.backends.endpoint import EndpointEngine
 
@@ -106,6 +109,21 @@ class HuggingAdapter(PythonAPI):
         self._log_memory("after loading")
         return self
 
+    def _load_options(self, local_path: str | Path | None) -> LoadOptions:
+        """What to load; weights in `local_path` are taken before all others."""
+        options = self.configuration.load
+        assert options is not None
+        if local_path is not None and _has_weights(Path(local_path)):
+            return options.model_copy(update={"local_path": str(local_path)})
+        return options
+
+    def _vllm_engine(self, local_path: str | Path | None) -> Engine:
+        from engine.backends.vllm.engine import VLLMEngine
+
+        options, vllm = self._load_options(local_path), self.configuration.vllm
+        assert vllm is not None
+        return VLLMEngine(options, vllm, self.configuration.endpoint, self.task)
+
     def _log_memory(self, when: str) -> None:
         if self.engine.memory is not None:
             logger.info("%s: memory %s: %s", self.name, when, self.engine.memory)
@@ -114,11 +132,7 @@ class HuggingAdapter(PythonAPI):
         from engine.backends.local import LocalEngine
         from engine.loading import load
 
-        options = self.configuration.load
-        assert options is not None
-        if local_path is not None and _has_weights(Path(local_path)):
-            options = options.model_copy(update={"local_path": str(local_path)})
-        loaded = load(options, self.task)
+        loaded = load(self._load_options(local_path), self.task)
         if loaded.classifies:
             from engine.backends.classifier import ClassifierEngine
 

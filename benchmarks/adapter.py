@@ -12,8 +12,8 @@ import torch
 from adapters.dataloop import ModelAdapter
 from adapters.hugging import HuggingAdapter
 from benchmarks import models, workload
-from benchmarks.contest import ours
 from benchmarks.machine import Machine
+from benchmarks.own import ours
 from benchmarks.rounds import Times, interleave, ratio
 from benchmarks.workload import Conversation
 from engine.backends.local import LocalEngine

@@ -1,21 +1,22 @@
 """The ways to answer conversations, side by side on one model."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import torch
 from transformers import PreTrainedModel
 
 from benchmarks import machine, models, peers, workload
+from benchmarks.guests.guest import Guest, VLLMBackend
 from benchmarks.machine import Machine, Work
+from benchmarks.own import ours
 from benchmarks.rounds import interleave, ratio
 from benchmarks.workload import Answers, Conversation
 from engine.backends.local import LocalEngine
 from engine.loading import Loaded
-from engine.options import GenerationOptions
-from engine.types import Answer, Message, Request
 
 
 @dataclass(slots=True)
@@ -23,17 +24,20 @@ class Contender:
     """A way to answer conversations.
 
     Attributes:
+        model: what computes; None if it runs in another process.
         asked: what it is asked; its answers are all to these.
         steps: forward passes of its last run.
     """
 
-    model: PreTrainedModel
+    model: PreTrainedModel | None
     answer: Callable[[list[Conversation]], Answers]
     asked: list[Conversation]
     steps: int = 0
 
     def run(self) -> Answers:
         """Answers, and counts the model's forward passes."""
+        if self.model is None:
+            return self.answer(self.asked)
         with _counted(self.model) as count:
             answers = self.answer(self.asked)
         self.steps = count()
@@ -41,7 +45,12 @@ class Contender:
 
 
 def contest(
-    title: str, loaded: Loaded, given: list[Conversation], rounds: int, sample: int = 1
+    title: str,
+    loaded: Loaded,
+    given: list[Conversation],
+    rounds: int,
+    sample: int = 1,
+    guests: Mapping[str, Guest | VLLMBackend] = MappingProxyType({}),
 ) -> dict[str, float]:
     """Each contender's tokens per second and its share of the limit, and the engine's lead over each.
 
@@ -51,6 +60,8 @@ def contest(
         title: begins the figures' names.
         sample: the loop answers every so-manieth conversation, and its time is scaled by the tokens. It
             answers them one by one, so that none costs it less for the others.
+        guests: contenders in processes of their own, by name. They round otherwise, so that the share of
+            equal answers is a figure only.
 
     Raises:
         AssertionError: as `_equal`.
@@ -61,6 +72,7 @@ def contest(
         "generate": Contender(model, partial(peers.batched, model), given),
         "continuous_batching": Contender(model, continuous.answer, given),
         "loop": Contender(model, partial(peers.loop, model), given[::sample]),
+        **{name: Contender(None, guest.answer, given) for name, guest in guests.items()},
         "engine": Contender(own.model, partial(ours, LocalEngine(own)), given),
     }
 
@@ -69,6 +81,8 @@ def contest(
     def close(name: str) -> None:
         if name == "continuous_batching":
             continuous.close()
+        elif name in guests:
+            guests[name].reset()
 
     def after(name: str) -> None:
         close(name)
@@ -84,15 +98,21 @@ def contest(
     for name, contender in contenders.items():
         speed = workload.answer_tokens(contender.asked) / times[name].median
         figures[f"{name}.tokens_per_second"] = speed
-        figures |= {
-            f"{name}.{key}": value
-            for key, value in _limits(contender, speed, model, figures["context"], here).items()
-        }
-    for name in ("loop", "generate", "continuous_batching"):
+        if contender.model is not None:
+            figures |= {
+                f"{name}.{key}": value
+                for key, value in _limits(contender, speed, model, figures["context"], here).items()
+            }
+    for name in [name for name in contenders if name != "engine"]:
         more = workload.answer_tokens(given) / workload.answer_tokens(contenders[name].asked)
         figures[f"vs_{name}"] = ratio(times[name], times["engine"]) * more
         theirs, mine = times[name].result, times["engine"].result[:: sample if name == "loop" else 1]
-        figures[f"{name}.equal"] = _equal(theirs, mine, contenders[name].asked, model.dtype)
+        figures[f"{name}.equal"] = _equal(
+            theirs, mine, contenders[name].asked, exact=model.dtype == torch.float32 and name not in guests
+        )
+    figures |= {f"{name}.load_seconds": guest.load_seconds for name, guest in guests.items()}
+    if guests.keys() >= {"vllm_eager", "vllm_backend"}:
+        figures["vllm_backend.overhead"] = ratio(times["vllm_backend"], times["vllm_eager"]) - 1
     figures["share_of_limit"] = figures["engine.share_of_limit"]
     figures["gigabytes_per_second"] = here.bandwidth / 1e9
     figures["float32_teraflops"] = here.matmul["float32"] / 1e12
@@ -116,41 +136,22 @@ def _limits(
     }
 
 
-def _equal(theirs: Answers, ours: Answers, asked: list[Conversation], dtype: torch.dtype) -> float:
+def _equal(theirs: Answers, ours: Answers, asked: list[Conversation], exact: bool) -> float:
     """The share of conversations to which two contenders gave the same tokens.
 
+    Args:
+        exact: whether they compute the same in float32: there only a near tie may fall the other way, where
+            a batch rounds its last digit otherwise.
+
     Raises:
-        AssertionError: other lengths than asked for, or, in float32, other tokens in more than one of twenty:
-            there only a near tie may fall the other way, where a batch rounds its last digit otherwise.
+        AssertionError: other lengths than asked for, or, if `exact`, other tokens in more than one of twenty.
     """
     for answers in (theirs, ours):
         lengths = [[len(answer) for answer in given] for given in answers]
         assert lengths == [[turn.length for turn in conversation] for conversation in asked]
     share = sum(a == b for a, b in zip(theirs, ours, strict=True)) / len(asked)
-    assert dtype != torch.float32 or share > 0.95, f"only {share:.0%} of the conversations are answered alike"
+    assert not exact or share > 0.95, f"only {share:.0%} of the conversations are answered alike"
     return share
-
-
-def ours(engine: LocalEngine, conversations: list[Conversation]) -> Answers:
-    """The engine: a conversation's next turn is asked as soon as it has the answer before it."""
-    answers: Answers = [[] for _ in conversations]
-    histories = [(conversation[0].message,) for conversation in conversations]
-
-    def request(i: int) -> Request:
-        length = conversations[i][len(answers[i])].length
-        return Request(histories[i], GenerationOptions(max_new_tokens=length))
-
-    def follow(i: int, answer: Answer) -> Request | None:
-        assert answer.error is None, answer.error
-        assert answer.logprobs is not None
-        answers[i].append(list(answer.token_ids))
-        if len(answers[i]) == len(conversations[i]):
-            return None
-        histories[i] += (Message("assistant", (answer.text,)), conversations[i][len(answers[i])].message)
-        return request(i)
-
-    engine.generate([request(i) for i in range(len(conversations))], follow)
-    return answers
 
 
 @contextmanager

@@ -1,12 +1,18 @@
 """Generation: speed beside its peers, memory, and whether many answers cost more each than few."""
 
+import tempfile
+import time
 from dataclasses import dataclass, field
 
 import torch
 
 from benchmarks import many, memory, models, workload
 from benchmarks.contest import contest
+from benchmarks.guests.guest import GUESTS, guests
 from benchmarks.machine import Machine
+from engine.backends.local import LocalEngine
+from engine.loading import load
+from engine.options import LoadOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +68,21 @@ def run(size: Size, here: Machine) -> dict[str, float]:
         AssertionError: as `contest`.
     """
 
-    def compare(title: str, name: str, dtype: torch.dtype, sample: int, shorten: int) -> dict[str, float]:
+    def compare(
+        title: str, name: str, dtype: torch.dtype, sample: int, shorten: int, *others: str
+    ) -> dict[str, float]:
         loaded = models.load(name, dtype, size.changes)
         vocabulary = loaded.model.config.vocab_size
         given = workload.conversations(size.conversations, 2, vocabulary, shorten)
-        return contest(f"generation.{title}", loaded, given, size.rounds, sample)
+        with tempfile.TemporaryDirectory() as folder, guests(folder, loaded, others) as found:
+            figures = contest(f"generation.{title}", loaded, given, size.rounds, sample, found)
+            return figures | {f"generation.{title}.engine.load_seconds": _load_seconds(folder)}
 
-    figures = compare("L", "L", torch.bfloat16, size.sample, size.shorten)
+    figures = compare("L", "L", torch.bfloat16, size.sample, size.shorten, *GUESTS)
     if size.fp32_sample and not here.has_bfloat16:
         # There it is emulated and the engine computes in float32: what is its lead against that?
         figures |= compare("L_fp32", "L", torch.float32, size.fp32_sample, size.shorten_rest)
-    figures |= compare("S", "S", torch.float32, size.sample, size.shorten_rest)
+    figures |= compare("S", "S", torch.float32, size.sample, size.shorten_rest, "vllm_compiled")
     figures["generation.S.vs_best"] = min(
         figures["generation.S.vs_generate"], figures["generation.S.vs_continuous_batching"]
     )
@@ -83,3 +93,10 @@ def run(size: Size, here: Machine) -> dict[str, float]:
         )
     figures["generation.cost_growth"] = many.measure(size.answers, size.answer_tokens, size.rounds)
     return figures
+
+
+def _load_seconds(folder: str) -> float:
+    """Seconds until an engine with the model of a folder may answer, without the imports."""
+    started = time.perf_counter()
+    _ = LocalEngine(load(LoadOptions(model_name=folder, device="cpu"))).batching
+    return time.perf_counter() - started

@@ -3,7 +3,7 @@
 import torch
 
 from benchmarks import models, workload
-from benchmarks.contest import ours
+from benchmarks.own import ours
 from benchmarks.rounds import interleave, ratio
 from engine.backends.local import LocalEngine
 

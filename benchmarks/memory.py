@@ -15,8 +15,8 @@ import psutil
 import torch
 
 from benchmarks import models, workload
-from benchmarks.contest import ours
 from benchmarks.machine import Work
+from benchmarks.own import ours
 from benchmarks.peers import left_padded
 from benchmarks.workload import Conversation
 from engine.backends.local import LocalEngine

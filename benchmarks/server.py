@@ -23,10 +23,12 @@ import aiohttp
 import torch
 
 from benchmarks import models, peers, workload
+from benchmarks.guests.guest import ENVIRONMENT
 from benchmarks.machine import Machine
 from benchmarks.rounds import interleave, ratio
 from benchmarks.workload import Turn
 from engine.backends.local import LocalEngine
+from engine.backends.vllm.process import LAUNCHER
 from engine.options import GenerationOptions
 from engine.types import Answer, Request
 
@@ -128,6 +130,8 @@ def _compared(asked: list[Clients], direct: Contender, servers: "dict[str, Serve
     if count == MANY:
         figures["server.share_of_engine"] = ratio(times["engine"], times["ours"])
         figures["server.vs_transformers_serve"] = ratio(times["transformers_serve"], times["ours"])
+        if "vllm" in times:
+            figures["server.vs_vllm"] = ratio(times["vllm"], times["ours"])
         theirs, own = (
             figures[f"server.{count}.{name}.first_token_p99"] for name in ("transformers_serve", "ours")
         )
@@ -151,7 +155,9 @@ def commands(folder: str) -> dict[str, list[str]]:
     ours += ["--set", f"model_name={folder}", "--set", "dtype=float32", "--port"]
     found = {"ours": ours, "transformers_serve": serve}
     if python := os.environ.get("VLLM_PYTHON"):
-        found["vllm"] = [python, "-m", "vllm.entrypoints.cli.main", "serve", folder, "--port"]
+        # By default it would compute a float32 model in half precision.
+        serve = [python, str(LAUNCHER), "serve", folder, "--dtype", "float32"]
+        found["vllm"] = [*serve, "--host", "127.0.0.1", "--port"]
     return found
 
 
@@ -178,15 +184,18 @@ class Server:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"a server does not start: {self._log.read_text()[-2000:]}")
             time.sleep(0.2)
-        self._process.send_signal(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def run(self, asked: Clients) -> Run:
         """Has all clients ask at a time, each one request after another."""
-        self._process.send_signal(signal.SIGCONT)
+        self._signal(signal.SIGCONT)
         try:
             return asyncio.run(self._run(asked))
         finally:
-            self._process.send_signal(signal.SIGSTOP)
+            self._signal(signal.SIGSTOP)
+
+    def _signal(self, number: int) -> None:
+        os.killpg(self._process.pid, number)  # vLLM computes in a process of its own.
 
     async def _run(self, asked: Clients) -> Run:
         run = Run()
@@ -233,7 +242,11 @@ def serving(command: list[str], folder: str) -> Iterator[Server]:
     log = Path(folder) / f"{port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603
-            [*command, str(port)], stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            [*command, str(port)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | ENVIRONMENT,
+            start_new_session=True,
         )
     try:
         yield Server(process, port, "auto_causal_lm" if "adapters" in command else folder, log)

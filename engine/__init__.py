@@ -1,4 +1,4 @@
 """How an answer is made: torch and transformers. Prints nothing.
 
-Only `backends/endpoint/` uses HTTP, and logs in to a Dataloop app.
+Only `backends/endpoint/` and `backends/vllm/` use HTTP; the former logs in to a Dataloop app.
 """

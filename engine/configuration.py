@@ -16,6 +16,7 @@ from engine.options import (
     GenerationOptions,
     LoadOptions,
     Options,
+    VLLMOptions,
 )
 from engine.options.names import ALIASES, REFUSED, supported
 from engine.options.objects import without_quantization_config
@@ -48,10 +49,16 @@ PLATFORM_KEYS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """A configuration, split by kind of options; `load` is None unless the backend is `local`."""
+    """A configuration, split by kind of options.
+
+    Attributes:
+        load: None if the backend is `endpoint`, which loads no weights.
+        vllm: None unless the backend is `vllm`.
+    """
 
     adapter: AdapterOptions
     endpoint: EndpointOptions
+    vllm: VLLMOptions | None
     load: LoadOptions | None
     generation: GenerationOptions
     embedding: EmbeddingOptions
@@ -60,13 +67,16 @@ class Configuration:
 KINDS: tuple[type[Options], ...] = (
     AdapterOptions,
     EndpointOptions,
+    VLLMOptions,
     LoadOptions,
     GenerationOptions,
     EmbeddingOptions,
 )
-# Options that are read with one backend only.
+# Options that are read with one backend only, or not with one.
 _OF_SERVERS = frozenset(EndpointOptions.model_fields) - frozenset(LoadOptions.model_fields)
 _OF_LOADING = frozenset(LoadOptions.model_fields) - frozenset(EndpointOptions.model_fields)
+_OF_VLLM = frozenset(VLLMOptions.model_fields)
+_OF_ADDRESS = frozenset({"api", "app_id", "base_url", "provider"})
 KNOWN = frozenset(key for kind in KINDS for key in kind.model_fields)
 Kind = TypeVar("Kind", bound=Options)
 # Pydantic's problems that need other words.
@@ -99,18 +109,27 @@ def split(*configurations: Mapping[str, Any]) -> Configuration:
     if "model_name" not in merged and (named := model_name_from_environment()):
         merged["model_name"] = named
     adapter = _part(AdapterOptions, merged)
-    if adapter.backend == "local" and (unread := sorted(_OF_SERVERS & own)):
+    backend = adapter.backend
+    if backend == "local" and (unread := sorted(_OF_SERVERS & own)):
         raise ConfigurationError(
             f'option {unread[0]!r} is for a server: set backend to "endpoint", or leave it out'
         )
-    if adapter.backend == "endpoint" and (unread := sorted(_OF_LOADING & own)):
+    if backend == "endpoint" and (unread := sorted(_OF_LOADING & own)):
         raise ConfigurationError(
             f"option {unread[0]!r} is for a model that is loaded here, and a server has its own: leave it out"
+        )
+    if backend != "vllm" and (unread := sorted(_OF_VLLM & own)):
+        raise ConfigurationError(f'option {unread[0]!r} is for vLLM: set backend to "vllm", or leave it out')
+    if backend == "vllm" and (unread := sorted(_OF_ADDRESS & own)):
+        raise ConfigurationError(
+            f"option {unread[0]!r} is for a server elsewhere, and vLLM is started here: leave it out, or set "
+            'backend to "endpoint"'
         )
     return Configuration(
         adapter,
         _part(EndpointOptions, merged),
-        _part(LoadOptions, merged) if adapter.backend == "local" else None,
+        _part(VLLMOptions, merged) if backend == "vllm" else None,
+        _part(LoadOptions, merged) if backend != "endpoint" else None,
         _part(GenerationOptions, merged),
         _part(EmbeddingOptions, merged),
     )

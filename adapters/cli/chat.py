@@ -78,7 +78,7 @@ class _Chat:
             )
         self._conversation: Conversation = Conversation(adapter)
         # A local model is stopped between two steps, a request to a server at any time.
-        self._steps = adapter.configuration.load is not None
+        self._steps = adapter.configuration.adapter.backend == "local"
         self._name, self._output = name, output
         self._shows_confidence = False
         self._saved: set[Path] = set()

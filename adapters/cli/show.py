@@ -61,6 +61,7 @@ def _options(
     parts: list[Options | None] = [
         adapter.configuration.adapter,
         adapter.configuration.endpoint,
+        adapter.configuration.vllm,
         adapter.configuration.load,
     ]
     parts += [adapter.configuration.generation, adapter.configuration.embedding]

@@ -2,6 +2,7 @@
 
 - `local`: transformers on this machine.
 - `endpoint/`: an OpenAI-compatible or TGI server.
+- `vllm/`: vLLM, started here and asked as a server.
 
 A new backend is a subclass of `Engine` in a new file here. It has to implement `stream`, for which
 `dispatch.py` has the loop, and implements those of the optional methods (`Capability`) that it can. Besides:

@@ -74,7 +74,7 @@ def load(options: LoadOptions, task: Literal["generate", "embed"] = "generate") 
             return _load(options, task, placement)
         base = lora.base_options(options, adapter)
         own = (
-            _tokenizer(options, files.hub_arguments(options))
+            read_tokenizer(options, files.hub_arguments(options))
             if find_file(options, "tokenizer_config.json")
             else None
         )
@@ -187,6 +187,21 @@ def _configure(
     options: LoadOptions, task: str, placement: Placement, tokenizer: PreTrainedTokenizerBase | None = None
 ) -> _Configured:
     """Reads a model's configuration and, unless one is given, its tokenizer."""
+    hub, config = read_config(options)
+    with explain_load_errors(options):
+        classifies = task == "generate" and checkpoint.has_classification_head(config)
+        auto_class = _auto_class(options, config, "classify" if classifies else task)
+        if task == "generate" and not classifies:
+            checkpoint.check_generates_text(options.model_name, config)
+        dtype = _dtype(options, config, placement)
+        quantized = quantization.config_for_checkpoint(options, config, dtype)
+    tokenizer = tokenizer or read_tokenizer(options, hub)
+    context_length = context_length_of(config, tokenizer)
+    return _Configured(config, auto_class, dtype, quantized, tokenizer, context_length, hub, classifies)
+
+
+def read_config(options: LoadOptions) -> tuple[dict[str, Any], PretrainedConfig]:
+    """The keyword arguments for the hub library, with the subfolder, and the model's configuration."""
     hub = files.hub_arguments(options)
     with explain_load_errors(options):
         hub["subfolder"] = files.transformer_subfolder(options)
@@ -196,15 +211,7 @@ def _configure(
         # transformers ignores this file if it is no valid JSON.
         files.read_json(options, os.path.join(hub["subfolder"], "generation_config.json"))
         untrusted.drop_hub_attention(options.model_name, config)
-        classifies = task == "generate" and checkpoint.has_classification_head(config)
-        auto_class = _auto_class(options, config, "classify" if classifies else task)
-        if task == "generate" and not classifies:
-            checkpoint.check_generates_text(options.model_name, config)
-        dtype = _dtype(options, config, placement)
-        quantized = quantization.config_for_checkpoint(options, config, dtype)
-    tokenizer = tokenizer or _tokenizer(options, hub)
-    context_length = _context_length(config, tokenizer)
-    return _Configured(config, auto_class, dtype, quantized, tokenizer, context_length, hub, classifies)
+    return hub, config
 
 
 def _footprint(options: LoadOptions, placement: Placement, made: _Configured) -> MemoryFootprint | None:
@@ -215,7 +222,8 @@ def _footprint(options: LoadOptions, placement: Placement, made: _Configured) ->
     return MemoryFootprint(empty, made.dtype, made.quantized, made.context_length, placement.free)
 
 
-def _tokenizer(options: LoadOptions, hub: dict[str, Any]) -> PreTrainedTokenizerBase:
+def read_tokenizer(options: LoadOptions, hub: dict[str, Any]) -> PreTrainedTokenizerBase:
+    """The tokenizer that the option names, else the model's own; `hub` is what `read_config` returns."""
     code = {"trust_remote_code": options.trust_remote_code}
     if options.tokenizer is None:
         with explain_load_errors(options):
@@ -289,7 +297,8 @@ def _dtype(options: LoadOptions, config: PretrainedConfig, placement: Placement)
     return own if own in HALF_DTYPES and (prepacked or cpu.computes_natively(own)) else torch.float32
 
 
-def _context_length(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
+def context_length_of(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The most tokens of a sequence; None if unbounded."""
     text = config.get_text_config(decoder=True)
     # T5 has relative positions; its bound, if any, is in the tokenizer, where 10**30 means none.
     bounds = (getattr(text, "max_position_embeddings", None), tokenizer.model_max_length)

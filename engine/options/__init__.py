@@ -6,6 +6,7 @@ from engine.options.embedding import EmbeddingOptions
 from engine.options.endpoint import EndpointOptions
 from engine.options.generation import GenerationOptions
 from engine.options.load import LoadOptions
+from engine.options.vllm import VLLMOptions
 
 __all__ = [
     "AdapterOptions",
@@ -14,4 +15,5 @@ __all__ = [
     "GenerationOptions",
     "LoadOptions",
     "Options",
+    "VLLMOptions",
 ]

@@ -10,10 +10,10 @@ from engine.options.base import Options
 class AdapterOptions(Options):
     """Which backend answers, and how a Dataloop model uses it."""
 
-    backend: Literal["local", "endpoint"] = Field(
+    backend: Literal["local", "vllm", "endpoint"] = Field(
         "local",
-        description="Where answers come from: `local` runs transformers on this machine, `endpoint` asks "
-        "the server at `base_url`.",
+        description="Where answers come from: `local` runs transformers on this machine, `vllm` starts vLLM "
+        "here, `endpoint` asks the server at `base_url`.",
     )
     cache: str | None = Field(
         None,

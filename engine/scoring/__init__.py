@@ -1,5 +1,5 @@
 """Scores given texts as continuations of a prompt: their log-probabilities, without generating."""
 
-from engine.scoring.scorer import Score, Scores, next_logits, score
+from engine.scoring.scorer import NumberedPair, Score, Scores, next_logits, score, score_pairs
 
-__all__ = ["Score", "Scores", "next_logits", "score"]
+__all__ = ["NumberedPair", "Score", "Scores", "next_logits", "score", "score_pairs"]

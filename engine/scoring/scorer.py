@@ -23,7 +23,7 @@ Which logit scores which token, for the prompt "Answer: " and the candidate "yes
     scored by the logits              ▁yes   ,      ▁so
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +38,9 @@ from engine.scoring import batching
 from engine.scoring.logits_readers import ScoringInput
 from engine.scoring.pair_tokenizer import Pair, PairTokenizer
 from engine.types import Request
+
+# The index of a prompt, and the prompt with one of its candidates.
+NumberedPair = tuple[int, Pair]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,28 @@ def score(
         PromptError: the numbers of prompts and of lists of candidates differ.
         Unsupported: the model cannot score.
     """
+
+    def logprobs(pairs: Sequence[NumberedPair]) -> Iterable[list[float] | AdapterError]:
+        return batching.logprobs(loaded.model, [_scoring_input(loaded, pair, i) for i, pair in pairs])
+
+    return score_pairs(prompter, prompts, candidates, logprobs)
+
+
+def score_pairs(
+    prompter: Prompter,
+    prompts: Sequence[Request | str],
+    candidates: Sequence[Sequence[Candidate]],
+    logprobs: Callable[[Sequence[NumberedPair]], Iterable[list[float] | AdapterError]],
+) -> list[Scores]:
+    """Scores as `score`, with log-probabilities from elsewhere.
+
+    Args:
+        logprobs: pairs of prompts and candidates, with the prompts' indices → for each pair the
+            log-probability of each of the candidate's tokens, or an error.
+
+    Raises:
+        PromptError: the numbers of prompts and of lists of candidates differ.
+    """
     if len(prompts) != len(candidates):
         raise PromptError(
             f"{len(prompts)} prompts have {len(candidates)} lists of candidates: give each prompt its own"
@@ -105,13 +130,8 @@ def score(
             pairs.append(pair_tokenizer.split(prompt, texts))
         except AdapterError as error:
             pairs.append(_numbered(i, error))
-    inputs = [
-        _scoring_input(loaded, pair, i)
-        for i, given in enumerate(pairs)
-        if isinstance(given, list)
-        for pair in given
-    ]
-    scored = iter(batching.logprobs(loaded.model, inputs))
+    readable = [(i, pair) for i, given in enumerate(pairs) if isinstance(given, list) for pair in given]
+    scored = iter(logprobs(readable))
     return [
         _scores(i, given, [next(scored) for _ in given]) if isinstance(given, list) else Scores((), given)
         for i, given in enumerate(pairs)

@@ -1,7 +1,8 @@
 """Shows label mode beside generating and matching: `python examples/tiny_talk/labels.py`.
 
-Three tasks of held-out questions, each with one list of labels: names that training never had, colours,
-and capitals. Both ways have the same questions, in turn; what is generated counts if it is the right label.
+Four tasks of held-out questions, each with one list of labels: whether an answer is known, names that
+training never had, colours, and capitals. Both ways have the same questions, in turn; what is generated
+counts if it begins with the right label.
 """
 
 import argparse
@@ -20,7 +21,9 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 import models
 
+KNOWN = "known or not"
 LABELS = {
+    KNOWN: ["The capital of", "I do not know"],
     "unseen name": [f"Your name is {name}." for name in phrases.UNSEEN_NAMES],
     "colour": [f"Your favourite colour is {colour}." for colour in phrases.COLOURS],
     "capital": [f"The capital of {place} is {city}." for place, city in phrases.CAPITALS.items()],
@@ -30,21 +33,36 @@ ROUNDS = 3
 SEED = 17
 
 
-def answered(model: Any, dialogues: list[list[Message]], labels: list[str]) -> tuple[float, float]:
-    """The share of right answers, and the seconds they took; without labels they are generated."""
-    started = time.perf_counter()
-    answers = model.generate([dialogue[:-1] for dialogue in dialogues], labels=labels)
-    seconds = time.perf_counter() - started
-    right = [answer.text == one[-1]["content"] for answer, one in zip(answers, dialogues, strict=True)]
-    return statistics.mean(right), seconds
+def questions(task: str, count: int) -> list[list[Message]]:
+    """Conversations that end with the right answer; whether one is known is asked without a history."""
+    if task != KNOWN:
+        return held_out_dialogues(task, count, SEED)
+    half = count // 2
+    known = held_out_dialogues("capital", half, SEED)
+    return [one[-2:] for one in known + held_out_dialogues("do not know", count - half, SEED)]
+
+
+def label_of(text: str, labels: list[str]) -> str | None:
+    """The label that a text begins with."""
+    return next((label for label in labels if text.startswith(label)), None)
 
 
 def compared(model: Any, dialogues: list[list[Message]], labels: list[str], rounds: int) -> dict[str, float]:
     """Accuracy of both ways, and how many times as long generating takes: the median of the rounds."""
+    asked = [dialogue[:-1] for dialogue in dialogues]
+    expected = [label_of(dialogue[-1]["content"], labels) for dialogue in dialogues]
+
+    def answered(**options: Any) -> tuple[float, float]:
+        started = time.perf_counter()
+        answers = model.generate(asked, **options)
+        seconds = time.perf_counter() - started
+        found = [label_of(answer.text, labels) for answer in answers]
+        return statistics.mean(one == other for one, other in zip(found, expected, strict=True)), seconds
+
     speedups = []
     for _ in range(rounds):
-        matched, generating = answered(model, dialogues, [])
-        chosen, scoring = answered(model, dialogues, labels)
+        matched, generating = answered()
+        chosen, scoring = answered(labels=labels)
         speedups.append(generating / scoring)
     return {
         "labels": len(labels),
@@ -63,7 +81,7 @@ def main() -> None:
     model = models.load("tiny_talk", {"dtype": "float32"})
     found = {}
     for task, labels in LABELS.items():
-        dialogues = held_out_dialogues(task, arguments.questions, SEED)
+        dialogues = questions(task, arguments.questions)
         found[task] = compared(model, dialogues, labels, arguments.rounds)
     print(json.dumps(found, indent=2))
 

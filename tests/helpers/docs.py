@@ -18,6 +18,7 @@ from engine.options import (
     GenerationOptions,
     LoadOptions,
     Options,
+    VLLMOptions,
 )
 from engine.options.names import ALIASES
 
@@ -47,6 +48,7 @@ ELSEWHERE = {
 SECTIONS: dict[str, type[Options]] = {
     "Adapter": AdapterOptions,
     "Server (`backend: endpoint`)": EndpointOptions,
+    "vLLM (`backend: vllm`)": VLLMOptions,
     "Loading": LoadOptions,
     "Generation": GenerationOptions,
     "Embedding": EmbeddingOptions,

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -45,14 +45,17 @@ class EndpointEngine(Engine):
     HTTP requests run in one event loop, in a thread that starts with the first of them.
     """
 
-    def __init__(self, options: EndpointOptions) -> None:
+    def __init__(self, options: EndpointOptions, server: Server | None = None) -> None:
         """Resolves the server's address; sends nothing yet.
+
+        Args:
+            server: what to ask, if its address is known.
 
         Raises:
             ConfigurationError: no server is named, more than one is, or the address is invalid.
         """
         self.options = options
-        self._server = Server(options)
+        self._server = server or Server(options)
         # The marks of the reasoning that the server's chat template opens, by its arguments; answers show it.
         self._opened: dict[JSONObject | None, Marks] = {}
         self._rejected: frozenset[str] = frozenset()  # Optional parameters that the server does not know.
@@ -152,9 +155,8 @@ class EndpointEngine(Engine):
         options = request.options
         is_chat = request.prompt is None
         try:
-            if is_chat and options.chat_template:
-                request = routes.rendered(request)
-                options = request.options
+            request = self._prepared(request)
+            options = request.options
             give = (lambda text: put(Chunk(index, text))) if stream else None
             reply, deltas = await self._replied(request, is_chat, give)
             answer = reply.answer(options)
@@ -170,6 +172,21 @@ class EndpointEngine(Engine):
             logger.debug("an invalid response: %s", self._server.redacted(repr(error)))
             reason = GenerationError(f"{self._server.name} sent an invalid response ({type(error).__name__})")
             put(Chunk(index, "", Answer.failed(reason)))
+
+    def _prepared(self, request: Request) -> Request:
+        """What is sent for a request: a conversation as it is, or as a plain prompt by `chat_template`."""
+        has_template = request.prompt is None and request.options.chat_template
+        return routes.rendered(request) if has_template else request
+
+    def _end_of(self, request: Request) -> str:
+        """The text with which a prompt that was rendered here ends."""
+        return str(request.prompt)
+
+    def _completion(
+        self, client: Client, request: Request, stream: bool, rejected: frozenset[str]
+    ) -> AsyncIterator[Any]:
+        """The route for plain prompts, of OpenAI's."""
+        return routes.completion(client, request, stream, rejected)
 
     def _name_missing(self, answer: Answer, options: GenerationOptions) -> None:
         """Logs, once for each kind, what a confidence needs and the server does not give."""
@@ -187,8 +204,10 @@ class EndpointEngine(Engine):
         """A whole reply, and its deltas, of which all but the last were given."""
         given = False
         arguments = request.options.chat_template_kwargs
-        rendered = chat and isinstance(request.prompt, str)
-        opened = opened_by(str(request.prompt)) if rendered else self._opened.get(arguments) if chat else None
+        rendered = chat and request.prompt is not None
+        opened = None
+        if chat:
+            opened = opened_by(self._end_of(request)) if rendered else self._opened.get(arguments)
 
         def repeatable() -> bool:
             return not given
@@ -214,7 +233,7 @@ class EndpointEngine(Engine):
 
         if request.prompt is None:
             return await ask(routes.chat)
-        return await self._by_either(ask, routes.completion, routes.tgi)
+        return await self._by_either(ask, self._completion, routes.tgi)
 
     async def _vectors(self, texts: list[str], options: EmbeddingOptions) -> np.ndarray:
         async def ask(route: embedding.Route) -> np.ndarray:

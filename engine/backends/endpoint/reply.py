@@ -178,6 +178,7 @@ class Reply:
             self._silent |= bool(text) and not noted
             for token, logprob, top in noted:
                 self._note(token, logprob, top)
+            self._ids += choice.get("token_ids") or ()  # vLLM's, where it is asked for them.
             self._say(text)
             self.finish = choice.get("finish_reason") or self.finish
 

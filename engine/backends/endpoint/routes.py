@@ -1,7 +1,8 @@
 """Sends a request to a server's routes; yields their answers, whole or in chunks."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, cast
 
 from jinja2.exceptions import TemplateSyntaxError
@@ -53,12 +54,17 @@ def chat(client: Client, request: Request, stream: bool, rejected: frozenset[str
 
 
 def completion(
-    client: Client, request: Request, stream: bool, rejected: frozenset[str]
+    client: Client,
+    request: Request,
+    stream: bool,
+    rejected: frozenset[str],
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> AsyncIterator[Any]:
-    """OpenAI's route for plain prompts."""
+    """OpenAI's route for plain prompts; `more` are parameters that OpenAI's own does not have."""
     prompt = request.prompt
     body = _openai(request.options, rejected) | {
         "prompt": encodable(prompt) if isinstance(prompt, str) else list(prompt or ()),
+        **more,
     }
     if request.suffix is not None:
         body["suffix"] = encodable(request.suffix)

@@ -140,14 +140,17 @@ class Server:
         name: its name in errors: the address without passwords, or the hub's router.
     """
 
-    def __init__(self, options: EndpointOptions) -> None:
+    def __init__(self, options: EndpointOptions, token: str | None = None) -> None:
         """Resolves the server's address; sends nothing yet.
+
+        Args:
+            token: to send instead of the hub's.
 
         Raises:
             ConfigurationError: no server is named, more than one is, or the address is invalid.
         """
         self.options = options
-        self.address = address.find(options, hub_token())
+        self.address = address.find(options, token or hub_token())
         self.name = self.address.name
         self._slots = asyncio.Semaphore(options.max_concurrent)
         self._session: httpx.AsyncClient | None = None

@@ -1,0 +1,1 @@
+"""The backend that starts vLLM beside the adapter, and asks it as a server."""
