@@ -9,7 +9,7 @@ export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := setup
-.PHONY: help setup demo page serve test check test-vllm lint docs bench soak
+.PHONY: help setup demo page serve test test-ray check test-vllm lint docs bench soak
 help:  ## list these
 	@sed -n 's/^\([a-z-]*\):.*  ## /make \1: /p' $(MAKEFILE_LIST)
 
@@ -36,8 +36,11 @@ page: $(READY)  ## open the chat page with TinyTalk
 serve: $(READY)  ## serve TinyTalk to OpenAI's clients over HTTP
 	@$(BIN)/python -m adapters serve
 
-test: $(READY)  ## run all tests; TESTS=path runs some
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(TESTS)
+test: $(READY)  ## run all tests but those of a Ray cluster; TESTS=path runs some
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder -m "not ray" $(TESTS)
+
+test-ray: $(READY)  ## run the tests of predict --ray on a cluster of this machine, a minute
+	@$(BIN)/python -m pytest -m ray tests/adapters/cli/ray
 
 # All but the tests that take seconds each.
 check: $(READY)  ## run the tests that take no seconds

@@ -61,6 +61,7 @@ def rows(out: Path) -> list[dict]:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_each_item_is_answered_once_or_listed_though_a_node_dies(
     cluster, items: Path, server: Server, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ):
@@ -98,6 +99,7 @@ def test_each_item_is_answered_once_or_listed_though_a_node_dies(
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_what_is_wrong_for_every_item_ends_the_run(
     cluster, items: Path, server: Server, tmp_path: Path, capsys
 ):
