@@ -44,7 +44,7 @@ class Size:
 
     Attributes:
         clients: numbers of clients that ask at a time.
-        requests: that each client sends, one after another.
+        requests: that each client sends, one after another; more clients than `MANY` send one.
         shorten: divides the lengths of questions and answers.
     """
 
@@ -98,23 +98,23 @@ def run(size: Size, here: Machine) -> dict[str, float]:
         engine = LocalEngine(loaded)
         # In a thread beside the main one, as the server has it: OpenMP's threads wait otherwise there.
         thread = stack.enter_context(ThreadPoolExecutor(1))
-        direct: Contender = lambda asked: thread.submit(directly, engine, asked).result()  # noqa: E731
+        contenders: dict[str, Contender] = {name: server.run for name, server in servers.items()}
+        contenders["engine"] = lambda asked: thread.submit(directly, engine, asked).result()
+        for contender in contenders.values():
+            contender(questions(size.clients[0], size, vocabulary, seed=size.rounds))
         figures: dict[str, float] = {}
         for count in size.clients:
-            # One set for each round, and one to begin with.
-            asked = [questions(count, size, vocabulary, seed) for seed in range(size.rounds + 1)]
-            figures |= _compared(asked, direct, servers)
+            figures |= _compared(
+                [questions(count, size, vocabulary, seed) for seed in range(size.rounds)], contenders
+            )
     return figures
 
 
-def _compared(asked: list[Clients], direct: Contender, servers: "dict[str, Server]") -> dict[str, float]:
+def _compared(asked: list[Clients], contenders: dict[str, Contender]) -> dict[str, float]:
     """Figures of the contenders. Each round has other questions, for prefixes of answered ones are cached."""
-    contenders = {name: _by_rounds(server.run, asked) for name, server in servers.items()}
-    contenders["engine"] = _by_rounds(direct, asked)
-    for contender in contenders.values():
-        contender()
     count = len(asked[0])
-    times = interleave(contenders, len(asked) - 1, f"server, {count} clients")
+    answering = {name: _by_rounds(contender, asked) for name, contender in contenders.items()}
+    times = interleave(answering, len(asked), f"server, {count} clients")
     tokens = sum(turn.length for turns in asked[0] for turn in turns)
     figures = {}
     for name, timed in times.items():
@@ -273,7 +273,8 @@ def directly(engine: LocalEngine, asked: Clients) -> Run:
 
 def questions(count: int, size: Size, vocabulary: int, seed: int) -> Clients:
     """What each of so many clients asks; none asks what another one has asked, or with another seed."""
-    given: list[Any] = workload.conversations(count, size.requests, vocabulary, size.shorten, seed)
+    requests = size.requests if count <= MANY else 1
+    given: list[Any] = workload.conversations(count, requests, vocabulary, size.shorten, seed)
     return given
 
 

@@ -205,14 +205,13 @@ def _entropies(shifted: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
     Args:
         shifted: log-probabilities, up to a number that is added to all of a row.
-        weights: their exponentials.
+        weights: their exponentials; overwritten, for one more tensor of this size costs more than all else.
     """
     sums = weights.sum(1)
-    means = torch.linalg.vecdot(weights, shifted) / sums
-    if means.isnan().any():  # Of 0 · -inf.
-        means = torch.linalg.vecdot(weights, shifted.clamp(min=torch.finfo(torch.float32).min)) / sums
-    entropies: torch.Tensor = sums.log() - means
-    return entropies
+    totals = weights.mul_(shifted).sum(1)
+    if totals.isnan().any():  # Of 0 · -inf.
+        totals = weights.nan_to_num_(nan=0).sum(1)
+    return sums.log() - totals / sums
 
 
 def _argmax(scores: torch.Tensor) -> torch.Tensor:
