@@ -18,7 +18,6 @@ from aiohttp import web
 from adapters.cli.ray.run import Replicas, predict_on_ray
 from benchmarks.machine import Machine
 
-QUESTION = {"prompts": {"1": {"1": {"mimetype": "application/text", "value": "Hello"}}}}
 REPLY = {
     "object": "chat.completion",
     "choices": [
@@ -52,8 +51,9 @@ def run(size: Size, here: Machine) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name, waiting(size.seconds) as url:
         folder = Path(name)
         files = [folder / f"{i:05}.json" for i in range(size.items)]
-        for file in files:
-            file.write_text(json.dumps(QUESTION))
+        for i, file in enumerate(files):  # All different: equal ones are answered once.
+            question = {"mimetype": "application/text", "value": f"Hello {i}"}
+            file.write_text(json.dumps({"prompts": {"1": {"1": question}}}))
         for count in size.replicas:
             few = timed(files[: size.items // 10], count, url)
             many = timed(files, count, url)
