@@ -274,7 +274,8 @@ def directly(engine: LocalEngine, asked: Clients) -> Run:
 def questions(count: int, size: Size, vocabulary: int, seed: int) -> Clients:
     """What each of so many clients asks; none asks what another one has asked, or with another seed."""
     requests = size.requests if count <= MANY else 1
-    given: list[Any] = workload.conversations(count, requests, vocabulary, size.shorten, seed)
+    own = 1000 * count + seed  # Else these begin as those of fewer clients do, and the server keeps answers.
+    given: list[Any] = workload.conversations(count, requests, vocabulary, size.shorten, own)
     return given
 
 
