@@ -1,11 +1,10 @@
 """A worker that answers a request several times, and ranks its answers by their confidence."""
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from engine.backends.dispatch import Worker
-from engine.backends.wrapper import WorkerWrapper
+from engine.backends.wrapper import QueueingWrapper
 from engine.types import Answer, Chunk, Request
 
 # The first index of the copies of requests; requests themselves never have as many.
@@ -21,7 +20,7 @@ class _Group:
     answers: list[Answer] = field(default_factory=list)
 
 
-class RankingWorker(WorkerWrapper):
+class RankingWorker(QueueingWrapper):
     """Runs requests by another worker, each as often as its option `n` says; others are handed on."""
 
     def __init__(self, worker: Worker) -> None:
@@ -29,18 +28,7 @@ class RankingWorker(WorkerWrapper):
         super().__init__(worker)
         # By the index of a copy.
         self._groups: dict[int, _Group] = {}
-        self._waiting: deque[tuple[int, Request, bool]] = deque()
         self._next = _COPIES
-
-    @property
-    def has_room(self) -> bool:
-        """Whether another request may be added."""
-        return not self._waiting and super().has_room
-
-    @property
-    def busy(self) -> bool:
-        """Whether any request has no answer yet."""
-        return bool(self._waiting) or super().busy
 
     def add(self, index: int, request: Request, front: bool) -> list[Chunk]:
         """Adds a request, or queues its copies."""
@@ -52,32 +40,22 @@ class RankingWorker(WorkerWrapper):
             self._groups[self._next] = group
             self._waiting.append((self._next, _copy(request, i), front))
             self._next += 1
-        return self._fill()
+        return list(self._ranked(self._fill()))
 
     def drop(self, index: int) -> None:
         """Ends a request that has no answer yet, with its copies."""
         copies = [copy for copy, group in self._groups.items() if group.index == index]
         if not copies:
             self._worker.drop(index)
-        waiting = {copy for copy, _, _ in self._waiting}
-        self._waiting = deque(one for one in self._waiting if one[0] not in copies)
         for copy in copies:
             del self._groups[copy]
-            if copy not in waiting:
-                self._worker.drop(copy)
+        self._withdraw(copies)
 
     def step(self, block: bool) -> Iterator[Chunk]:
         """Runs for a moment, and gives the chunks that are new."""
-        yield from self._fill()
+        yield from self._ranked(self._fill())
         if self._worker.busy:
             yield from self._ranked(self._worker.step(block))
-
-    def _fill(self) -> list[Chunk]:
-        """Adds the copies that there is room for."""
-        chunks: list[Chunk] = []
-        while self._waiting and super().has_room:
-            chunks += self._ranked(self._worker.add(*self._waiting.popleft()))
-        return chunks
 
     def _ranked(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
         """The chunks that are for the caller: of copies one in the end, with the surest answer."""

@@ -4,12 +4,11 @@ The samples of an answer are generated beside it, in the same batch; its last ch
 """
 
 import logging
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from engine.backends.dispatch import Worker
-from engine.backends.wrapper import WorkerWrapper
+from engine.backends.wrapper import QueueingWrapper
 from engine.confidence import Evidence, Samples, measured
 from engine.confidence.asked import CANDIDATES, question
 from engine.confidence.clusters import clusters, comparer
@@ -36,7 +35,7 @@ class _Group:
         return self.last is not None and not self.missing
 
 
-class SamplingWorker(WorkerWrapper):
+class SamplingWorker(QueueingWrapper):
     """Runs requests by another worker, and completes the evidence of those whose method needs more."""
 
     def __init__(self, worker: Worker, engine: Engine) -> None:
@@ -46,19 +45,8 @@ class SamplingWorker(WorkerWrapper):
         self._groups: dict[int, _Group] = {}
         # Samples have indices below 0, and never the same one twice.
         self._samples: dict[int, _Group] = {}
-        self._waiting: deque[tuple[int, Request, bool]] = deque()
         self._next = -1
         self._told = False  # Whether it is logged that this backend cannot score.
-
-    @property
-    def has_room(self) -> bool:
-        """Whether another request may be added."""
-        return not self._waiting and super().has_room
-
-    @property
-    def busy(self) -> bool:
-        """Whether any request has no answer yet."""
-        return bool(self._waiting) or super().busy
 
     def add(self, index: int, request: Request, front: bool) -> list[Chunk]:
         """Adds a request, and queues its samples."""
@@ -76,34 +64,24 @@ class SamplingWorker(WorkerWrapper):
             self._waiting.append((self._next, _sample(request, i), front))
             self._next -= 1
         chunks = self._taken(self._worker.add(index, request, front))
-        return [*chunks, *self._fill()]
+        return [*chunks, *self._taken(self._fill())]
 
     def drop(self, index: int) -> None:
         """Ends a request that has no answer yet, with its samples."""
         group = self._groups.pop(index, None)
         samples = [sample for sample, its in self._samples.items() if group is not None and its is group]
-        waiting = {sample for sample, _, _ in self._waiting}
-        self._waiting = deque(one for one in self._waiting if one[0] not in samples)
         for sample in samples:
             del self._samples[sample]
-            if sample not in waiting:
-                self._worker.drop(sample)
+        self._withdraw(samples)
         if group is None or group.last is None:
             self._worker.drop(index)
 
     def step(self, block: bool) -> Iterator[Chunk]:
         """Runs for a moment, and gives the chunks that are new."""
-        yield from self._fill()
+        yield from self._taken(self._fill())
         if self._worker.busy:
             yield from self._taken(self._worker.step(block))
         yield from self._completed()
-
-    def _fill(self) -> list[Chunk]:
-        """Adds the samples that there is room for."""
-        chunks: list[Chunk] = []
-        while self._waiting and super().has_room:
-            chunks += self._taken(self._worker.add(*self._waiting.popleft()))
-        return chunks
 
     def _taken(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
         """The chunks that are for the caller; samples, and answers whose samples are missing, are kept."""
