@@ -1,6 +1,7 @@
 """How vLLM is started, watched and ended; with the stand-in, which takes no time to start."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -243,7 +244,8 @@ def test_what_was_given_is_not_asked_again(
         texts.append(chunk.text)
         came.set()
     assert chunk.answer is not None
-    assert str(chunk.answer.error).startswith("vLLM ended its answer early")
+    # The stream may break before the process is seen to have ended, or after.
+    assert re.match("vLLM (ended its answer early|has ended while it answered)", str(chunk.answer.error))
     assert "".join(texts)
 
 
