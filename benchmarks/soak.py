@@ -156,12 +156,13 @@ def check(dataset: "dl.Dataset", listed: set[str], items: int) -> None:
 def everything(dataset: "dl.Dataset", resource: str) -> list[dict[str, Any]]:
     """All items or annotations of a dataset, whatever fails on the way."""
     from adapters.platform import remote
+    from adapters.platform.errors import RemoteError
 
     while True:
         try:
             found = remote.pages(dataset.id, {"resource": resource, "filter": {}})
             return [record for page in found for record in page]
-        except remote.RemoteError:
+        except RemoteError:
             continue
 
 

@@ -13,8 +13,8 @@ from adapters.items.item import Item, Snapshot
 from adapters.items.plain import PromptTemplate
 from adapters.items.stored import Record, prompt_of
 from adapters.platform import remote, settling, storing
+from adapters.platform.errors import RemoteError
 from adapters.platform.reading import AnswersOf, prepare
-from adapters.platform.remote import RemoteError
 from adapters.platform.storing import Submission
 from adapters.platform.uploads import classify
 from adapters.prediction.answering import OnDone

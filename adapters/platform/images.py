@@ -11,7 +11,7 @@ from adapters.items import fetching
 from adapters.items.item import Item
 from adapters.items.stored import get_path, is_link, size_of, text_at
 from adapters.platform import remote
-from adapters.platform.remote import RemoteError
+from adapters.platform.errors import RemoteError
 from engine.errors import AdapterError, PromptError
 from engine.types import Dialogue, Image, Message, Part
 

@@ -1,17 +1,28 @@
-"""Whether somebody is logged in to the platform, and whether it answers."""
+"""The SDK's login: its token and its connections, and whether the platform answers."""
 
 import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
+import certifi
 import dtlpy as dl
-from urllib3 import Timeout
+from urllib3 import PoolManager, ProxyManager, Timeout
 from urllib3.exceptions import HTTPError
 
-from adapters.platform.remote import pool_for
+from adapters.platform.errors import RemoteError
 
 # Seconds; nobody waits longer to be told that there is no network.
 TIMEOUT = Timeout(connect=3, read=5)
+# Seconds between two checks of the token. The SDK renews it a minute before it expires.
+TOKEN_CHECK = 10.0
+POOL_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +56,44 @@ def state() -> State:
         reach = f"{urlsplit(address).hostname} does not answer ({type(error).__name__})"
         reachable = False
     return State(address, not dl.token_expired(), reachable, reach)
+
+
+class Login:
+    """The SDK's token: checked every `TOKEN_CHECK` seconds, as a check is slow, and renewed by one thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next = 0.0
+
+    def headers(self) -> dict[str, str]:
+        """The headers that authenticate a request.
+
+        Raises:
+            RemoteError: the token has expired, and the SDK cannot renew it.
+        """
+        with self._lock:
+            if time.monotonic() >= self._next:
+                if dl.client_api.token_expired():
+                    raise RemoteError("the token has expired and cannot be renewed: log in again")
+                self._next = time.monotonic() + TOKEN_CHECK
+            return self._headers()
+
+    def renew(self, rejected: Mapping[str, str]) -> None:
+        """Renews the token, unless another thread has renewed it since the request with these headers."""
+        with self._lock:
+            if self._headers() == rejected:
+                dl.client_api.renew_token_method()
+
+    def _headers(self) -> dict[str, str]:
+        return {**dl.client_api.default_headers, **dl.client_api.auth}
+
+
+@cache
+def pool_for(base: str, verify: bool) -> PoolManager:
+    """The connection pool for the platform's address, through the environment's proxy if it names one."""
+    target = urlsplit(base)
+    proxy = None if proxy_bypass(target.netloc) else getproxies().get(target.scheme)
+    trusted = os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where()
+    settings: dict[str, Any] = {"maxsize": POOL_SIZE}
+    settings |= {"ca_certs": trusted} if verify else {"cert_reqs": "CERT_NONE"}
+    return ProxyManager(proxy, **settings) if proxy else PoolManager(**settings)

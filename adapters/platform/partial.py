@@ -15,7 +15,7 @@ from time import monotonic
 from adapters.items.item import Item
 from adapters.items.stored import Record
 from adapters.platform import remote
-from adapters.platform.remote import Refused, RemoteError
+from adapters.platform.errors import Refused, RemoteError
 from adapters.platform.uploads import as_partial
 
 logger = logging.getLogger(__name__)

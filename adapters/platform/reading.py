@@ -9,7 +9,7 @@ from adapters.items.plain import PromptTemplate
 from adapters.items.prompt_items import has_messages
 from adapters.items.stored import Record
 from adapters.platform import remote
-from adapters.platform.remote import RemoteError
+from adapters.platform.errors import RemoteError
 from adapters.platform.storing import answers_of, digest
 from adapters.platform.uploads import classify
 from adapters.prediction.failures import Failure

@@ -6,26 +6,21 @@ that may already be stored. And it logs the texts that it could not send.
 """
 
 import json
-import os
 import random
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-import certifi
 import dtlpy as dl
-from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, Timeout
+from urllib3 import BaseHTTPResponse, Timeout
 from urllib3.exceptions import HTTPError
 
 from adapters.items.stored import Record, size_of
 from adapters.platform import bodies
+from adapters.platform.errors import Refused, RemoteError, Unreadable
+from adapters.platform.login import Login, pool_for
 from engine import redaction
-from engine.errors import AdapterError
 from engine.retry import retry_after
 
 TRIES = 6
@@ -34,38 +29,7 @@ PAUSE = 0.5
 LONGEST_PAUSE = 60.0
 # Seconds to connect, and between two parts of a response.
 TIMEOUT = Timeout(connect=10, read=120)
-# Seconds between two checks of the token. The SDK renews it a minute before it expires.
-TOKEN_CHECK = 10.0
 PAGE = 1000
-POOL_SIZE = 64
-
-
-class RemoteError(AdapterError):
-    """A request to the platform failed.
-
-    The text has the status and the platform's error codes, never its messages: these may quote the request.
-    """
-
-
-class Refused(RemoteError):
-    """The platform rejected a request, which is therefore not retried.
-
-    Attributes:
-        status: the HTTP status, 300 to 499.
-    """
-
-    def __init__(self, text: str, status: int) -> None:
-        super().__init__(text)
-        self.status = status
-
-    @property
-    def may_accept_fewer(self) -> bool:
-        """Whether the same request for fewer records may be accepted."""
-        return self.status in (400, 413, 422)
-
-
-class Unreadable(RemoteError):
-    """The response could not be parsed in any try; a request for fewer records may work."""
 
 
 class _Temporary(Exception):
@@ -306,49 +270,8 @@ def remove(dataset_id: str, annotation_ids: Sequence[str]) -> None:
             raise RemoteError(f"some of them still exist after {TRIES} requests to remove them")
 
 
-class _Login:
-    """The SDK's token: checked every `TOKEN_CHECK` seconds, as a check is slow, and renewed by one thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._next = 0.0
-
-    def headers(self) -> dict[str, str]:
-        """The headers that authenticate a request.
-
-        Raises:
-            RemoteError: the token has expired, and the SDK cannot renew it.
-        """
-        with self._lock:
-            if time.monotonic() >= self._next:
-                if dl.client_api.token_expired():
-                    raise RemoteError("the token has expired and cannot be renewed: log in again")
-                self._next = time.monotonic() + TOKEN_CHECK
-            return self._headers()
-
-    def renew(self, rejected: Mapping[str, str]) -> None:
-        """Renews the token, unless another thread has renewed it since the request with these headers."""
-        with self._lock:
-            if self._headers() == rejected:
-                dl.client_api.renew_token_method()
-
-    def _headers(self) -> dict[str, str]:
-        return {**dl.client_api.default_headers, **dl.client_api.auth}
-
-
-_login = _Login()
+_login = Login()
 _JSON = {"Content-Type": "application/json"}
-
-
-@cache
-def pool_for(base: str, verify: bool) -> PoolManager:
-    """The connection pool for the platform's address, through the environment's proxy if it names one."""
-    target = urlsplit(base)
-    proxy = None if proxy_bypass(target.netloc) else getproxies().get(target.scheme)
-    trusted = os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where()
-    settings: dict[str, Any] = {"maxsize": POOL_SIZE}
-    settings |= {"ca_certs": trusted} if verify else {"cert_reqs": "CERT_NONE"}
-    return ProxyManager(proxy, **settings) if proxy else PoolManager(**settings)
 
 
 def _asked_pause(response: BaseHTTPResponse) -> float:

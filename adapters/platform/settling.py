@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from adapters.items.item import Snapshot
 from adapters.items.stored import Record
 from adapters.platform import remote
-from adapters.platform.remote import Refused, RemoteError, Unreadable
+from adapters.platform.errors import Refused, RemoteError, Unreadable
 from adapters.platform.storing import Submission, answers_of, digest
 from adapters.platform.uploads import classify, ids_of, upload_of
 from adapters.prediction.failures import Failure

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from adapters.items.item import Snapshot
 from adapters.items.stored import Record, is_from_model, prompt_of
 from adapters.platform import remote, uploads
-from adapters.platform.remote import RemoteError
+from adapters.platform.errors import RemoteError
 from adapters.platform.uploads import UNTAGGED, Upload
 
 # Annotations per request.

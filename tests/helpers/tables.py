@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from adapters.platform import remote
+from adapters.platform.errors import Refused
 from tests.gateway.query import page, select
 from tests.gateway.store import Refusal, Store, merge
 
@@ -47,7 +47,7 @@ class Tables:
         try:
             answer = self._answer(method, path.strip("/").split("/"), json.loads(json.dumps(body)))
         except Refusal as refusal:
-            raise remote.Refused(f"{refusal.status}: {refusal.message}") from None
+            raise Refused(f"{refusal.status}: {refusal.message}") from None
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         return read(SimpleNamespace(data=data, json=lambda: json.loads(data)))
 
