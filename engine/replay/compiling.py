@@ -34,8 +34,8 @@ _PRODUCTS = {
 _CONFIG = {
     # Shapes are those that were recorded; an assertion takes as long as a small piece.
     "size_asserts": False,
-    # Threads share a loop from torch's own grain size on: waiting for each other costs more than a small one.
-    "cpp.min_chunk_size": 2**15,
+    # Threads of a compiled loop would be those of another OpenMP library than torch's, on the same cores.
+    "cpp.threads": 1,
     # Compiles here, not in processes that would stay.
     "compile_threads": 1,
 }
