@@ -99,7 +99,8 @@ class LocalEngine(LoadedModel):
         Raises:
             Unsupported: a model that transformers itself cannot generate with.
         """
-        return find_batching(self.loaded.model, self.eos, self._pad)
+        compiled = self.loaded.options is not None and self.loaded.options.compile
+        return find_batching(self.loaded.model, self.eos, self._pad, compiled)
 
     def score(
         self, prompts: Sequence[Request | str], candidates: Sequence[Sequence[Candidate]]
