@@ -76,9 +76,9 @@ class ClassifierEngine(LoadedModel):
         """The error of what a model that scores cannot do."""
         if self._classifier.settings.logit_score is not None:
             return Unsupported(
-                f"{type(self.loaded.model).__name__} is a reranker by the LogitScore module of its folder: it "
-                f"scores pairs of texts and writes none (score, rank, classify), and does not support {name}: "
-                "for texts take a model that writes"
+                f"{type(self.loaded.model).__name__} is a reranker by its folder's LogitScore module: it "
+                f"scores pairs of texts (score, rank, classify) and does not support {name}: take a model "
+                "that writes for that"
             )
         ways = 'for embeddings set task = "embed" in its model file; for texts take a model that writes'
         return Unsupported(

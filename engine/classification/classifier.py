@@ -1,4 +1,4 @@
-"""Scores and labels texts and pairs of texts, in batches, with the numbers that the model gives each alone."""
+"""Scores and labels texts and pairs of texts, each with the numbers it has alone."""
 
 import copy
 import inspect
@@ -67,7 +67,7 @@ class _Encoded:
 
 
 class Classifier:
-    """A model with a classification head, or a language model whose logits are a score, as a function of texts.
+    """A model with a classification head, or one whose logits are a score, as a function of texts.
 
     Attributes:
         settings: how its numbers are meant.

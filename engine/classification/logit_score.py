@@ -2,7 +2,7 @@
 
 The score of a pair is the logit of one token after it ("yes"), less that of another one ("no") if the folder
 names one. The pair is rendered by the tokenizer's chat template, as a message of the role "query" and one of
-the role "document", or read as the tokenizer reads two texts (`sentence_transformers.base.modules.transformer`).
+the role "document", or read as the tokenizer reads two texts: what `sentence_transformers.CrossEncoder` does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -138,7 +138,7 @@ class PairTemplate:
         self._end = ids[len(ids) - same :]
 
     def encode(self, query: str, document: str) -> tuple[list[int], bool]:
-        """The token ids of a pair, and whether its end was cut.
+        """The token ids of a pair, and whether it was cut.
 
         Raises:
             PromptError: the template cannot write this pair.

@@ -39,8 +39,8 @@ class Loaded:
         context_length: the most tokens of a sequence, for prompt and answer together (for each of them in an
             encoder-decoder model); None if unbounded.
         options: the options it was loaded with; None if it was not loaded from files.
-        classifies: whether it scores or labels texts, by a classification head or by the logits of its tokens,
-            instead of writing text.
+        classifies: whether it scores or labels texts instead of writing them: it has a classification head,
+            or its folder makes a score of its logits.
     """
 
     model: PreTrainedModel

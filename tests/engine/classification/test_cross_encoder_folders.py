@@ -144,6 +144,7 @@ def test_a_causal_reranker_ranks_and_writes_no_text(tmp_path: Path):
     assert [text for text, _ in model.rank("Where?", documents)] == [
         documents[one["corpus_id"]] for one in ranked
     ]
+    assert repr(model).startswith("<auto_causal_lm: Qwen3ForCausalLM")
     asked = [{"role": "user", "content": "Where?"}]
     found = model.rank("Where?", documents)
     assert model.rank(asked, documents) == found
