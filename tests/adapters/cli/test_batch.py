@@ -157,7 +157,8 @@ def test_an_error_names_its_first_request_and_how_many_have_it(engine, batch, ca
     batch(request("a"), request("b", temprature=1), request("c", temprature=1))
     assert main(["predict", "batch.jsonl"]) == 1
     [said] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
-    assert said.startswith("error: request 'b': ") and said.endswith(" (2 requests)")
+    assert said.startswith("error: request 'b': ")
+    assert said.endswith(" (2 requests)")
 
 
 def test_a_killed_run_is_gone_on_with(model, batch, capsys):
