@@ -26,6 +26,12 @@ class LoadedModel(Engine):
         self._dtypes = prepack(loaded.model)
         self._process = os.getpid()
 
+    def __repr__(self) -> str:
+        """Says which model it is, and where it runs."""
+        model = self.loaded.model
+        name = f" {self.loaded.options.model_name}" if self.loaded.options else ""
+        return f"{type(model).__name__}{name}, {str(model.dtype).removeprefix('torch.')}, on {model.device}"
+
     @property
     def memory(self) -> MemoryUse:
         """What the model has taken so far."""

@@ -39,7 +39,8 @@ class Loaded:
         context_length: the most tokens of a sequence, for prompt and answer together (for each of them in an
             encoder-decoder model); None if unbounded.
         options: the options it was loaded with; None if it was not loaded from files.
-        classifies: whether it has a classification head, instead of one that writes text.
+        classifies: whether it scores or labels texts instead of writing them: it has a classification head,
+            or its folder makes a score of its logits.
     """
 
     model: PreTrainedModel
@@ -124,8 +125,7 @@ def _load(
                 trust_remote_code=options.trust_remote_code,
                 **made.hub,
             )
-        kind = "classify" if made.classifies else task
-        checkpoint.check_complete(options.model_name, model, report, kind)
+        checkpoint.check_complete(options.model_name, model, report, made.task)
         if model.device.type == "meta":  # Then each pass would read all weights into memory at once.
             raise LoadError(
                 f"{options.model_name} cannot be run from the disk alone: no device has room for its first "
@@ -168,12 +168,14 @@ class _Configured:
     """What is known of a model before its weights are read.
 
     Attributes:
+        task: "generate", "embed", or "classify" for a model with a classification head.
         auto_class: the class of transformers that loads it.
         quantized: the quantization of the weights; None if they are not quantized.
         hub: keyword arguments for the hub library, and the subfolder.
     """
 
     config: PretrainedConfig
+    task: str
     auto_class: Any
     dtype: torch.dtype
     quantized: BitsAndBytesConfig | None
@@ -189,15 +191,19 @@ def _configure(
     """Reads a model's configuration and, unless one is given, its tokenizer."""
     hub, config = read_config(options)
     with explain_load_errors(options):
-        classifies = task == "generate" and checkpoint.has_classification_head(config)
-        auto_class = _auto_class(options, config, "classify" if classifies else task)
-        if task == "generate" and not classifies:
+        if task == "generate" and checkpoint.has_classification_head(config):
+            task = "classify"
+        auto_class = _auto_class(options, config, task)
+        classifies = task == "classify"
+        if task == "generate":
             checkpoint.check_generates_text(options.model_name, config)
+            modules = files.read_json(options, "modules.json") or ()
+            classifies = any(files.is_logit_score(module["type"]) for module in modules)
         dtype = _dtype(options, config, placement)
         quantized = quantization.config_for_checkpoint(options, config, dtype)
     tokenizer = tokenizer or read_tokenizer(options, hub)
     context_length = context_length_of(config, tokenizer)
-    return _Configured(config, auto_class, dtype, quantized, tokenizer, context_length, hub, classifies)
+    return _Configured(config, task, auto_class, dtype, quantized, tokenizer, context_length, hub, classifies)
 
 
 def read_config(options: LoadOptions) -> tuple[dict[str, Any], PretrainedConfig]:

@@ -48,12 +48,15 @@ def logprobs(model: PreTrainedModel, inputs: Sequence[ScoringInput]) -> list[lis
 
 
 def last_logits(
-    model: PreTrainedModel, inputs: Sequence[ScoringInput]
+    model: PreTrainedModel, inputs: Sequence[ScoringInput], tokens: Sequence[int] | None = None
 ) -> list[torch.Tensor | GenerationError]:
     """The logits at the last position of each input.
 
+    Args:
+        tokens: the tokens whose logits are wanted; None for the whole vocabulary.
+
     Returns:
-        For each input, in order, float32 (vocabulary,) on the CPU, or the error of the model.
+        For each input, in order, float32 (vocabulary,) or (tokens,) on the CPU, or the error of the model.
 
     Raises:
         Unsupported: the model cannot score.
@@ -62,7 +65,8 @@ def last_logits(
     def extract(
         inputs: Sequence[ScoringInput], logits: torch.Tensor, rows: list[list[int]]
     ) -> list[torch.Tensor]:
-        return list(logits[[wanted[-1] for wanted in rows]].float().cpu())
+        last = logits[[wanted[-1] for wanted in rows]]
+        return list((last if tokens is None else last[:, list(tokens)]).float().cpu())
 
     return _run(model, inputs, extract)
 

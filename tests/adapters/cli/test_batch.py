@@ -153,6 +153,14 @@ def test_what_is_no_request_has_a_line_of_its_own_and_costs_no_other_its_answer(
     assert "error: line 2: this is no JSON" in said
 
 
+def test_an_error_names_its_first_request_and_how_many_have_it(engine, batch, capsys):
+    batch(request("a"), request("b", temprature=1), request("c", temprature=1))
+    assert main(["predict", "batch.jsonl"]) == 1
+    [said] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert said.startswith("error: request 'b': ")
+    assert said.endswith(" (2 requests)")
+
+
 def test_a_killed_run_is_gone_on_with(model, batch, capsys):
     batch(*(request(name, name) for name in "abcd"))
     engine = model(lambda request: f"{asked(request)}!")
