@@ -105,7 +105,7 @@ class ContinuousBatching:
 
     @torch.inference_mode()
     def step(self) -> list[SequenceState]:
-        """Runs the model once; returns the sequences that have a new token or have failed."""
+        """Runs the model once; returns the sequences that were sampled or have failed."""
         try:
             self._admit()
             chunks = list(self._schedule())

@@ -8,6 +8,8 @@ implementation, with drafts of a fixed length. Here a draft is as long as the ma
 (Oliaro et al., 2024): an accepted draft makes the match longer, and after a rejected one it is short.
 """
 
+import math
+
 from engine.batching import common_prefix
 
 # Sizes of the n-grams that are looked up, the longest first.
@@ -51,6 +53,10 @@ class PromptLookup:
                     self._draft = [self._tokens[start + i % (length - start)] for i in range(count)]
                 break
         return self._draft
+
+    def stop(self) -> None:
+        """Ends all drafting."""
+        self._budget = -math.inf
 
     def _settle(self) -> None:
         """Takes the last draft from the budget, and adds what was accepted and generated since then."""

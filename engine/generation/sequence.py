@@ -145,7 +145,9 @@ def extend(
 ) -> None:
     """Samples the next token of each running sequence and appends it; a sequence without finite logits fails.
 
-    Where the token is the first of the sequence's draft, the next one is sampled, too, and so on.
+    Where the token is the first of the sequence's draft, the next one is sampled, too, and so on. If the
+    logits of a draft are not finite, the sequence gets no token, because a NaN spreads to the whole chunk,
+    and drafting ends.
 
     Args:
         logits: (rows, vocabulary) the model's logits after each sequence and each token of its draft.
@@ -161,13 +163,19 @@ def extend(
     ]
     sampled = iter(sample(samplers, logits, scores))
     for sequence, draft in zip(sequences, drafts, strict=True):
-        tokens = list(islice(sampled, 1 + len(draft)))
-        for token, drafted in zip(tokens, [*draft, None], strict=True):
-            if not sequence.running:
-                break
-            if token is None:
-                sequence.fail(GenerationError(_NOT_FINITE))
-                break
-            sequence.append(token)
-            if token.token != drafted:
-                break
+        rows = list(islice(sampled, 1 + len(draft)))
+        tokens = [token for token in rows if token is not None]
+        if len(tokens) == len(rows):
+            _append(sequence, tokens, draft)
+        elif draft:
+            sequence.lookup.stop()
+        elif sequence.running:
+            sequence.fail(GenerationError(_NOT_FINITE))
+
+
+def _append(sequence: SequenceState, tokens: Sequence[SampledToken], draft: Sequence[int]) -> None:
+    """Appends sampled tokens as long as the token before each is that of the draft."""
+    for token, drafted in zip(tokens, [*draft, None], strict=True):
+        sequence.append(token)
+        if not sequence.running or token.token != drafted:
+            break
