@@ -146,7 +146,7 @@ def weight_bytes(
 
 
 def int8_bytes(model: PreTrainedModel, dtype: torch.dtype) -> int:
-    """Bytes of a model's weights, in a dtype, whose linear layers are in 8 bits by `quantize`, tied ones, too."""
+    """Bytes of a model's weights in a dtype, with linear layers in 8 bits by `quantize`, tied ones, too."""
     total = weight_bytes(model, dtype)
     embedding: Any = model.get_input_embeddings()
     for module in model.modules():

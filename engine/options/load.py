@@ -52,8 +52,8 @@ class LoadOptions(Options):
     )
     quantize: Literal["int8"] | None = Field(
         None,
-        description="`int8` computes with weights and activations in 8 bits on a CPU, which is faster. Layers "
-        "whose outputs that would change stay as they are.",
+        description="`int8` computes with weights and activations in 8 bits on a CPU: faster than float32, "
+        "and than bfloat16 for few sequences. Layers whose outputs that would change stay as they are.",
     )
     use_quantization: bool | None = Field(
         None,
