@@ -69,6 +69,7 @@ def load(options: LoadOptions, task: Literal["generate", "embed"] = "generate") 
     placement = place(options)
     attention_implementation(options, placement.device)  # This and the next raise before any file is read.
     quantization.quantization_config(options)
+    quantization.check_int8(options, placement)
     with explain_load_errors(options):
         adapter = lora.find_adapter(options, task)
         if adapter is None:
@@ -155,6 +156,7 @@ def memory_footprint(
         ConfigurationError: as `load`.
     """
     placement = place(options)
+    quantization.check_int8(options, placement)
     with explain_load_errors(options):
         if lora.find_adapter(options, task) is not None:
             raise LoadError(f"{options.model_name} is an adapter: its base model takes the memory, show that")
@@ -225,7 +227,8 @@ def _footprint(options: LoadOptions, placement: Placement, made: _Configured) ->
         return None
     with torch.device("meta"):
         empty = made.auto_class.from_config(made.config, trust_remote_code=options.trust_remote_code)
-    return MemoryFootprint(empty, made.dtype, made.quantized, made.context_length, placement.free)
+    int8 = options.quantize is not None
+    return MemoryFootprint(empty, made.dtype, made.quantized, made.context_length, placement.free, int8)
 
 
 def read_tokenizer(options: LoadOptions, hub: dict[str, Any]) -> PreTrainedTokenizerBase:
