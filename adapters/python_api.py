@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from adapters.openai_api.parameters import RENDERING, check_plain_prompt
 from adapters.openai_api.prompts import Chat, messages_of
 from adapters.openai_api.requests import OpenAICalls, successful
 from engine.configuration import canonical, override
-from engine.errors import ConfigurationError, Unsupported
+from engine.errors import ConfigurationError, PromptError, Unsupported
 from engine.types import Answer, Request
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class PythonAPI(OpenAICalls):
             PromptError, GenerationError: a text that a model with a classification head cannot read.
             Unsupported: the backend cannot score.
         """
-        listed: list[Any] = [prompts] if isinstance(prompts, str) else list(prompts)
+        listed = _each(prompts)
         if self.classifies:
             if candidates is None:
                 import numpy as np
@@ -109,6 +109,8 @@ class PythonAPI(OpenAICalls):
             AdapterError: a prompt or a candidate that cannot be scored, or an invalid option.
             Unsupported: the model has several labels, and no order of texts.
         """
+        if not (isinstance(prompt, str) or _is_chat(prompt)):
+            raise PromptError("rank takes one prompt, a text or a list of messages: call it for each")
         if self.classifies:
             found = self.pair_scores(prompt, candidates, **options)
             scored = [(text, relevance(one)) for text, one in zip(candidates, found, strict=True)]
@@ -135,12 +137,13 @@ class PythonAPI(OpenAICalls):
             PromptError: messages that are not in OpenAI's form.
             Unsupported: the model has no classification head.
         """
-        chosen = self._rendering(texts, options)
+        listed = _each(texts)
+        chosen = self._rendering(listed, options)
 
         def asked(text: Any) -> Classified:
             return text if _is_pair(text) else _request(text, chosen)
 
-        return self.engine.classify([asked(text) for text in texts])
+        return self.engine.classify([asked(text) for text in listed])
 
     def pair_scores(
         self, prompt: str | Chat, candidates: Sequence[str], **options: Any
@@ -162,7 +165,7 @@ class PythonAPI(OpenAICalls):
 
         Raises:
             ConfigurationError: an unknown option or `kind`.
-            TypeError: `texts` is a single text.
+            PromptError: `texts` is no list of texts.
             Unsupported: the backend cannot embed.
         """
         return self.engine.embed(texts, override(self.configuration.embedding, options), kind)
@@ -177,7 +180,7 @@ class PythonAPI(OpenAICalls):
 
         Raises:
             ConfigurationError: a layer that the model does not have, or an unknown reduction.
-            TypeError: `texts` is a single text.
+            PromptError: `texts` is no list of texts.
             Unsupported: the backend has no hidden states.
         """
         return self.engine.hidden_states(texts, layer, reduction)
@@ -227,14 +230,33 @@ def _scores(found: list[Classification]) -> np.ndarray:
 
 
 def _listed(prompts: Prompt | Sequence[Prompt]) -> list[Any]:
-    one = isinstance(prompts, str) or (
-        bool(prompts) and (_is_chat(prompts) or all(isinstance(token, int) for token in prompts))
-    )
-    return [prompts] if one else list(prompts)
+    """The prompts, or the only one, in a list.
+
+    Raises:
+        PromptError: one of them cannot be a prompt.
+    """
+    one: Any = prompts
+    whole = _is_chat(one) or (not _is_no_list(one) and one and all(isinstance(token, int) for token in one))
+    return [one] if whole else _each(one)
+
+
+def _each(prompts: Any) -> list[Any]:
+    """As `_listed`, where one prompt that is no text has to be in a list."""
+    listed = [prompts] if _is_no_list(prompts) else list(prompts)
+    for i, prompt in enumerate(listed):
+        if isinstance(prompt, Mapping) or not isinstance(prompt, Iterable):
+            raise PromptError(
+                f"prompt {i} is a {type(prompt).__name__}: give a text, a list of messages, or token ids"
+            )
+    return listed
+
+
+def _is_no_list(given: Any) -> bool:
+    return isinstance(given, str | Mapping) or not isinstance(given, Iterable)
 
 
 def _is_chat(prompt: Any) -> bool:
-    return not isinstance(prompt, str) and any(isinstance(message, Mapping) for message in prompt)
+    return not _is_no_list(prompt) and any(isinstance(message, Mapping) for message in prompt)
 
 
 def _is_pair(given: Any) -> bool:

@@ -5,8 +5,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
 from engine.environment import model_name_from_environment
 from engine.errors import ConfigurationError
 from engine.options import (
@@ -79,11 +77,6 @@ _OF_VLLM = frozenset(VLLMOptions.model_fields)
 _OF_ADDRESS = frozenset({"api", "app_id", "base_url", "provider"})
 KNOWN = frozenset(key for kind in KINDS for key in kind.model_fields)
 Kind = TypeVar("Kind", bound=Options)
-# Pydantic's problems that need other words.
-_PROBLEMS = {
-    "extra_forbidden": "it is no option of this call: leave it out",
-    "missing": "is needed: set it in the configuration",
-}
 
 
 def split(*configurations: Mapping[str, Any]) -> Configuration:
@@ -136,7 +129,7 @@ def split(*configurations: Mapping[str, Any]) -> Configuration:
 
 
 def _part(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
-    return checked(kind, {key: value for key, value in values.items() if key in kind.model_fields})
+    return kind(**{key: value for key, value in values.items() if key in kind.model_fields})
 
 
 def override(options: Kind, values: Mapping[str, Any]) -> Kind:
@@ -146,7 +139,7 @@ def override(options: Kind, values: Mapping[str, Any]) -> Kind:
         ConfigurationError: a key is unknown, two names of one option have different values, or a value is
             invalid; names the key.
     """
-    return checked(type(options), options.model_dump(exclude_unset=True) | canonical(values))
+    return type(options)(**options.model_dump(exclude_unset=True) | canonical(values))
 
 
 def canonical(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,20 +168,3 @@ def unknown(key: str, known: Collection[str]) -> ConfigurationError:
     near = difflib.get_close_matches(key, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known options: {', '.join(sorted(known))}"
     return ConfigurationError(f"unknown option {key!r}: {hint}")
-
-
-def checked(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
-    """Creates options of a kind.
-
-    Raises:
-        ConfigurationError: a value is invalid or a key unknown; names the key.
-    """
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        problems = []
-        for problem in error.errors(include_url=False):
-            where = f"option {'.'.join(map(str, problem['loc']))!r}: " if problem["loc"] else ""
-            said = _PROBLEMS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
-            problems.append(where + said)
-        raise ConfigurationError("; ".join(problems)) from None

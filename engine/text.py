@@ -1,8 +1,11 @@
 """Text for tokenizers; tokens → text while an answer grows, at a bounded cost for each token."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
+
+from engine.errors import PromptError
 
 # What decoders write for bytes that are not, or not yet, a character.
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
@@ -15,6 +18,21 @@ _LONGEST_WAIT = 64
 def encodable(text: str) -> str:
     """A text with "?" for lone surrogates: JSON can hold them, but tokenizers and HTTP cannot."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def listed(texts: Sequence[Any]) -> list[Any]:
+    """A list of texts or of token ids.
+
+    Raises:
+        PromptError: it is no list, or one of them is neither.
+    """
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        raise PromptError("a list of texts is needed, not one text: [text]")
+    found = list(texts)
+    for i, one in enumerate(found):
+        if not isinstance(one, Iterable):
+            raise PromptError(f"text {i} is {one!r}: give a text")
+    return found
 
 
 def decoding_context(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> list[int]:

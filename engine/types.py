@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from pydantic import ConfigDict
 
 from engine.confidence.evidence import Evidence
-from engine.errors import AdapterError
+from engine.errors import AdapterError, ConfigurationError
 from engine.options import GenerationOptions
 
 Role = Literal["system", "user", "assistant"]
@@ -76,10 +76,21 @@ class Request:
     """
 
     messages: tuple[Message, ...]
-    options: GenerationOptions
+    options: GenerationOptions = field(default_factory=GenerationOptions)
     prompt: str | tuple[int, ...] | None = None
     suffix: str | None = None
     cancelled: Callable[[], bool] | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        """Checks the options.
+
+        Raises:
+            ConfigurationError: they are something else.
+        """
+        if not isinstance(self.options, GenerationOptions):
+            raise ConfigurationError(
+                f"the options of a request are a {type(self.options).__name__}: give GenerationOptions(...)"
+            )
 
     @property
     def asked(self) -> tuple[Any, ...]:

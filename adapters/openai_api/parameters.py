@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
-from engine.configuration import checked, unknown
+from engine.configuration import unknown
 from engine.errors import ConfigurationError
 from engine.options import GenerationOptions, Options
 from engine.options.names import ALIASES, REFUSED, supported
@@ -27,7 +27,7 @@ IGNORED = frozenset(
 RENDERING = frozenset({"chat_template", "chat_template_kwargs", "overflow", "system_prompt"})
 
 
-class StreamOptions(Options):
+class StreamOptions(BaseModel, frozen=True, extra="forbid"):
     """What a stream says besides the answer."""
 
     include_usage: bool = False
@@ -56,7 +56,7 @@ def split(options: Mapping[str, Any], taken: set[str]) -> tuple[Parameters, dict
         if key not in known:
             raise unknown(key, known | REFUSED.keys())
     given = {key: value for key, value in options.items() if value is not None}
-    call = checked(Parameters, {key: given.pop(key) for key in taken if key in given})
+    call = Parameters(**{key: given.pop(key) for key in taken if key in given})
     return call, given
 
 

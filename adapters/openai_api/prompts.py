@@ -1,6 +1,6 @@
 """Prompts in OpenAI's forms: messages, texts and token ids."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from engine.errors import PromptError
@@ -18,9 +18,10 @@ def messages_of(given: Chat) -> tuple[Message, ...]:
     """Parses messages in OpenAI's form.
 
     Raises:
-        PromptError: an unknown role or content; the message is named.
+        PromptError: an unknown role or content, and the message is named; or they are no list.
     """
-    if isinstance(given, str) or not all(isinstance(message, Mapping) for message in given):
+    known = isinstance(given, Iterable) and not isinstance(given, str | Mapping)
+    if not known or not all(isinstance(message, Mapping) for message in given):
         raise PromptError("messages is a list of objects, each with a role and a content: give one")
     return tuple(_message(i, message) for i, message in enumerate(given))
 

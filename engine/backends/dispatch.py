@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from engine.contract import Follow
-from engine.errors import Cancelled
+from engine.errors import Cancelled, PromptError
 from engine.progress import Progress
 from engine.types import Answer, Chunk, Request
 
@@ -62,6 +62,9 @@ def dispatch(requests: Iterable[Request | None], follow: Follow | None, worker: 
         requests: taken while the worker has room. None means that the next one is not there yet.
         follow: callback for each answer, called before its last chunk is given. The request that it returns
             goes before those that wait.
+
+    Raises:
+        PromptError: one of them is no request.
     """
     coming = iter(requests)
     watched: dict[int, Callable[[], bool]] = {}
@@ -100,6 +103,10 @@ def dispatch(requests: Iterable[Request | None], follow: Follow | None, worker: 
             while worker.has_room and isinstance(request := next(coming, _END), Request):
                 yield from add(index, request, front=False)
                 index += 1
+            if request not in (None, _END, _FULL):
+                raise PromptError(
+                    f'request {index} is {request!r}: give a Request, as Request((), prompt="Hi")'
+                )
             yield from drop_cancelled()
             if worker.busy:
                 yield from deliver(worker.step(request is not None and not watched))

@@ -1,7 +1,7 @@
 """Computes the embeddings of texts."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from engine.errors import ConfigurationError
 from engine.loading import Loaded
 from engine.options import EmbeddingOptions
 from engine.prompting.tokenization import special_tokens_around
-from engine.text import encodable
+from engine.text import encodable, listed
 
 DEFAULTS = EmbeddingOptions()
 # Of different lengths, one longer than the narrowed windows of a trial.
@@ -58,9 +58,9 @@ class Embedder:
         Raises:
             ConfigurationError: there is no such prompt, `max_length` leaves no room for a text, `dimensions`
                 is more than there are, or a token id is not in the vocabulary.
-            TypeError: `texts` is a single text.
+            PromptError: `texts` is no list of texts.
         """
-        inputs = _as_list(texts)
+        inputs = listed(texts)
         are_texts = all(isinstance(text, str) for text in inputs)
         prompt = self._prompt(options, kind) if are_texts else ""
         if are_texts:
@@ -97,10 +97,10 @@ class Embedder:
 
         Raises:
             ConfigurationError: there is no such prompt, or `max_length` leaves no room for a text.
-            TypeError: `texts` is a single text.
+            PromptError: `texts` is no list of texts.
         """
         prompt = self._prompt(options, kind)
-        return self._tokenized([prompt + text for text in _as_list(texts)], options.max_length)
+        return self._tokenized([prompt + text for text in listed(texts)], options.max_length)
 
     def hidden_states(
         self, texts: Sequence[str], layer: int = -1, reduction: Literal["mean", "sum"] | None = "mean"
@@ -116,11 +116,11 @@ class Embedder:
 
         Raises:
             ConfigurationError: the model does not have the layer, or an unknown reduction.
-            TypeError: `texts` is a single text.
+            PromptError: `texts` is no list of texts.
         """
         if reduction not in (None, "mean", "sum"):
             raise ConfigurationError(f"there is no reduction {reduction!r}: use mean, sum or None")
-        tokens = self._tokenized(_as_list(texts), None)
+        tokens = self._tokenized(listed(texts), None)
         if reduction is not None:
             return self._pooled(tokens, [reduction], layer=layer).numpy()
         found = [np.zeros(0)] * len(texts)
@@ -202,9 +202,3 @@ class Embedder:
         [tokens] = self._tokenized([prompt], max_length)
         ends = tokens and tokens[-1] in self.tokenizer.all_special_ids
         return len(tokens) - bool(ends)
-
-
-def _as_list(texts: Sequence[Any]) -> list[Any]:
-    if isinstance(texts, str):
-        raise TypeError("a list of texts is needed, not one text: [text]")
-    return list(texts)

@@ -175,8 +175,24 @@ def test_nothing_that_is_given_is_ignored(model, call, says: str):
 
 @pytest.mark.parametrize("call", ["encode", "hidden_states"])
 def test_one_text_is_no_list_of_letters(model, call: str):
-    with pytest.raises(TypeError, match="a list of texts is needed"):
-        getattr(model, call)("Hello")
+    for texts in ("Hello", None):
+        with pytest.raises(PromptError, match="a list of texts is needed"):
+            getattr(model, call)(texts)
+    with pytest.raises(PromptError, match="text 1 is None: give a text"):
+        getattr(model, call)(["Hello", None])
+
+
+@pytest.mark.parametrize("given", [None, 5, [None], ["a", 5], JAPAN[0], [JAPAN[0], "a"], {1: 2}], ids=str)
+def test_what_is_no_prompt_is_refused(model, given):
+    for call in (
+        lambda: model.generate(given),
+        lambda: model.score(given, [" b"]),
+        lambda: model.rank(given, [" b"]),
+        lambda: model.chat(given),
+        lambda: model.text_completion(given),
+    ):
+        with pytest.raises(PromptError):
+            call()
 
 
 def test_an_embedding_is_shortened_to_its_first_numbers(model):

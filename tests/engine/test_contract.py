@@ -6,7 +6,7 @@ import pytest
 
 from engine.backends.endpoint import EndpointEngine
 from engine.contract import Capability, Engine, gathered
-from engine.errors import Unsupported
+from engine.errors import ConfigurationError, PromptError, Unsupported
 from engine.options import EndpointOptions, GenerationOptions
 from engine.types import Answer, Chunk, Request, Usage
 from tests import tiny
@@ -58,6 +58,18 @@ def test_tokens_are_counted_by_the_tokenizer_or_estimated():
         tiny.engine("llama").loaded.context_length,
         None,
     )
+
+
+@pytest.mark.parametrize("made", [local, endpoint])
+def test_what_is_no_request_is_refused(made):
+    with pytest.raises(PromptError, match=r"request 1 is 'Hi': give a Request, as Request\(\(\), prompt="):
+        made().generate([Request((), prompt="a"), "Hi"])
+    with pytest.raises(ConfigurationError, match=r"options .* a dict: give GenerationOptions\(\.\.\.\)"):
+        Request((), {"temperature": 1}, "Hi")
+
+
+def test_a_request_has_options_of_its_own_only_where_they_are_given():
+    assert Request((), prompt="Hi") == Request((), GenerationOptions(), "Hi")
 
 
 def test_the_first_answer_of_each_index_is_gathered():

@@ -221,6 +221,15 @@ def test_devices_in_json_have_numbers_as_text():
     assert load.max_memory == {0: "20GiB", "cpu": "60GiB"}
 
 
+def test_options_that_are_made_are_checked_as_configured_ones():
+    with pytest.raises(ConfigurationError, match="'temprature': did you mean 'temperature'"):
+        GenerationOptions(temprature=1)
+    with pytest.raises(ConfigurationError, match="'dtype': it is no option of this call"):
+        GenerationOptions(dtype="float32")
+    with pytest.raises(ConfigurationError, match=r"^option 'temperature': .*option 'top_p'"):
+        GenerationOptions(temperature=-1, top_p=2)
+
+
 def test_options_do_not_change():
     for options in parts(MODEL):
         with pytest.raises(ValidationError, match="frozen"):

@@ -9,7 +9,7 @@ import numpy as np
 from engine.backends.endpoint.wire import Client
 from engine.errors import ConfigurationError, GenerationError, Unsupported
 from engine.options import EmbeddingOptions
-from engine.text import encodable
+from engine.text import encodable, listed
 
 _BATCH = 32  # Texts of a request: what servers take by default.
 Route = Callable[[Client, list[str], EmbeddingOptions], Awaitable[np.ndarray]]
@@ -22,17 +22,17 @@ def batches(
 
     Raises:
         ConfigurationError: an unknown `kind`, or an option that can only be set on the server.
+        PromptError: `texts` is no list of texts.
         Unsupported: token ids instead of texts.
     """
-    if isinstance(texts, str):
-        raise TypeError("a list of texts is needed, not one text: [text]")
+    given = listed(texts)
     if options.pooling != "auto" or options.max_length is not None:
         raise ConfigurationError("pooling and max_length are the server's own here: leave them out")
     prefixes = {None: "", "query": options.query_prefix or "", "document": options.document_prefix or ""}
     if kind not in prefixes:
         raise ConfigurationError(f"there is no prompt {kind!r}: a server's model has query and document")
-    prefixed = [encodable(prefixes[kind] + text) for text in texts if isinstance(text, str)]
-    if len(prefixed) < len(texts):
+    prefixed = [encodable(prefixes[kind] + text) for text in given if isinstance(text, str)]
+    if len(prefixed) < len(given):
         raise Unsupported("a server's embedding routes take no token ids: give the texts")
     return [prefixed[i : i + _BATCH] for i in range(0, len(prefixed), _BATCH)]
 

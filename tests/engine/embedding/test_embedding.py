@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies
-from pydantic import ValidationError
 
 from engine.embedding import Embedder
 from engine.embedding.pooling import POOLINGS
-from engine.errors import ConfigurationError
+from engine.errors import ConfigurationError, PromptError
 from engine.options import EmbeddingOptions
 from tests import tiny
 from tests.helpers.embedding_models import (
@@ -127,7 +126,7 @@ def test_a_text_without_a_token_is_zeros(pooling: str):
 
 
 def test_one_text_is_no_list_of_texts():
-    with pytest.raises(TypeError, match="a list of texts is needed"):
+    with pytest.raises(PromptError, match="a list of texts is needed"):
         embedder("llama").embed("A cat.")
 
 
@@ -163,7 +162,7 @@ def test_max_length_counts_special_tokens_and_leaves_them_where_they_are():
 
 def test_invalid_options_are_refused():
     for options in ({"pooling": "median"}, {"max_length": 0}, {"dimensions": 0}):
-        with pytest.raises(ValidationError):
+        with pytest.raises(ConfigurationError):
             EmbeddingOptions(**options)
 
 

@@ -397,7 +397,7 @@ def test_what_a_server_cannot_embed_is_said(engine: EndpointEngine, server: Serv
         engine.embed(["a"], EmbeddingOptions(pooling="cls"))
     with pytest.raises(ConfigurationError, match="'passage'"):
         engine.embed(["a"], kind="passage")
-    with pytest.raises(TypeError, match="list of texts"):
+    with pytest.raises(PromptError, match="list of texts"):
         engine.embed("a")
     server.will(answering({"data": []}))
     with pytest.raises(GenerationError, match="embedding model"):
