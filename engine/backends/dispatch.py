@@ -103,10 +103,9 @@ def dispatch(requests: Iterable[Request | None], follow: Follow | None, worker: 
             while worker.has_room and isinstance(request := next(coming, _END), Request):
                 yield from add(index, request, front=False)
                 index += 1
-            if request not in (None, _END, _FULL):
-                raise PromptError(
-                    f'request {index} is {request!r}: give a Request, as Request((), prompt="Hi")'
-                )
+            if not (isinstance(request, Request) or request in (None, _END, _FULL)):
+                kind = type(request).__name__
+                raise PromptError(f'request {index} is a {kind}: give a Request, as Request((), prompt="Hi")')
             yield from drop_cancelled()
             if worker.busy:
                 yield from deliver(worker.step(request is not None and not watched))

@@ -62,7 +62,7 @@ def test_tokens_are_counted_by_the_tokenizer_or_estimated():
 
 @pytest.mark.parametrize("made", [local, endpoint])
 def test_what_is_no_request_is_refused(made):
-    with pytest.raises(PromptError, match=r"request 1 is 'Hi': give a Request, as Request\(\(\), prompt="):
+    with pytest.raises(PromptError, match=r"request 1 is a str: give a Request, as Request\(\(\), prompt="):
         made().generate([Request((), prompt="a"), "Hi"])
     with pytest.raises(ConfigurationError, match=r"options .* a dict: give GenerationOptions\(\.\.\.\)"):
         Request((), {"temperature": 1}, "Hi")
