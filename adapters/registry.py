@@ -13,6 +13,8 @@ from typing import Any
 from adapters import model_file
 from engine.errors import AdapterError, ConfigurationError
 
+# The model file of any weights.
+ANY_MODEL = "auto_causal_lm"
 FOLDER = Path(__file__).resolve().parents[1] / "models"
 
 
@@ -36,14 +38,28 @@ def resolve_name(name: str) -> str:
     if found is None:
         near = difflib.get_close_matches(_plain(wanted), spelled, n=1)
         hint = f"did you mean {spelled[near[0]]!r}? " if near else ""
+        own = f"take {ANY_MODEL} with the model_name {name!r}" if "/" in wanted else f"add models/{name}.py"
         raise ConfigurationError(
-            f"there is no model {name!r}: {hint}module_name is one of {', '.join(stems)}, "
-            f"or add models/{name}.py"
+            f"there is no model {name!r}: {hint}module_name is one of {', '.join(stems)}, or {own}"
         )
     same = [f"models/{stem}.py" for stem in stems if _plain(stem) == _plain(found)]
     if len(same) > 1:
         raise ConfigurationError(f"{' and '.join(same)} are one name, {_plain(found)}: rename one of them")
     return found
+
+
+def chosen(name: str, configuration: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+    """The name of a model's file (see `resolve_name`), and its configuration.
+
+    A name with a slash that is no model file is a hub id or a folder, for `auto_causal_lm`.
+
+    Raises:
+        ConfigurationError: there is no such model.
+    """
+    given = dict(configuration or {})
+    if "/" in str(name) and name.removeprefix("models.") not in names():
+        return ANY_MODEL, {"model_name": name, **given}
+    return resolve_name(name), given
 
 
 def find(name: str) -> type:
@@ -69,7 +85,7 @@ def find(name: str) -> type:
 
 
 def load(name: str, configuration: Mapping[str, Any] | None = None) -> Any:
-    """Loads the model of a name (see `resolve_name`) with a configuration.
+    """Loads the model of a name (see `chosen`) with a configuration.
 
     Returns:
         An instance of the model file's class `HuggingAdapter`.
@@ -78,7 +94,8 @@ def load(name: str, configuration: Mapping[str, Any] | None = None) -> Any:
         ConfigurationError: there is no such model, or an option is invalid.
         LoadError: the weights cannot be loaded.
     """
-    adapter = make(name, configuration)
+    name, given = chosen(name, configuration)
+    adapter = make(name, given)
     if hasattr(adapter, "load"):
         with _told(name, "cannot be loaded"):
             adapter.load(None)

@@ -11,8 +11,6 @@ import typer
 from adapters import registry
 from engine.errors import ConfigurationError
 
-ANY_MODEL = "auto_causal_lm"
-
 
 def _names(incomplete: str) -> list[str]:
     return [name for name in registry.names() if name.startswith(incomplete)]
@@ -40,15 +38,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 def named(model: str, settings: Sequence[str] | None) -> tuple[str, dict[str, Any]]:
     """The model file and the configuration that the options name.
 
-    A name with a slash that is no model file is a hub id or a folder, for `auto_causal_lm`.
-
     Raises:
         ConfigurationError: no such model, or a setting that is not KEY=VALUE.
     """
-    configuration = dict(map(assignment, settings or ()))
-    if "/" in model and model.removeprefix("models.") not in registry.names():
-        return ANY_MODEL, {"model_name": model, **configuration}
-    return registry.resolve_name(model), configuration
+    return registry.chosen(model, dict(map(assignment, settings or ())))
 
 
 def loaded(model: str, settings: Sequence[str] | None) -> Any:

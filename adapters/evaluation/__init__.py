@@ -39,7 +39,7 @@ def evaluate(
         items: files of prompt items, folders of them, or their JSON.
         truth: CSV or JSON lines with "item", "prompt" and "answer"; None: what people have annotated on the
             items. A `truth.Truth` is taken as well.
-        model: a model's name, or a loaded one.
+        model: a model's name, hub id or folder, or a loaded one.
         configuration: of the model that is named; a loaded one has its own.
         out: the folder that gets report.html, report.json, answers.csv, calibration.json and the pictures.
         measure: a name of `measures.MEASURES`, FILE.py:FUNCTION, or a function of an answer and a true one
@@ -66,12 +66,11 @@ def evaluate(
         )
     decides = measures.named(measure) if isinstance(measure, str) else measure
     known = Truth.read(truth) if isinstance(truth, str | Path) else truth
-    adapter = registry.load(model, configuration) if isinstance(model, str) else model
-    name = (
-        registry.resolve_name(model)
-        if isinstance(model, str)
-        else getattr(model, "name", type(model).__name__)
-    )
+    if isinstance(model, str):
+        name, configuration = registry.chosen(model, configuration)
+        adapter = registry.load(name, configuration)
+    else:
+        name, adapter = getattr(model, "name", type(model).__name__), model
     options: dict[str, Any] = {}
     described: dict[str, Any] = {}
     method = "confidence"
