@@ -16,7 +16,7 @@ from engine.options import (
     Options,
     VLLMOptions,
 )
-from engine.options.names import ALIASES, REFUSED, supported
+from engine.options.names import ALIASES, supported
 from engine.options.objects import without_quantization_config
 
 # Keys that Dataloop keeps in a model's configuration for itself: allowed and ignored.
@@ -139,11 +139,15 @@ def override(options: Kind, values: Mapping[str, Any]) -> Kind:
         ConfigurationError: a key is unknown, two names of one option have different values, or a value is
             invalid; names the key.
     """
-    return type(options)(**options.model_dump(exclude_unset=True) | canonical(values))
+    known = type(options).model_fields.keys()
+    return type(options)(**options.model_dump(exclude_unset=True) | canonical(values, known))
 
 
-def canonical(values: Mapping[str, Any]) -> dict[str, Any]:
+def canonical(values: Mapping[str, Any], usable: Collection[str] = KNOWN) -> dict[str, Any]:
     """Replaces aliases by option names and objects by their options, and drops values that are None.
+
+    Args:
+        usable: the options that are suggested for an unknown key.
 
     Raises:
         ConfigurationError: a key is unknown, or two names of one option have different values.
@@ -153,7 +157,7 @@ def canonical(values: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in supported(without_quantization_config(values)).items():
         name = ALIASES.get(key, key)
         if name not in KNOWN:
-            raise unknown(key, KNOWN | ALIASES.keys() | REFUSED.keys())
+            raise unknown(key, usable)
         if value is None:
             continue
         if name in chosen and chosen[name] != value:
@@ -164,7 +168,8 @@ def canonical(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unknown(key: str, known: Collection[str]) -> ConfigurationError:
-    """The error for an unknown option; suggests the nearest known one."""
-    near = difflib.get_close_matches(key, known, n=1)
+    """The error for an unknown option; suggests the nearest known one, by any of its names."""
+    names = [*known, *(alias for alias, name in ALIASES.items() if name in known)]
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.75)
     hint = f"did you mean {near[0]!r}?" if near else f"known options: {', '.join(sorted(known))}"
     return ConfigurationError(f"unknown option {key!r}: {hint}")

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from engine.configuration import unknown
 from engine.errors import ConfigurationError
 from engine.options import GenerationOptions, Options
-from engine.options.names import ALIASES, REFUSED, supported
+from engine.options.names import ALIASES, supported
 
 # OpenAI's parameters that have no effect on answers.
 IGNORED = frozenset(
@@ -51,10 +51,9 @@ def split(options: Mapping[str, Any], taken: set[str]) -> tuple[Parameters, dict
     """
     options = {key: value for key, value in supported(options).items() if key not in IGNORED}
     known = taken | set(GenerationOptions.model_fields)
-    known |= {other for other, name in ALIASES.items() if name in known}
     for key in options:
-        if key not in known:
-            raise unknown(key, known | REFUSED.keys())
+        if ALIASES.get(key, key) not in known:
+            raise unknown(key, known)
     given = {key: value for key, value in options.items() if value is not None}
     call = Parameters(**{key: given.pop(key) for key in taken if key in given})
     return call, given

@@ -36,7 +36,7 @@ def _described(problem: ErrorDetails, known: Collection[str]) -> str:
     where = f"option {key!r}: " if key else ""
     match problem["type"]:
         case "extra_forbidden":
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
             return where + (
                 f"did you mean {near[0]!r}?" if near else "it is no option of this call: leave it out"
             )

@@ -1,5 +1,6 @@
 """How a conversation is rendered, and its answer generated and judged."""
 
+import difflib
 import json
 from typing import Annotated, Any, Literal, Self
 
@@ -202,7 +203,9 @@ class GenerationOptions(Options):
             return value
         for method in (value,) if isinstance(value, str) else value:
             if method not in METHODS:
-                raise ValueError(f"no such method; there are {', '.join(METHODS)}")
+                near = difflib.get_close_matches(method, METHODS, n=1)
+                hint = f": did you mean {near[0]!r}?" if near else f"; there are {', '.join(METHODS)}"
+                raise ValueError(f"no such method{hint}")
         return value
 
     @field_validator("labels", mode="before")

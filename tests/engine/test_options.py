@@ -8,7 +8,7 @@ from transformers import BitsAndBytesConfig
 from engine.configuration import PLATFORM_KEYS, override, split
 from engine.errors import ConfigurationError, Unsupported
 from engine.options import GenerationOptions, LoadOptions
-from engine.options.names import ALIASES
+from engine.options.names import ALIASES, REFUSED
 
 MODEL = {"model_name": "owner/name"}
 
@@ -162,6 +162,12 @@ def test_an_unknown_confidence_is_refused_with_those_that_are():
         split({**MODEL, "confidence": "vibes"})
 
 
+def test_a_misspelt_confidence_is_refused_with_the_nearest_one():
+    for options in ({"confidence": "min_tokn"}, {"confidence_methods": ["margin", "min_tokn"]}):
+        with pytest.raises(ConfigurationError, match=r"no such method: did you mean 'min_token'\?$"):
+            GenerationOptions(**options)
+
+
 def test_a_model_must_be_named():
     with pytest.raises(ConfigurationError, match="'model_name'"):
         split({"temperature": 1})
@@ -280,9 +286,15 @@ def test_values_that_ask_for_nothing_are_taken():
     assert split({**MODEL, **nothing, "padding": True, "pad_token_id": 0}) == split(MODEL)
 
 
-def test_a_misspelt_name_of_another_system_is_suggested():
-    with pytest.raises(ConfigurationError, match="did you mean 'num_beams'"):
-        split({**MODEL, "num_beam": 1})
+@pytest.mark.parametrize("key", ["truncation", "num_beam", "toolz"])
+def test_no_option_is_suggested_or_listed_that_would_be_refused(key: str):
+    for refused in (lambda: split({**MODEL, key: 1}), lambda: override(GenerationOptions(), {key: 1})):
+        with pytest.raises(ConfigurationError, match="known options: ") as raised:
+            refused()
+        listed = str(raised.value).partition("known options: ")[2].split(", ")
+        assert "temperature" in listed
+        assert not {*listed} & {*REFUSED, *ALIASES}
+    assert "dtype" not in listed, "it is no option of a call"
 
 
 @pytest.mark.parametrize(
