@@ -263,7 +263,17 @@ class OpenAICalls(ABC):
 
 
 def _repeated(requests: Sequence[Request], n: int) -> list[Request]:
-    """Each request n times. Of a seeded request, each copy has another seed, so that the answers differ."""
+    """Each request n times. Of a seeded request, each copy has another seed, so that the answers differ.
+
+    Raises:
+        ConfigurationError: the answers would not differ.
+    """
+    if n > 1 and any(request.options.labels for request in requests):
+        raise ConfigurationError(f"n is {n}, but a label is chosen, not sampled: leave n or labels out")
+    if n > 1 and not all(request.options.sampled for request in requests):
+        raise ConfigurationError(
+            f"n is {n}, but greedy answers are all the same: set temperature, or leave n out"
+        )
     return [_reseeded(request, i) for request in requests for i in range(n)]
 
 

@@ -91,7 +91,7 @@ def test_each_request_is_answered_in_the_official_types_and_all_in_one_run(
 
     monkeypatch.setattr(FakeEngine, "stream", counted)
     batch(
-        request("a", "Hello", n=2),
+        request("a", "Hello", n=2, temperature=1),
         request("b", "The sky", url=TEXT),
         request("c", url="/v1/responses") | {"body": {"input": "Yes?"}},
         request("d", "Bye", max_completion_tokens=3, temperature=0),
@@ -207,7 +207,7 @@ def test_a_run_that_breaks_costs_what_was_running_alone(model, batch):
         return "well"
 
     model(reply)
-    batch(request("a"), request("b", "bad", n=3), request("c"))
+    batch(request("a"), request("b", "bad", n=3, temperature=1), request("c"))
     assert main(["predict", "batch.jsonl"]) == 1
     assert texts(output()) == {"a": "well", "c": "well"}
     assert errors() == [("b", 500, "the model failed (RuntimeError): run again")]

@@ -164,10 +164,14 @@ def test_a_text_is_continued_as_it_is(model):
 
 def test_several_prompts_have_n_choices_each_in_order(model):
     prompts = ["The capital of France", "The capital of Japan"]
-    options = {"max_tokens": 6}
+    options = {"max_tokens": 6, "temperature": 5.0, "seed": 7}
     response = model.text_completion(prompt=prompts, n=2, **options)
-    alone = [model.text_completion(prompt=prompt, **options).choices[0].text for prompt in prompts]
-    assert [choice.text for choice in response.choices] == [alone[0]] * 2 + [alone[1]] * 2
+    alone = [
+        model.text_completion(prompt=prompt, **options | {"seed": seed}).choices[0].text
+        for prompt in prompts
+        for seed in (7, 8)
+    ]
+    assert [choice.text for choice in response.choices] == alone
     assert [choice.index for choice in response.choices] == [0, 1, 2, 3]
 
 
@@ -212,7 +216,7 @@ def test_an_echo_of_a_server_has_the_text_and_is_refused_where_it_needs_the_mode
     with Server() as server:
         configuration = {"backend": "endpoint", "base_url": server.url, "model_name": "m"}
         model = HuggingAdapter(configuration).load()
-        response = model.text_completion(prompt=["a b", "c \ud800"], n=2, echo=True)
+        response = model.text_completion(prompt=["a b", "c \ud800"], n=2, temperature=1, echo=True)
         assert [choice.text for choice in response.choices] == ["a bA B", "a bA B", "c ?C ?", "c ?C ?"]
         asked = len(server.asked)
         with pytest.raises(Unsupported, match=r"prompt_tokens \(an echo with logprobs\) needs the model"):
@@ -289,6 +293,9 @@ def test_token_ids_that_the_model_does_not_have_are_refused(model):
         ({"max_tokens": 3, "max_completion_tokens": 4}, "are one option"),
         ({"top_logprobs": 2}, "needs logprobs"),
         ({"n": 0}, "option 'n'"),
+        ({"n": 2}, "n is 2, but greedy answers are all the same: set temperature"),
+        ({"n": 2, "temperature": 0, "stream": True}, "n is 2, but greedy"),
+        ({"n": 2, "temperature": 1, "labels": ["a", "b"]}, "n is 2, but a label is chosen"),
         ({"model_name": "other"}, "unknown option 'model_name'"),
         ({"echo": True}, "unknown option 'echo'"),
         ({"stream_options": {"usage": True}}, "stream_options.usage"),

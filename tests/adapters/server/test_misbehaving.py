@@ -65,7 +65,7 @@ def test_a_full_queue_says_when_to_ask_again(one_slot: Ours):
         for connection in connections:
             connection.sendall(request_bytes(ENDLESS | {"stream": True}))
         assert b" 200 " in connections[0].recv(1000)
-        reply = one_slot.post(CHAT, SHORT | {"n": 4})
+        reply = one_slot.post(CHAT, SHORT | {"n": 4, "temperature": 1})
         assert (reply.status, reply.error["code"]) == (429, "rate_limit_exceeded")
         assert int(reply.headers["retry-after"]) >= 1
         assert one_slot.get("/health").status == 200
@@ -75,7 +75,7 @@ def test_a_full_queue_says_when_to_ask_again(one_slot: Ours):
 
 
 def test_more_answers_than_the_queue_has_room_for_are_refused_at_once(one_slot: Ours):
-    assert one_slot.post(CHAT, SHORT | {"n": 5}).status == 429
+    assert one_slot.post(CHAT, SHORT | {"n": 5, "temperature": 1}).status == 429
 
 
 def test_a_thousand_who_stall_send_half_or_hang_up_leave_it_answering(talk: Ours):
