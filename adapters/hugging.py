@@ -22,7 +22,7 @@ from adapters.python_api import PythonAPI
 from engine.confidence.calibration import CALIBRATED, Calibration
 from engine.configuration import override, split
 from engine.contract import Engine
-from engine.errors import ConfigurationError
+from engine.errors import ConfigurationError, PromptError
 from engine.options import GenerationOptions, LoadOptions
 
 logger = logging.getLogger(__name__)
@@ -168,7 +168,10 @@ class HuggingAdapter(PythonAPI):
 
         Raises:
             ConfigurationError: an unknown option, an invalid value, or a model that is not loaded.
+            PromptError: `batch` is no list.
         """
+        if isinstance(batch, str | Mapping) or not isinstance(batch, Iterable):
+            raise PromptError("a list of items is needed: [item]")
         name = model_name or self.name
         items = [Item.of(given, name, f"item {i + 1}") for i, given in enumerate(batch)]
         done: dict[Item, tuple[list[dict[str, Any]], list[Failure]]] = {}

@@ -48,6 +48,10 @@ class PythonAPI(OpenAICalls):
         """
         if options.get("n") not in (None, 1):
             raise ConfigurationError("n: each prompt has one answer here; call chat or text_completion for n")
+        if options.get("stream"):
+            raise ConfigurationError(
+                "stream: answers come whole here; call chat or text_completion for a stream"
+            )
         chosen, _ = self.call_options(options)
         listed = _listed(prompts)
         if all(not _is_chat(prompt) for prompt in listed):
@@ -83,6 +87,7 @@ class PythonAPI(OpenAICalls):
             Unsupported: the backend cannot score.
         """
         listed = _each(prompts)
+        _check_candidates(candidates or ())
         if self.classifies:
             if candidates is None:
                 import numpy as np
@@ -111,6 +116,7 @@ class PythonAPI(OpenAICalls):
         """
         if not (isinstance(prompt, str) or _is_chat(prompt)):
             raise PromptError("rank takes one prompt, a text or a list of messages: call it for each")
+        _check_candidates(candidates)
         if self.classifies:
             found = self.pair_scores(prompt, candidates, **options)
             scored = [(text, relevance(one)) for text, one in zip(candidates, found, strict=True)]
@@ -137,6 +143,10 @@ class PythonAPI(OpenAICalls):
             PromptError: messages that are not in OpenAI's form.
             Unsupported: the model has no classification head.
         """
+        if not self.classifies:
+            raise Unsupported(
+                f"{self.name} has no classification head: generate(texts, labels=[...]) chooses labels"
+            )
         listed = _each(texts)
         chosen = self._rendering(listed, options)
 
@@ -191,7 +201,7 @@ class PythonAPI(OpenAICalls):
 
     def _rendering(self, prompts: Sequence[Any], options: Mapping[str, Any]) -> GenerationOptions:
         """The options by which conversations are read; those without an effect are refused."""
-        given = canonical(options)
+        given = canonical(options, RENDERING)
         if unread := given.keys() - RENDERING:
             raise ConfigurationError(f"option {min(unread)!r} changes no score: leave it out")
         if not any(map(_is_chat, prompts)):
@@ -249,6 +259,13 @@ def _each(prompts: Any) -> list[Any]:
                 f"prompt {i} is a {type(prompt).__name__}: give a text, a list of messages, or token ids"
             )
     return listed
+
+
+def _check_candidates(candidates: Sequence[Any]) -> None:
+    """Refuses a list of candidates for each prompt; token ids may be candidates, too."""
+    nested = (one for one in candidates if isinstance(one, list | tuple))
+    if any(isinstance(text, str) for one in nested for text in one):
+        raise PromptError("candidates is one list of texts for all prompts: [text, text]")
 
 
 def _is_no_list(given: Any) -> bool:

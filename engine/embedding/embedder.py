@@ -193,7 +193,7 @@ class Embedder:
         prompts |= {name: prefix for name, prefix in prefixes.items() if prefix is not None}
         name = kind if kind is not None else self.settings.default_prompt
         if name is not None and name not in prompts:
-            raise ConfigurationError(f"there is no prompt {name!r}: this model has {', '.join(prompts)}")
+            raise ConfigurationError(f"there is no kind {name!r}: this model has {', '.join(prompts)}")
         return "" if name is None else prompts[name]
 
     def _prompt_length(self, prompt: str, max_length: int | None) -> int:

@@ -268,11 +268,13 @@ def to_chat(messages: Sequence[Message], mark: Callable[[str], str]) -> Chat:
         mark: applied to the text of each message.
 
     Raises:
-        PromptError: the last message has no text.
+        PromptError: there is no message, or the last one has no text.
     """
     if any(isinstance(part, Image) for message in messages for part in message.parts):
         logger.warning("this model reads text only: images are left out")
-    if not messages or messages[-1].role == "system" or not messages[-1].text.strip():
+    if not messages:
+        raise PromptError("there is no message: add a question")
+    if messages[-1].role == "system" or not messages[-1].text.strip():
         raise PromptError("the last message has no text, and this model reads text only: add a question")
     return [
         {

@@ -1,13 +1,14 @@
 """What a loaded model does from Python: score, rank, encode, and answer by any of its names."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import models
 from adapters.hugging import HuggingAdapter
-from engine.errors import AdapterError, ConfigurationError, PromptError
+from engine.errors import AdapterError, ConfigurationError, LoadError, PromptError, Unsupported
 
 JAPAN = [{"role": "user", "content": "What is the capital of Japan?"}]
 CITIES = ["The capital of Japan is Oslo.", "The capital of Japan is Tokyo.", "The capital of Japan is Rome."]
@@ -137,7 +138,8 @@ def test_an_option_of_a_call_is_for_that_call_alone(model):
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda model: model.score("a", [" b"], temprature=3), "did you mean 'temperature'"),
+        (lambda model: model.score("a", [" b"], system_promt="x"), "did you mean 'system_prompt'"),
+        (lambda model: model.score("a", [" b"], temprature=3), "known options: chat_template, .*"),
         (lambda model: model.score("a", [" b"], temperature=3), "'temperature' changes no score"),
         (lambda model: model.rank("a", [" b"], foo=1), "unknown option 'foo'"),
         (lambda model: model.rank(JAPAN, CITIES, seed=1), "'seed' changes no score"),
@@ -160,6 +162,9 @@ def test_an_option_of_a_call_is_for_that_call_alone(model):
             "encoding_format 'base64' is for HTTP",
         ),
         (lambda model: model.predict([], stream=True), "'stream': it is no option of this call"),
+        (lambda model: model.generate("a", stream=True), r"stream: .* call chat or text_completion"),
+        (lambda model: model.generate("a", num_return_sequences=2), "n is the number of .* chat"),
+        (lambda model: model.generate("a", batch_size=4), "batch_size: .* is batched"),
         (lambda model: models.load("tiny_talk", {"chat_template": "llama3"}), "did you mean 'llama2'"),
         (lambda model: models.load("tiny_talk", {"chat_template": "{% if %}"}), "is no valid Jinja template"),
         (
@@ -216,6 +221,52 @@ def test_a_tokenizer_may_be_an_object(model):
     other = models.load("tiny_talk", {"tokenizer": tokenizer, "max_new_tokens": 24})
     assert other.engine.tokenizer is tokenizer
     assert other.generate(JAPAN)[0].text == "The capital of Japan is Tokyo."
+
+
+@pytest.mark.parametrize("batch", [{"prompts": {}}, "item.json", Path("item.json"), None], ids=str)
+def test_one_item_is_no_list_of_items(model, batch):
+    with pytest.raises(PromptError, match=r"a list of items is needed: \[item\]"):
+        model.predict(batch)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model: model.score(["a", "b"], [[" c", " d"]]),
+        lambda model: model.score(["a", "b"], [[" c"], [" d"]]),
+        lambda model: model.rank("a", [[" c", " d"]]),
+    ],
+)
+def test_candidates_of_all_prompts_are_one_list(model, call):
+    with pytest.raises(PromptError, match=r"^candidates is one list of texts for all prompts"):
+        call(model)
+
+
+def test_several_prompts_are_not_ranked_as_one(model):
+    for prompts in (["a", "b"], [JAPAN, JAPAN], []):
+        with pytest.raises(PromptError, match="rank takes one prompt"):
+            model.rank(prompts, [" c"])
+
+
+def test_a_model_that_writes_text_is_no_classifier(model):
+    with pytest.raises(Unsupported, match=r"tiny_talk has no classification head: generate\(.*labels="):
+        model.classify(["A sunny day."])
+    answers = model.generate(["A sunny day."], labels=["good", "bad"])
+    assert sum(answers[0].labels.values()) == pytest.approx(1)
+
+
+def test_a_conversation_without_a_message_says_so(model):
+    with pytest.raises(PromptError, match="there is no message"):
+        model.chat([])
+
+
+def test_a_hub_id_or_a_folder_is_a_model(tiny_model):
+    model = models.load(str(tiny_model), {"max_new_tokens": 2})
+    assert (model.name, model.weights_name) == ("auto_causal_lm", str(tiny_model))
+    with pytest.raises(LoadError, match="no such folder"):
+        models.load("/nope/nope")
+    with pytest.raises(ConfigurationError, match=r"or take auto_causal_lm with the model_name 'owner/name'$"):
+        models.find("owner/name")
 
 
 def test_a_model_that_is_not_loaded_says_so():

@@ -30,7 +30,7 @@ def batches(
         raise ConfigurationError("pooling and max_length are the server's own here: leave them out")
     prefixes = {None: "", "query": options.query_prefix or "", "document": options.document_prefix or ""}
     if kind not in prefixes:
-        raise ConfigurationError(f"there is no prompt {kind!r}: a server's model has query and document")
+        raise ConfigurationError(f"there is no kind {kind!r}: a server's model has query and document")
     prefixed = [encodable(prefixes[kind] + text) for text in given if isinstance(text, str)]
     if len(prefixed) < len(given):
         raise Unsupported("a server's embedding routes take no token ids: give the texts")

@@ -138,7 +138,7 @@ def test_prefixes_are_put_before_queries_and_documents():
 
 
 def test_a_kind_without_a_prompt_is_refused():
-    with pytest.raises(ConfigurationError, match="no prompt 'passage': this model has query, document"):
+    with pytest.raises(ConfigurationError, match="no kind 'passage': this model has query, document"):
         embedder("bert").embed(["A cat."], kind="passage")
 
 
