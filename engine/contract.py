@@ -137,7 +137,7 @@ class Engine(ABC):
         """The log-probability of each candidate as the continuation of its prompt.
 
         Args:
-            prompts: conversations, or plain texts that are read as they are.
+            prompts: conversations or plain prompts; the token ids of one are read as their text.
             candidates: for each prompt a list of at least one candidate.
 
         Returns:

@@ -99,10 +99,7 @@ class LabelWorker(WorkerWrapper):
             self._priors.update(zip(new, self._scores(new), strict=True))
 
     def _scores(self, requests: Sequence[Request]) -> list[Scores]:
-        prompts: list[Request | str] = [
-            request if request.prompt is None else self._engine.prompt_text(request) for request in requests
-        ]
-        return self._engine.score(prompts, [candidates(request) for request in requests])
+        return self._engine.score(requests, [candidates(request) for request in requests])
 
 
 def _successful(scores: Scores) -> Scores:

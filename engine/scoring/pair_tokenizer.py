@@ -9,7 +9,7 @@ from engine.contract import Candidate
 from engine.errors import PromptError
 from engine.prompting.prompter import Prompter
 from engine.reasoning import with_reasoning_closed
-from engine.text import encodable
+from engine.text import decode_after, encodable
 from engine.types import Request
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,8 @@ class PairTokenizer:
             candidates: texts or token ids.
 
         Raises:
-            PromptError: there are no candidates, or one is empty, adds no token or is too long.
+            PromptError: there are no candidates, or one is empty, adds no token or is too long; or a plain
+                prompt cannot be read.
         """
         if isinstance(candidates, str) or not candidates:
             raise PromptError("it has no list of candidates: give at least one text in a list")
@@ -56,6 +57,7 @@ class PairTokenizer:
         ]
         if "" in texts:
             raise PromptError(f"candidate {texts.index('')} is empty: leave it out, or give it a text")
+        prompt = self._plain(prompt)
         whole, encode = self._render(prompt, texts)
         text = whole.rstrip()
         spaces = whole[len(text) :]
@@ -72,11 +74,27 @@ class PairTokenizer:
         """The token ids of a prompt with its trailing spaces, truncated to the context length.
 
         Raises:
-            PromptError: a conversation exceeds the context length.
+            PromptError: a conversation exceeds the context length, or a plain prompt cannot be read.
         """
-        text, encode = self._render(prompt)
+        text, encode = self._render(self._plain(prompt))
         ids = encode(text, "") if text else []
         return self._truncate(ids or [self.prompter.require_begin_token()])
+
+    def _plain(self, prompt: Request | str) -> Request | str:
+        """A plain prompt as its text, so that the boundary rule applies to its token ids, too."""
+        if isinstance(prompt, str) or prompt.prompt is None:
+            return prompt
+        if prompt.suffix is not None:
+            raise PromptError(
+                "suffix is for an answer that is generated, and this scores others: leave it out"
+            )
+        if isinstance(prompt.prompt, str):
+            return prompt.prompt
+        if not all(0 <= token < len(self.tokenizer) for token in prompt.prompt):
+            raise PromptError(
+                f"the prompt has token ids outside the vocabulary: use 0 to {len(self.tokenizer) - 1}"
+            )
+        return decode_after(self.tokenizer, [], prompt.prompt)
 
     def _render(self, prompt: Request | str, candidates: Sequence[Candidate] = ()) -> tuple[str, Encode]:
         """The prompt as text, and the function that encodes it with what follows it."""

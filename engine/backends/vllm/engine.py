@@ -104,7 +104,7 @@ class VLLMEngine(EndpointEngine):
         vLLM reads a prompt anew for each of its candidates.
 
         Args:
-            prompts: conversations, or plain texts that are read as they are.
+            prompts: conversations or plain prompts; the token ids of one are read as their text.
             candidates: for each prompt a list of at least one candidate.
 
         Returns:

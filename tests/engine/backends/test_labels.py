@@ -104,6 +104,13 @@ def test_a_prompt_that_cannot_be_read_costs_no_other_its_label(engine: LocalEngi
     assert well.text in LABELS
 
 
+def test_a_plain_prompt_that_cannot_be_read_costs_no_other_its_label(engine: LocalEngine):
+    options = GenerationOptions(labels=LABELS)
+    good, bad = engine.generate([Request((), options, "How was it?"), Request((), options, (10**6,))])
+    assert good.text in LABELS
+    assert "token ids outside the vocabulary" in str(bad.error)
+
+
 def test_a_stream_gives_a_label_in_one_chunk(engine: LocalEngine):
     chunks = list(engine.stream([ask("How was it?", labels=LABELS)]))
     assert [chunk.text for chunk in chunks] == [gathered(chunks, 1)[0].text]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -15,10 +16,11 @@ from engine.errors import GenerationError, PromptError
 from engine.loading import Loaded
 from engine.options import GenerationOptions
 from engine.prompting.prompter import Prompter
+from engine.scoring import next_logits
 from engine.scoring.pair_tokenizer import PairTokenizer
 from engine.types import Request
 from tests import tiny
-from tests.helpers.scoring_models import logprobs_alone, made, scores
+from tests.helpers.scoring_models import logprobs_alone, made, prompter_of, scores
 from tests.helpers.talk import ask, said
 
 pytestmark = pytest.mark.numeric
@@ -87,6 +89,9 @@ def test_special_tokens_are_the_tokenizers_and_never_doubled(llama: Loaded):
             ["a", "b" * 600],
             "prompt 1: candidate 1 is 600 tokens long and the model's context length is 512",
         ),
+        (Request((), prompt=(7, 10**6)), ["a"], "prompt 1: .* token ids outside the vocabulary"),
+        (Request((), prompt=(-1,)), ["a"], "prompt 1: .* token ids outside the vocabulary"),
+        (Request((), prompt="a", suffix="c"), ["b"], "prompt 1: suffix .* leave it out"),
         (ask(""), ["a"], "prompt 1: the last message has no text"),
         (ask("b" * 600), ["a"], "prompt 1: this turn alone is 6.. tokens long"),
         (ask("b" * 300), ["a", "b" * 300], "prompt 1: the conversation and candidate 1 are .* shorten"),
@@ -101,6 +106,20 @@ def test_a_bad_prompt_carries_its_error_and_costs_no_other(
     with pytest.raises(PromptError, match=reason):
         raise bad.error
     assert len(before.candidates) == len(after.candidates) == 1
+
+
+@pytest.mark.parametrize("architecture", ["llama", "t5"])
+@pytest.mark.parametrize("text", ["The sky is ", "", "long " * 200])
+def test_a_request_of_a_plain_prompt_is_scored_as_its_text(architecture: str, text: str):
+    loaded = made(architecture)
+    ids = tuple(loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
+    prompts = [text, Request((), prompt=text), Request((), prompt=ids)]
+    expected, *found = scores(loaded, prompts, [["blue", (9, 8)]] * 3)
+    assert expected.error is None
+    assert found == [expected] * 2
+    plain, *others = next_logits(loaded, prompter_of(loaded), prompts)
+    for logits in others:
+        np.testing.assert_allclose(logits, plain, rtol=1e-4, atol=1e-5)
 
 
 def test_each_prompt_needs_its_own_list(llama: Loaded):
