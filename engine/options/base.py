@@ -41,7 +41,7 @@ def _described(problem: ErrorDetails, known: Collection[str]) -> str:
                 f"did you mean {near[0]!r}?" if near else "it is no option of this call: leave it out"
             )
         case "missing":
-            return f"{where}is needed: set it in the configuration"
+            return f"{where}set it in the configuration"
     return where + problem["msg"].removeprefix("Value error, ")
 
 

@@ -169,7 +169,7 @@ def test_a_misspelt_confidence_is_refused_with_the_nearest_one():
 
 
 def test_a_model_must_be_named():
-    with pytest.raises(ConfigurationError, match="'model_name'"):
+    with pytest.raises(ConfigurationError, match="option 'model_name': set it in the configuration"):
         split({"temperature": 1})
 
 
