@@ -63,7 +63,7 @@ def find(local_path: str | Path | None, configuration: Configuration) -> Calibra
         local_path: the folder of the artifacts.
 
     Raises:
-        ConfigurationError: the file is no calibration.
+        ConfigurationError: the file is not a calibration.
     """
     load = configuration.load
     folders = [local_path, load and load.local_path, load and load.model_name]

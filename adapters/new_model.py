@@ -61,11 +61,11 @@ def check_names(name: str, hub_id: str) -> None:
         ConfigurationError: the file's name is invalid or taken, or the hub id is invalid.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise ConfigurationError(f"{name!r} is no name for a file: use small letters, digits and _")
+        raise ConfigurationError(f"{name!r} is not a name for a file: use small letters, digits and _")
     if name in registry.names():
         raise ConfigurationError(f"models/{name}.py is there already: choose another name, or edit it")
     if not HUB_ID.fullmatch(hub_id):
-        raise ConfigurationError(f"{hub_id!r} is no hub id: it has the form owner/name")
+        raise ConfigurationError(f"{hub_id!r} is not a hub id: it has the form owner/name")
 
 
 def _unchecked(hub_id: str) -> str:
@@ -100,7 +100,7 @@ def _task(hub_id: str, config: dict[str, Any]) -> str:
             "trust_remote_code in its defaults, if you trust it"
         )
     raise ConfigurationError(
-        f"{hub_id} is no language model that transformers knows (model_type {kind!r}): nothing was written"
+        f"{hub_id} is not a language model that transformers knows (model_type {kind!r}): nothing was written"
     )
 
 

@@ -29,7 +29,7 @@ def embed(
     """Embed texts: a line of JSON with the text and its vector for each, or one array with --out."""
     with printing() as output:
         if out is not None and out.suffix != ".npy":
-            raise ConfigurationError(f"--out {str(out)!r} is no .npy file: numpy's form is written")
+            raise ConfigurationError(f"--out {str(out)!r} is not a .npy file: numpy's form is written")
         given = [line for text in texts for line in (_stdin() if text == STDIN else [text])]
         adapter = loaded(model, settings)
         if not given:

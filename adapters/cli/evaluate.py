@@ -84,4 +84,4 @@ def _rates(text: str) -> tuple[float, ...]:
     try:
         return tuple(map(float, _names(text)))
     except ValueError:
-        raise ConfigurationError(f"--max-error {text!r} is no list of numbers: write 0.01,0.05") from None
+        raise ConfigurationError(f"--max-error {text!r} is not a list of numbers: write 0.01,0.05") from None

@@ -18,7 +18,7 @@ class Asked:
     Attributes:
         position: its place among the files.
         file: its path, as the user wrote it, and the line's number where it has one.
-        item: its item; None if it is no prompt item.
+        item: its item; None if it is not a prompt item.
         answers: as `annotations.as_dict` has them, in the order of its prompts.
         failures: its prompts without an answer.
     """

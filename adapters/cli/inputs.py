@@ -23,7 +23,7 @@ STDIN = "-"
 LINES = {".csv", ".jsonl", ".txt"}
 # Characters of a cell at most.
 MAX_CELL = 2**23
-NO_ITEM = "is no prompt item: a JSON object with 'prompts' is needed"
+NO_ITEM = "is not a prompt item: a JSON object with 'prompts' is needed"
 # A name, and its content (a text or a JSON object) or why there is none.
 Source = tuple[str, Any, str | None]
 
@@ -98,7 +98,7 @@ def _read(path: str, tables: bool) -> Iterator[Source]:
     except OSError as error:
         yield name, None, f"cannot be read ({error.strerror})"
     except ValueError as error:  # Its bytes are no UTF-8.
-        yield name, None, f"is no text ({error})"
+        yield name, None, f"is not text ({error})"
 
 
 def _lines_or_item(name: str, stream: TextIO) -> Iterator[Source]:

@@ -62,7 +62,7 @@ def assignment(text: str) -> tuple[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise ConfigurationError(f"--set {text!r} is no KEY=VALUE: write --set temperature=0.7")
+        raise ConfigurationError(f"--set {text!r} is not KEY=VALUE: write --set temperature=0.7")
     try:
         return key, json.loads(value)
     except ValueError:

@@ -103,7 +103,7 @@ def check(right_from: float, max_errors: Sequence[float]) -> None:
     for rate in max_errors:
         if not 0 < rate < 1:
             raise ConfigurationError(
-                f"max_error {rate:g} is no error rate: give one between 0 and 1, as 0.05"
+                f"max_error {rate:g} is not an error rate: give one between 0 and 1, as 0.05"
             )
 
 

@@ -109,7 +109,9 @@ def read_items(given: Iterable[str | Path | Mapping[str, Any]]) -> Iterator[Mapp
             if isinstance(content, dict):
                 yield {**content, "filename": str(file)}
             else:
-                yield Failure(str(file), None, "it is no prompt item: a JSON object with 'prompts' is needed")
+                yield Failure(
+                    str(file), None, "it is not a prompt item: a JSON object with 'prompts' is needed"
+                )
 
 
 def answered(

@@ -74,7 +74,7 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         except ValueError:
             values = None
         if not isinstance(values, dict):
-            raise ConfigurationError(f"{path}, row {row}: it is no JSON object; name a CSV file .csv")
+            raise ConfigurationError(f"{path}, row {row}: it is not a JSON object; name a CSV file .csv")
         yield row, values
 
 

@@ -54,7 +54,7 @@ def _allowed(url: str, hosts: Collection[str]) -> tuple[str, str]:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").rstrip("."), parts.port
     except ValueError:
-        raise PromptError("a link is no web address") from None
+        raise PromptError("a link is not a web address") from None
     if parts.scheme != "https" or port not in (None, 443) or parts.username is not None:
         raise PromptError("links are followed by https at port 443 only, and without a user's name")
     if not host or host not in {name.lower().rstrip(".") for name in hosts}:

@@ -58,7 +58,7 @@ class PromptTemplate:
         """As `item`, for a file: `{text}` is all of it, and the keys of a JSON object are fields, too.
 
         Raises:
-            PromptError: as `item`; or the file is no UTF-8 text.
+            PromptError: as `item`; or the file is not UTF-8 text.
         """
         return self.item(_fields(content))
 
@@ -88,7 +88,7 @@ def _fields(content: bytes) -> Mapping[str, Any]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise PromptError(
-            "its content is no UTF-8 text: answer text items and prompt items, and filter the others out"
+            "its content is not UTF-8 text: answer text items and prompt items, and filter the others out"
         ) from None
     try:
         found = json.loads(text)

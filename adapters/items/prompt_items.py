@@ -31,7 +31,7 @@ def read(
         The dialogues and, by prompt key, the error of each prompt that cannot be read.
 
     Raises:
-        PromptError: the item is no prompt item, or has no question.
+        PromptError: the item is not a prompt item, or has no question.
     """
     if isinstance(item, Mapping) and traces.is_trace(item):
         found = _conversation(traces.conversation(item, name), {}, name)
@@ -53,7 +53,7 @@ def read(
             dialogues += [Dialogue(key, (), turns)] if turns else []
         else:
             errors[key] = PromptError(
-                "it is no list of elements and no object of questions: make it one of them"
+                "it is neither a list of elements nor an object of questions: make it one of them"
             )
     dialogues[place_of_messages:place_of_messages] = _conversation(messages, earlier, name)
     if not dialogues:

@@ -46,7 +46,7 @@ class BatchRequest:
 
 
 def is_request(line: bytes) -> bool | None:
-    """Whether a line belongs to a batch file; None if it is no JSON object, and says nothing of its file."""
+    """Whether a line belongs to a batch file; None if it is not a JSON object, which may be in any file."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
@@ -65,9 +65,11 @@ def parsed(line: bytes) -> BatchRequest:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise NoRequest("invalid_json_line", f"this is no JSON ({error}): write a JSON object") from None
+        raise NoRequest("invalid_json_line", f"this is not JSON ({error}): write a JSON object") from None
     if not isinstance(found, dict):
-        raise NoRequest("invalid_json_line", "this is no JSON object: write one with custom_id, url and body")
+        raise NoRequest(
+            "invalid_json_line", "this is not a JSON object: write one with custom_id, url and body"
+        )
     name, url, body = found.get("custom_id"), found.get("url"), found.get("body")
     if not isinstance(name, str) or not name:
         raise NoRequest("missing_required_parameter", "it has no custom_id: give it a text of its own")
@@ -113,14 +115,14 @@ def answered_name(line: bytes) -> str | None:
     """The custom_id of an answered request, from its line of an output; None where it has no answer.
 
     Raises:
-        Refused: it is no line of a batch's output or errors.
+        Refused: it is not a line of a batch's output or errors.
     """
     try:
         found = json.loads(line)
         name, response = found["custom_id"], found["response"]
         return name if found["id"] and response and response["status_code"] == 200 else None
     except (ValueError, RecursionError, KeyError, TypeError):
-        raise Refused(400, "it is no line of a batch's output") from None
+        raise Refused(400, "it is not a line of a batch's output") from None
 
 
 def _response(status: int, body: dict[str, Any]) -> dict[str, Any]:

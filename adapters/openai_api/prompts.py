@@ -41,7 +41,7 @@ def texts_of(given: Prompt) -> Texts:
         listed = [listed]
     ids = [tuple(one) if isinstance(one, Sequence) and not isinstance(one, str) else () for one in listed]
     if not ids or not all(one and all(isinstance(token, int) for token in one) for one in ids):
-        raise PromptError("this is no text, no list of token ids and no list of either: give one of these")
+        raise PromptError("this is neither a text nor token ids, nor a list of either: give one of these")
     return ids
 
 
@@ -62,4 +62,6 @@ def _part(i: int, part: Any) -> Part:
             return text
         case {"type": "image_url", "image_url": {"url": str(url)}}:
             return Image(url)
-    raise PromptError(f"messages[{i}] has content that is no text, and no part of type text or image_url")
+    raise PromptError(
+        f"messages[{i}] has content that is neither a text nor a part of type text or image_url"
+    )

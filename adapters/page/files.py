@@ -47,12 +47,12 @@ def opened(file: bytes, name: str, models: Sequence[str]) -> dict[str, list[Conv
         name: what errors call the file.
 
     Raises:
-        PromptError: the file is no prompt item, or there is nothing to ask in it.
+        PromptError: the file is not a prompt item, or there is nothing to ask in it.
     """
     try:
         content = json.loads(file.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise PromptError(f"{name} is no JSON ({error}): open a prompt item's file") from None
+        raise PromptError(f"{name} is not JSON ({error}): open a prompt item's file") from None
     # No earlier answers: each question is an exchange of its own.
     item = Item.parse(content, "", name)
     if item.error is not None:

@@ -83,5 +83,5 @@ def _data_url(item_id: str, hosts: Sequence[str]) -> str:
     else:
         content = remote.sized_content(item_id, size)
     if not kind.startswith("image/"):
-        raise PromptError(f"item {item_id} is no image, but {kind or 'of an unknown type'}")
+        raise PromptError(f"item {item_id} is not an image, but {kind or 'of an unknown type'}")
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -62,7 +62,7 @@ def downloaded(snapshot: Snapshot, template: PromptTemplate | None = None) -> di
     except (ValueError, RecursionError) as error:
         return Failure(snapshot.id, None, f"it could not be read ({type(error).__name__}: {error})")
     if not isinstance(prompts, dict):
-        return Failure(snapshot.id, None, "its content is no JSON object: upload a prompt item")
+        return Failure(snapshot.id, None, "its content is not a JSON object: upload a prompt item")
     snapshot.digest = digest(content)
     return prompts
 

@@ -83,7 +83,7 @@ def read_text(item: str, content: bytes) -> Text:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise PromptError("its content is no UTF-8 text: embed text items and prompt items") from None
+        raise PromptError("its content is not UTF-8 text: embed text items and prompt items") from None
     prompts = _json(text)
     if isinstance(prompts, dict) and is_trace(prompts):
         return Text(item, _not_empty(question(prompts, item)), "query")
@@ -97,7 +97,7 @@ def read_text(item: str, content: bytes) -> Text:
 
 
 def _json(text: str) -> Any:
-    """A text as JSON; None if it is no JSON."""
+    """A text as JSON; None if it is not JSON."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:

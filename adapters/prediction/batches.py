@@ -126,7 +126,7 @@ def _checked(answer: Any, model_name: str) -> dict[str, Any]:
         get_path(given, "type") == "class" and "labels" in extra
     )  # By label mode, not by a user's own code.
     if not labelled and (get_path(given, "type") not in ("text", None) or text is None):
-        raise GenerationError("predict returned an answer that is no text: return dl.FreeText annotations")
+        raise GenerationError("predict returned an answer that is not text: return dl.FreeText annotations")
     if key is None:
         raise GenerationError("predict returned an answer without a prompt's key: give it as prompt_id")
     return {

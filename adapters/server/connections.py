@@ -102,7 +102,7 @@ async def read_json(request: Request) -> dict[str, Any]:
     """The JSON object in the body of a request.
 
     Raises:
-        Refused: it is too large, does not come in time, or is no JSON object.
+        Refused: it is too large, does not come in time, or is not a JSON object.
         ClientDisconnect: the client has hung up.
     """
     try:
@@ -113,9 +113,9 @@ async def read_json(request: Request) -> dict[str, Any]:
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
-        raise Refused(400, "the body is no JSON: send a JSON object") from None
+        raise Refused(400, "the body is not JSON: send a JSON object") from None
     if not isinstance(value, dict):
-        raise Refused(400, "the body is no JSON object: send one")
+        raise Refused(400, "the body is not a JSON object: send one")
     return value
 
 

@@ -82,8 +82,8 @@ def read_settings(options: LoadOptions | None, config: PretrainedConfig) -> Head
     function = (nn.Sigmoid() if one else nn.Identity()) if path is None else activation(path)
     if function is None:
         raise Unsupported(
-            f"the folder's activation_fn {path!r} is no class of torch.nn, and other code is not run: change "
-            "it in config_sentence_transformers.json or config.json"
+            f"the folder's activation_fn {path!r} is not a class of torch.nn, and other code is not run: "
+            "change it in config_sentence_transformers.json or config.json"
         )
     multiple = config.problem_type == "multi_label_classification"
     return HeadSettings(

@@ -127,7 +127,7 @@ class Calibration:
             return cls(points=points, thresholds=thresholds, **values)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ConfigurationError(
-                f"{path.name} is no calibration ({type(error).__name__}): remove it, or evaluate again"
+                f"{path.name} is not a calibration ({type(error).__name__}): remove it, or evaluate again"
             ) from error
 
 

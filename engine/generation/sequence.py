@@ -15,7 +15,7 @@ from engine.model_properties import decoder_start
 from engine.options import GenerationOptions
 
 _NOT_FINITE = (
-    "the model gave logits that are no numbers: where dtype is float16, set it to bfloat16 or float32, else "
+    "the model gave logits that are not numbers: where dtype is float16, set it to bfloat16 or float32, else "
     "check the model's weights"
 )
 

@@ -137,9 +137,9 @@ def _json_problem(file: Path) -> str | None:
                 return _lfs_pointer(file)
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        return f"its {file.name} is no JSON ({error}): {_AGAIN}"
+        return f"its {file.name} is not JSON ({error}): {_AGAIN}"
     if file.name == "config.json" and not isinstance(content, dict):
-        return f"its config.json is no JSON object: {_AGAIN}"
+        return f"its config.json is not a JSON object: {_AGAIN}"
     return None
 
 

@@ -20,7 +20,7 @@ def folder_or_hub_id(options: LoadOptions) -> str:
         ConfigurationError: `local_path` is no folder.
     """
     if options.local_path is not None and not Path(options.local_path).is_dir():
-        raise ConfigurationError(f"local_path {options.local_path!r} is no folder on this machine")
+        raise ConfigurationError(f"local_path {options.local_path!r} is not a folder on this machine")
     return options.local_path or options.model_name
 
 
@@ -70,7 +70,7 @@ def read_json(options: LoadOptions, name: str) -> Any:
         return None if file is None else json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise LoadError(
-            f"{options.model_name} cannot be loaded: its {name} is no JSON ({error}): download it again"
+            f"{options.model_name} cannot be loaded: its {name} is not JSON ({error}): download it again"
         ) from None
 
 

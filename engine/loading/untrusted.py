@@ -55,7 +55,7 @@ def check_weight_index(name: str, index: Path | None, allow_pickle: bool) -> Non
             )
         if not allow_pickle and not file.endswith(".safetensors"):
             raise LoadError(
-                f"{name} names weights that are no safetensors ({file!r}) in {INDEX} - {PICKLED_HINT}"
+                f"{name} names weights that are not safetensors ({file!r}) in {INDEX} - {PICKLED_HINT}"
             )
 
 

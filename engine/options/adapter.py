@@ -26,8 +26,8 @@ class AdapterOptions(Options):
     )
     prompt_template: str | None = Field(
         None,
-        description="Makes a question of what is no prompt item: of a text, `{text}`, and of a JSON object "
-        "or a row of a table by its names; `{labels}` are the labels, `{{` is a brace.",
+        description="Makes a question of what is not a prompt item: of a text, `{text}`, and of a JSON "
+        "object or a row of a table by its names; `{labels}` are the labels, `{{` is a brace.",
     )
     resume: bool = Field(False, description="On the platform: answer only prompts that have no answer yet.")
     stream: bool = Field(

@@ -38,7 +38,7 @@ def _described(problem: ErrorDetails, known: Collection[str]) -> str:
         case "extra_forbidden":
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
             return where + (
-                f"did you mean {near[0]!r}?" if near else "it is no option of this call: leave it out"
+                f"did you mean {near[0]!r}?" if near else "it is not an option of this call: leave it out"
             )
         case "missing":
             return f"{where}set it in the configuration"
@@ -60,4 +60,6 @@ class JSONObject(dict[str, Any]):
         try:
             return cls(json.loads(json.dumps(given, allow_nan=False)))
         except (TypeError, ValueError, RecursionError):
-            raise ValueError("it is no JSON object: give texts, numbers, booleans, lists, objects") from None
+            raise ValueError(
+                "it is not a JSON object: give texts, numbers, booleans, lists, objects"
+            ) from None

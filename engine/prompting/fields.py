@@ -25,7 +25,7 @@ def parsed(template: str) -> Parts:
     for text, name, spec, conversion in found:
         if name is not None and (not name.strip() or set(".[") & set(name) or spec or conversion):
             raise ValueError(
-                f"{{{name}}} is no plain name of a field: write one such as {{text}}, and {{{{ for a brace"
+                f"{{{name}}} is not a plain name of a field: write one such as {{text}}, and {{{{ for a brace"
             )
         parts.append((text, name))
     return parts

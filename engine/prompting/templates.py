@@ -114,7 +114,8 @@ def invalid_template(what: str, given: str = "") -> ConfigurationError:
     near = difflib.get_close_matches(given.lower(), TEMPLATES, n=1)
     hint = f": did you mean {near[0]!r}?" if near else ""
     return ConfigurationError(
-        f"option 'chat_template' is no valid Jinja template ({what}), nor one of {', '.join(TEMPLATES)}{hint}"
+        f"option 'chat_template' is not a valid Jinja template ({what}), nor one of "
+        f"{', '.join(TEMPLATES)}{hint}"
     )
 
 

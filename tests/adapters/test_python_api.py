@@ -150,8 +150,8 @@ def test_an_option_of_a_call_is_for_that_call_alone(model):
         (lambda model: model.generate("a", system_prompt="x"), "'system_prompt' is for conversations"),
         (lambda model: model.text_completion("a", prompt_builder="llama2"), "'prompt_builder' is for conv"),
         (lambda model: model.generate("a", hidden_state=True), r"hidden_states\(texts\)"),
-        (lambda model: model.generate("a", dtype="float16"), "'dtype': it is no option of this call"),
-        (lambda model: model.encode(["a"], temperature=1), "'temperature': it is no option of this call"),
+        (lambda model: model.generate("a", dtype="float16"), "'dtype': it is not an option of this call"),
+        (lambda model: model.encode(["a"], temperature=1), "'temperature': it is not an option of this call"),
         (lambda model: model.encode(["a"], dimensions=129), "more than the 128 numbers"),
         (
             lambda model: model.hidden_states(["a"], reduction="avg"),
@@ -161,12 +161,15 @@ def test_an_option_of_a_call_is_for_that_call_alone(model):
             lambda model: model.embeddings("a", encoding_format="base64"),
             "encoding_format 'base64' is for HTTP",
         ),
-        (lambda model: model.predict([], stream=True), "'stream': it is no option of this call"),
+        (lambda model: model.predict([], stream=True), "'stream': it is not an option of this call"),
         (lambda model: model.generate("a", stream=True), r"stream: .* call chat or text_completion"),
         (lambda model: model.generate("a", num_return_sequences=2), "n is the number of .* chat"),
         (lambda model: model.generate("a", batch_size=4), "batch_size: .* is batched"),
         (lambda model: models.load("tiny_talk", {"chat_template": "llama3"}), "did you mean 'llama2'"),
-        (lambda model: models.load("tiny_talk", {"chat_template": "{% if %}"}), "is no valid Jinja template"),
+        (
+            lambda model: models.load("tiny_talk", {"chat_template": "{% if %}"}),
+            "is not a valid Jinja template",
+        ),
         (
             lambda model: models.evaluate([], model=model, configuration={"seed": 1}),
             "a loaded model has its own",

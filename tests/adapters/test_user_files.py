@@ -153,7 +153,7 @@ def test_an_annotation_without_a_confidence_is_stored_without_one(echo, upload, 
 
 
 @pytest.mark.parametrize(
-    ("form", "says"), [("labels", "no text: return dl.FreeText"), ("prompts", "give it as prompt_id")]
+    ("form", "says"), [("labels", "not text: return dl.FreeText"), ("prompts", "give it as prompt_id")]
 )
 def test_an_annotation_that_is_no_answer_is_listed(form, says, echo, upload, questions):
     item = upload("questions.json", questions)

@@ -230,7 +230,7 @@ def test_devices_in_json_have_numbers_as_text():
 def test_options_that_are_made_are_checked_as_configured_ones():
     with pytest.raises(ConfigurationError, match="'temprature': did you mean 'temperature'"):
         GenerationOptions(temprature=1)
-    with pytest.raises(ConfigurationError, match="'dtype': it is no option of this call"):
+    with pytest.raises(ConfigurationError, match="'dtype': it is not an option of this call"):
         GenerationOptions(dtype="float32")
     with pytest.raises(ConfigurationError, match=r"^option 'temperature': .*option 'top_p'"):
         GenerationOptions(temperature=-1, top_p=2)

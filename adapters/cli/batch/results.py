@@ -41,7 +41,7 @@ class Results:
         """
         self.output = out or source.with_name(f"{source.stem}_output.jsonl")
         if self.output.exists() and not self.output.is_file():
-            raise ConfigurationError(f"{str(self.output)!r} is no file: choose another one by --out")
+            raise ConfigurationError(f"{str(self.output)!r} is not a file: choose another one by --out")
         self.errors = self.output.with_name(f"{self.output.stem.removesuffix('_output')}_error.jsonl")
         self.answered = self.failed = 0
         self.reasons: dict[str, tuple[str, int]] = {}

@@ -74,7 +74,7 @@ def _read(path: Path) -> list[Row]:
                 row["item"], row["error"]
             except (ValueError, TypeError, KeyError):
                 raise ConfigurationError(
-                    f"line {number} of {str(path)!r} is no result of predict: choose another file by --out"
+                    f"line {number} of {str(path)!r} is not a result of predict: choose another file by --out"
                 ) from None
             rows.append(row)
     return rows

@@ -258,7 +258,7 @@ def _texts(content: Any) -> tuple[str, str]:
             case {"type": str()}:  # An image, a sound.
                 pass
             case _:
-                raise TypeError("a content that is no text and no part")
+                raise TypeError("a content that is neither text nor a part")
     return said, thought
 
 

@@ -195,7 +195,7 @@ def _interpreter(python: str | None) -> str:
         return sys.executable
     found = shutil.which(os.path.expanduser(python))
     if found is None:
-        raise ConfigurationError(f"vllm_python {python!r} is no program on this machine")
+        raise ConfigurationError(f"vllm_python {python!r} is not a program on this machine")
     return found
 
 

@@ -150,7 +150,7 @@ def test_what_is_no_request_has_a_line_of_its_own_and_costs_no_other_its_answer(
     assert len(errors()) == 14
     said = capsys.readouterr().err
     assert "2 requests are answered: batch_output.jsonl; 14 have no answer: batch_error.jsonl" in said
-    assert "error: line 2: this is no JSON" in said
+    assert "error: line 2: this is not JSON" in said
 
 
 def test_an_error_names_its_first_request_and_how_many_have_it(engine, batch, capsys):
@@ -280,9 +280,12 @@ def test_out_names_the_output_and_the_errors_lie_beside_it(engine, batch, tmp_pa
     ("arguments", "said"),
     [
         (["--out", "batch.jsonl"], "'batch.jsonl' is the input"),
-        (["--out", "notes.txt"], "line 1 of 'notes.txt': it is no line of a batch's output: choose another"),
+        (
+            ["--out", "notes.txt"],
+            "line 1 of 'notes.txt': it is not a line of a batch's output: choose another",
+        ),
         (["--out", "no/such.jsonl"], "'no/such.jsonl' cannot be written (No such file or directory)"),
-        (["--out", "."], "'.' is no file"),
+        (["--out", "."], "'.' is not a file"),
         (["--json"], "leave --json and --jsonl out"),
         (["notes.txt"], "give it alone"),
     ],

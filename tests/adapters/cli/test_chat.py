@@ -62,7 +62,7 @@ def test_options_are_set_and_shown_and_a_wrong_one_is_named(say, model):
     code, printed = say("/set temperature=0.7", "/set temprature=1", "/set nonsense", "/set", "Hi")
     assert code == 0
     assert printed[0] == "error: unknown option 'temprature': did you mean 'temperature'?"
-    assert "is no KEY=VALUE" in printed[1]
+    assert "is not KEY=VALUE" in printed[1]
     assert printed[2] == "temperature=0.7"
     assert engine.requests[0].options.temperature == 0.7
 

@@ -121,7 +121,7 @@ def test_no_readable_file_loads_no_model(files, capsys):
     [
         (["--model", "nobody"], "there is no model 'nobody'"),
         (["--set", "temprature=1"], "did you mean 'temperature'?"),
-        (["--set", "temperature"], "is no KEY=VALUE"),
+        (["--set", "temperature"], "is not KEY=VALUE"),
         (["--set", "model_name=/no/such/folder"], "no such folder"),
     ],
 )

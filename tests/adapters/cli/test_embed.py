@@ -28,6 +28,6 @@ def test_lines_of_standard_input_become_one_array(tmp_path, capsys, monkeypatch)
 
 def test_a_file_of_another_kind_or_place_is_refused(tmp_path, capsys):
     assert main(["embed", "A cat.", "--out", "vectors.csv"]) == 2
-    assert "is no .npy file" in capsys.readouterr().err
+    assert "is not a .npy file" in capsys.readouterr().err
     assert main(["embed", "A cat.", "--out", str(tmp_path / "no" / "vectors.npy")]) == 2
     assert "cannot be written (No such file or directory)" in capsys.readouterr().err

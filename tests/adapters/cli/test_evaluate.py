@@ -35,7 +35,7 @@ def test_a_report_is_written_and_summed_up(item, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--max-error", "little"], "--max-error 'little' is no list of numbers: write 0.01,0.05"),
+        (["--max-error", "little"], "--max-error 'little' is not a list of numbers: write 0.01,0.05"),
         (["--model", "tiny_tlak"], "did you mean 'tiny_talk'?"),
         (["--measure", "nothing"], "nothing"),
     ],

@@ -89,7 +89,7 @@ def test_what_has_nothing_to_ask_is_named(folder, capsys):
     errors = capsys.readouterr().err.splitlines()
     assert errors[0] == "error: empty: has no prompt items: a folder needs .json files"
     assert errors[1] == "error: no*.json: cannot be read (No such file or directory)"
-    assert errors[2].startswith("error: latin.txt: is no text (")
+    assert errors[2].startswith("error: latin.txt: is not text (")
 
 
 @pytest.mark.parametrize("name", ["out.json", "out.jsonl", "out.txt"])

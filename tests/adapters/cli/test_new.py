@@ -84,12 +84,12 @@ def test_a_model_that_is_not_here_is_written_and_said_to_be_unchecked(tests, use
 @pytest.mark.parametrize(
     ("name", "hub_id", "reason"),
     [
-        ("Big-Model", "own/x", "is no name for a file"),
-        ("../x", "own/x", "is no name for a file"),
+        ("Big-Model", "own/x", "is not a name for a file"),
+        ("../x", "own/x", "is not a name for a file"),
         ("there", "own/x", "is there already"),
         ("x", "just-a-name", "has the form owner/name"),
         ("x", 'own/"; import os', "has the form owner/name"),
-        ("x", "own/vit", "is no language model that transformers knows (model_type 'vit')"),
+        ("x", "own/vit", "is not a language model that transformers knows (model_type 'vit')"),
         ("x", "own/code", "needs code of its own repository"),
     ],
 )

@@ -78,7 +78,7 @@ def test_a_table_without_a_template_says_what_to_set(capsys):
 def test_a_template_that_cannot_be_is_refused_before_anything_is_asked(capsys):
     Path("t.txt").write_text("a\n")
     assert main(["predict", "t.txt", "--set", "prompt_template={text.x}"]) == 2
-    assert "option 'prompt_template': {text.x} is no plain name" in capsys.readouterr().err
+    assert "option 'prompt_template': {text.x} is not a plain name" in capsys.readouterr().err
 
 
 def test_a_table_that_is_broken_keeps_the_rows_before(capsys):

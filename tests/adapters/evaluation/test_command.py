@@ -39,7 +39,7 @@ def test_the_python_of_the_page_runs(monkeypatch: pytest.MonkeyPatch, capsys):
     [
         (["--truth", "nobody.csv"], "nobody.csv cannot be read"),
         (["--measure", "vibes"], "there is no measure 'vibes': take one of exact_match"),
-        (["--max-error", "5"], "max_error 5 is no error rate: give one between 0 and 1"),
+        (["--max-error", "5"], "max_error 5 is not an error rate: give one between 0 and 1"),
         ([], "none of 16 answers has a true one: have people annotate the prompts"),
         (["--truth", "{other}"], "no row of .* has the item's file name and the prompt's key"),
     ],

@@ -159,7 +159,7 @@ def test_an_answer_without_a_confidence_is_not_accepted(evaluated: Path):
 )
 def test_a_file_that_is_no_calibration_says_what_to_do(tmp_path: Path, text: str):
     (tmp_path / FILE).write_text(text)
-    with pytest.raises(ConfigurationError, match=r"is no calibration .*: remove it, or evaluate again"):
+    with pytest.raises(ConfigurationError, match=r"is not a calibration .*: remove it, or evaluate again"):
         Calibration.read(tmp_path / FILE)
 
 
@@ -241,7 +241,7 @@ def test_an_item_without_an_answer_is_named(adding):
     ("name", "text", "reason"),
     [
         ("t.csv", "item,prompt\na,b\n", "row 2: it has no answer"),
-        ("t.jsonl", "x", "row 1: it is no JSON object"),
+        ("t.jsonl", "x", "row 1: it is not a JSON object"),
         ("t.jsonl", '{"item": "a", "answer": "b"}', "row 1: it has no prompt"),
     ],
 )
@@ -261,7 +261,7 @@ def test_an_item_goes_by_its_path_its_name_or_its_stem(tmp_path):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"max_errors": [0.05, 1.5]}, "max_error 1.5 is no error rate"),
+        ({"max_errors": [0.05, 1.5]}, "max_error 1.5 is not an error rate"),
         ({"right_from": 0}, "right_from is 0"),
         ({"methods": ["vibes"]}, "no such method"),
     ],

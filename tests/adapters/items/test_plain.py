@@ -55,7 +55,7 @@ def test_a_file_is_its_text_and_the_keys_of_its_json():
         ("{title} {text}", b"x", "it has no {title} of prompt_template: it has text"),
         ("{labels} {text}", b"x", "prompt_template has {labels}: set the option labels"),
         ("{text}", b" \n", "it has no text"),
-        ("{text}", b"\xff\xfe", "its content is no UTF-8 text"),
+        ("{text}", b"\xff\xfe", "its content is not UTF-8 text"),
     ],
 )
 def test_what_is_missing_is_named(template: str, content: bytes, said: str):

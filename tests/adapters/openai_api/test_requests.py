@@ -247,8 +247,8 @@ def test_a_completion_streams(model):
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        ([], "no list of token ids"),
-        ([["a"]], "no list of token ids"),
+        ([], "neither a text nor token ids"),
+        ([["a"]], "neither a text nor token ids"),
         ({"a": 1}, "one of these|no list"),
         ([[10**6]], "token ids outside the vocabulary"),
         ("word " * 3000, "context length is"),

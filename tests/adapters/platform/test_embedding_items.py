@@ -111,7 +111,7 @@ def test_one_bad_item_costs_no_other_its_vector(adapter, upload, questions, gate
     good = [upload("text.txt", b"A cat."), upload("questions.json", questions)]
     unread = upload("unread.txt", b"A dog.")
     bad = {
-        upload("image.png", b"\x89PNG\xff").id: "no UTF-8 text",
+        upload("image.png", b"\x89PNG\xff").id: "not UTF-8 text",
         upload("empty.txt", b" \n").id: "it has no text",
         upload("nothing.json", {**questions, "prompts": {}}).id: "'prompts' is empty",
         upload("odd.json", {**questions, "prompts": questions["prompts"] | {"x": 3}}).id: "prompt 'x': it is",
@@ -323,7 +323,7 @@ def test_the_published_app_embeds(project, dataset, upload, questions, in_hub_ca
 
     execution = project.models.embed(model=model, dataset_id=dataset.id).wait()
     assert execution.latest_status["status"] == "failed"
-    assert f"{bad.id}: its content is no UTF-8 text" in execution.latest_status["message"]
+    assert f"{bad.id}: its content is not UTF-8 text" in execution.latest_status["message"]
     assert {item.id: [one.value for one in item.features.list().all()] for item in (text, prompts)} == stored
 
 

@@ -94,6 +94,6 @@ def test_a_server_gets_the_images_of_a_prompt_and_the_bytes_of_the_platforms_own
     assert sent == [bytes_of_it, "https://example.com/dog.png"]
     assert [key for key, _ in texts_on(item)] == ["good"]
     assert {failure.key: failure.reason.split("(")[0] for failure in raised.value.failures} == {
-        "wrong": f"its image cannot be read: item {text.id} is no image, but text/plain",
+        "wrong": f"its image cannot be read: item {text.id} is not an image, but text/plain",
         "gone": f"its image cannot be read: item {'0' * 24}: 404: not found ",
     }

@@ -81,7 +81,7 @@ def test_the_activation_of_an_older_folder_applies(tmp_path: Path, settings: dic
 def test_an_activation_of_other_code_is_refused(tmp_path: Path):
     classifiers.save(tmp_path, "bert", 1)
     rewrite(tmp_path / "config.json", sentence_transformers={"activation_fn": "os.system"})
-    with pytest.raises(Unsupported, match=r"activation_fn 'os\.system' is no class of torch\.nn"):
+    with pytest.raises(Unsupported, match=r"activation_fn 'os\.system' is not a class of torch\.nn"):
         engine(tmp_path)
 
 

@@ -235,8 +235,8 @@ def test_a_sequence_whose_logits_are_no_numbers_costs_no_other():
         model, [sick[0], well[0], sick[1], well[1]], continuous_batching=False
     )
     assert [second.token_ids, fourth.token_ids] == [alone(model, one) for one in well]
-    assert "no numbers" in str(first.error)
-    assert "no numbers" in str(third.error)
+    assert "not numbers" in str(first.error)
+    assert "not numbers" in str(third.error)
 
 
 def test_the_settings_of_the_model_are_left_as_they_were():

@@ -236,4 +236,4 @@ def test_a_nan_in_the_middle_of_an_answer_is_an_error(llama):
     model = poisoned(llama, free[3])
     (generated,) = answer(model, [random_request(9, 8)], eos=())
     assert isinstance(generated.error, GenerationError)
-    assert "no numbers" in str(generated.error)
+    assert "not numbers" in str(generated.error)

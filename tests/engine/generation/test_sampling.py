@@ -293,7 +293,7 @@ def test_logits_that_are_no_numbers_fail_their_sequence_alone(llama, options: di
     logits[0, 2] = value
     sick, well = (SequenceState(request([0], 1, **options), llama, frozenset()) for _ in range(2))
     extend([sick, well], logits)
-    assert "no numbers" in str(sick.generated.error)
+    assert "not numbers" in str(sick.generated.error)
     assert not sick.running
     assert well.generated.error is None
     assert well.generated.logprobs == pytest.approx([SHARES[well.generated.token_ids[0]].log().item()])

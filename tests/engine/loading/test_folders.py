@@ -62,14 +62,14 @@ def pickle_as(name: str) -> Break:
     return lambda folder: torch.save({"a": torch.ones(3)}, folder / name)
 
 
-NO_JSON = r" is no JSON \(.*\): download it again"
+NO_JSON = r" is not JSON \(.*\): download it again"
 DAMAGED = r" is damaged or cut short \(.*\): download it again"
 CASES: dict[str, tuple[str, Break, str]] = {
     "empty": ("one", lost("*"), r"it has no config\.json, .* set model_name to a folder or hub id"),
     "no config": ("one", lost("config.json"), r"it has no config\.json"),
     "config cut": ("one", cut("config.json", 9), r"its config\.json" + NO_JSON),
     "config empty": ("one", cut("config.json", 0), r"its config\.json" + NO_JSON),
-    "config is a list": ("one", write("config.json", "[1]"), r"its config\.json is no JSON object"),
+    "config is a list": ("one", write("config.json", "[1]"), r"its config\.json is not a JSON object"),
     "config is a page": ("one", write("config.json", "<html>"), r"its config\.json" + NO_JSON),
     "config is a pointer": (
         "one",

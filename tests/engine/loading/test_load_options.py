@@ -125,7 +125,7 @@ def test_weights_may_lie_in_a_folder_under_another_name(folders: dict[str, Path]
 def test_a_folder_under_another_name_that_fails_is_named_by_both(folders: dict[str, Path]):
     with pytest.raises(LoadError, match=f"owner/name \\({folders['no-weights']}\\) cannot be loaded"):
         load(LoadOptions(model_name="owner/name", local_path=str(folders["no-weights"]), device="cpu"))
-    with pytest.raises(ConfigurationError, match="local_path '/no/such' is no folder"):
+    with pytest.raises(ConfigurationError, match="local_path '/no/such' is not a folder"):
         load(LoadOptions(model_name="owner/name", local_path="/no/such"))
 
 

@@ -118,7 +118,7 @@ def test_an_index_that_is_none_is_named(folder, ran, content: str):
     index(folder, "x")
     (folder / "model.safetensors.index.json").write_text(content)
     assert re.search(
-        r"index.json (does not say what is where|is no JSON).*: download it again", refused(folder, ran)
+        r"index.json (does not say what is where|is not JSON).*: download it again", refused(folder, ran)
     )
 
 

@@ -17,12 +17,12 @@ def test_fields_and_braces_are_as_in_str_format():
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        ("{text.__class__}", "{text.__class__} is no plain name"),
-        ("{text[0]}", "is no plain name"),
-        ("{text!r}", "is no plain name"),
-        ("{text:>10}", "is no plain name"),
-        ("{text:{labels}}", "is no plain name"),
-        ("{}", "is no plain name"),
+        ("{text.__class__}", "{text.__class__} is not a plain name"),
+        ("{text[0]}", "is not a plain name"),
+        ("{text!r}", "is not a plain name"),
+        ("{text:>10}", "is not a plain name"),
+        ("{text:{labels}}", "is not a plain name"),
+        ("{}", "is not a plain name"),
         ("{text", "write {{ and }} for braces"),
         ("text}", "write {{ and }} for braces"),
         ("Is it?", "it has no field of an item"),

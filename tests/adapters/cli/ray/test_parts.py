@@ -66,7 +66,7 @@ def test_any_text_comes_back_as_it_was(out: Path):
 def test_a_file_of_something_else_is_refused_and_kept(out: Path, content: str):
     out.write_text(content)
     with pytest.raises(
-        ConfigurationError, match=r"line 1 of .* is no result of predict: choose another file"
+        ConfigurationError, match=r"line 1 of .* is not a result of predict: choose another file"
     ):
         Parts(out)
     assert out.read_text() == content

@@ -91,7 +91,7 @@ def test_weights_among_the_artifacts_win(fake: str, noted: Noted, tiny_model: Pa
         ({"base_url": "http://127.0.0.1:1"}, "option 'base_url' is for a server elsewhere"),
         ({"vllm_args": ["--api-key=x"]}, "vllm_args may not have --api-key"),
         ({"vllm_args": ["--port", "1"]}, "vllm_args may not have --port"),
-        ({"vllm_python": "/no/such/python"}, "vllm_python '/no/such/python' is no program"),
+        ({"vllm_python": "/no/such/python"}, "vllm_python '/no/such/python' is not a program"),
         ({"vllm_python": None}, "pip install vllm"),
     ],
 )
