@@ -259,7 +259,10 @@ class OpenAICalls(ABC):
             names.append(self.configuration.load.model_name)
         if model is None or str(model).casefold() in map(str.casefold, names):
             return model or self.name
-        raise UnknownModel(f"this model is not called {model!r}: its names are {', '.join(names)}")
+        raise UnknownModel(
+            f"this model is not called {model!r}: its names are {', '.join(names)}; the option "
+            "model_deploys gives it others"
+        )
 
 
 def _repeated(requests: Sequence[Request], n: int) -> list[Request]:

@@ -50,7 +50,7 @@ def answer_batch(paths: Sequence[str], form: bool, out: Path | None, load: Calla
             signals.hold()
             results.close()
     for said, count in results.reasons.items():
-        say(f"error: {said}" + (f" ({count} requests)" if count > 1 else ""))
+        say(f"error: {results.places[said]}: {said}" + (f" (and {count - 1} more)" if count > 1 else ""))
     say(results.summary)
     say_reused(model)
     if code:

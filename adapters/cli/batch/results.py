@@ -27,6 +27,7 @@ class Results:
         answered: how many have got one.
         failed: how many have none.
         reasons: why not, with how many; the first `REASONS` of them.
+        places: by reason, the first request that has it.
     """
 
     def __init__(self, source: Path, out: Path | None, held: Held) -> None:
@@ -46,6 +47,7 @@ class Results:
         self.errors = self.output.with_name(f"{self.output.stem.removesuffix('_output')}_error.jsonl")
         self.answered = self.failed = 0
         self.reasons = Counter[str]()
+        self.places: dict[str, str] = {}
         self._held = held
         self._errors: BinaryIO | None = None
         for path in (self.output, self.errors):
@@ -63,12 +65,17 @@ class Results:
             self.answered += 1
             _write(self._output, line)
 
-    def fail(self, line: bytes, reason: str) -> None:
-        """Writes the line of a request that has no answer."""
+    def fail(self, line: bytes, place: str, reason: str) -> None:
+        """Writes the line of a request that has no answer.
+
+        Args:
+            place: what the request goes by; that of the first one is told with the reason.
+        """
         with self._held():
             self.failed += 1
             if reason in self.reasons or len(self.reasons) < REASONS:
                 self.reasons[reason] += 1
+                self.places.setdefault(reason, place)
             if self._errors is None:
                 with _writable(self.errors):
                     self._errors = self.errors.open("wb", buffering=0)
@@ -77,9 +84,9 @@ class Results:
     @property
     def summary(self) -> str:
         """What came of this run, in a line."""
-        before = f", {len(self.done)} were before" if self.done else ""
-        failed = f"; {self.failed} have no answer: {self.errors}" if self.failed else ""
-        return f"{self.answered} requests are answered{before}: {self.output}{failed}"
+        before = f" ({len(self.done)} before)" if self.done else ""
+        failed = f"; without an answer: {self.failed}, in {self.errors}" if self.failed else ""
+        return f"requests answered: {self.answered}{before}, in {self.output}{failed}"
 
     def close(self) -> None:
         """Closes both files; one with nothing in it goes."""

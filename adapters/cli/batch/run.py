@@ -99,7 +99,7 @@ class BatchRun:
             try:
                 name, asked = self._asked(line, number, seen)
             except NoRequest as error:
-                self._results.fail(batch_lines.refused(error), f"line {number}: {error}")
+                self._results.fail(batch_lines.refused(error), f"line {number}", str(error))
                 self._told()
                 continue
             if isinstance(asked, Embedding):
@@ -186,5 +186,5 @@ class BatchRun:
 
     def _fail(self, custom_id: str, error: AdapterError) -> None:
         self._open.pop(custom_id, None)
-        self._results.fail(batch_lines.failed(custom_id, error), str(error))
+        self._results.fail(batch_lines.failed(custom_id, error), f"custom_id {custom_id!r}", str(error))
         self._told()
