@@ -82,7 +82,7 @@ Kind = TypeVar("Kind", bound=Options)
 # Pydantic's problems that need other words.
 _PROBLEMS = {
     "extra_forbidden": "it is no option of this call: leave it out",
-    "missing": "is needed: set it in the configuration",
+    "missing": "set it in the configuration",
 }
 
 

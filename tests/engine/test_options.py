@@ -163,7 +163,7 @@ def test_an_unknown_confidence_is_refused_with_those_that_are():
 
 
 def test_a_model_must_be_named():
-    with pytest.raises(ConfigurationError, match="'model_name'"):
+    with pytest.raises(ConfigurationError, match="option 'model_name': set it in the configuration"):
         split({"temperature": 1})
 
 
