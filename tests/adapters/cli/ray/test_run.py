@@ -78,7 +78,7 @@ def test_each_item_is_answered_once_or_listed_though_a_node_dies(
     told = capsys.readouterr()
     assert told.out == ""
     assert f"{ITEMS} of {ITEMS + 1} items are answered: {out}" in told.err
-    assert "999.json: is no JSON" in told.err
+    assert "999.json: is not JSON" in told.err
     assert [Path(row["item"]).stem for row in rows(out)] == [*(f"{i:03}" for i in range(ITEMS)), "999"]
     assert [row["answer"] for row in rows(out)] == [*(f"WORD {i}" for i in range(ITEMS)), None]
 
