@@ -36,6 +36,7 @@ _OF_LOADING = {
     "dtype",
     "load_in_4bit",
     "load_in_8bit",
+    "quantize",
     "revision",
     "use_quantization",
 }

@@ -63,13 +63,13 @@ def _exclusive(scores: Sequence[Score]) -> list[float]:
     most = max(score.total for score in scores)
     whole = [math.exp(score.total - most) if most > -math.inf else 0.0 for score in scores]
     left = list(whole)
+    # By the tokens of a label: what is left to the labels that extend it.
+    extensions = dict.fromkeys((score.token_ids for score in scores), 0.0)
     # The longest first: what extends a label has lost its own extensions by then.
     for i in sorted(range(len(scores)), key=lambda i: -len(scores[i].token_ids)):
         ids = scores[i].token_ids
-        extensions = [
-            left[j]
-            for j, other in enumerate(scores)
-            if len(other.token_ids) > len(ids) and other.token_ids[: len(ids)] == ids
-        ]
-        left[i] = max(whole[i] - sum(extensions), 0.0)
+        left[i] = max(whole[i] - extensions[ids], 0.0)
+        for length in range(1, len(ids)):
+            if ids[:length] in extensions:
+                extensions[ids[:length]] += left[i]
     return left

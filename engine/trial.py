@@ -22,7 +22,7 @@ LONG, SHORT = 24, 5
 # The most tokens that a trial generates after a sequence.
 _ROOM = 4
 # The largest relative error of logits, in float32 and with a model that computes in lower precision.
-_EXACT, _ROUNDED = 1e-3, 0.2
+_EXACT, ROUNDED = 1e-3, 0.2
 # What sliding windows are narrowed to in a trial, in tokens: the long sequence goes well past it.
 WINDOW = 8
 # Names of sliding windows and of other bounds on how far a token sees, in configurations and modules.
@@ -111,7 +111,7 @@ def tolerance(model: PreTrainedModel) -> float:
 
     In low precision, rounding may also route a token to another expert; a wrong mask differs by far more.
     """
-    return _ROUNDED if has_low_precision(model) else _EXACT
+    return ROUNDED if has_low_precision(model) else _EXACT
 
 
 @contextmanager

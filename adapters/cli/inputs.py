@@ -137,6 +137,10 @@ def _rows(name: str, lines: TextIO) -> Iterator[Source]:
     csv.field_size_limit(MAX_CELL)
     rows = csv.DictReader(lines)
     try:
+        names = rows.fieldnames or ()
+        if twice := [column for column in names if names.count(column) > 1]:
+            yield name, None, f"has two columns {twice[0]!r}: give each its own name"
+            return
         for number, row in enumerate(rows, 2):
             extra = row.pop(None, None)
             reason = f"has {len(extra)} more cells than the first line has names" if extra else None

@@ -77,7 +77,7 @@ class PromptTemplate:
             known[LABELS] = ", ".join(self.labels)
         wanted = fields.names(self.template)
         if missing := [name for name in wanted if name not in known]:
-            raise PromptError(_said(missing, [str(name) for name in content]))
+            raise PromptError(_said(missing, [str(name) for name in content if name in known]))
         if not any(known[name].strip() for name in wanted if name != LABELS):
             raise PromptError("it has no text")
         return fields.filled(self.template, known)

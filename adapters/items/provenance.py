@@ -28,6 +28,7 @@ _LOAD = {
     "dtype",
     "load_in_4bit",
     "load_in_8bit",
+    "quantize",
     "use_quantization",
 }
 

@@ -10,6 +10,7 @@ class AnswerText:
     """Decodes a growing sequence that may begin with reasoning, whose marks may be special tokens.
 
     Attributes:
+        taken: number of tokens that were added.
         begun: whether the answer itself has begun.
         first: the index of its first token; white space and special tokens after the reasoning are not its.
         before: the tokens that it continues, from `decoding_context`.
@@ -26,6 +27,7 @@ class AnswerText:
             before: the tokens that the sequence continues, from `decoding_context`.
             splitter: finds the reasoning; None: there is none.
         """
+        self.taken = 0
         self.begun = splitter is None
         self.first = 0
         self.before = before
@@ -40,6 +42,7 @@ class AnswerText:
 
     def add(self, token: int) -> str:
         """Takes the next token, and gives the text of the answer that is new and complete."""
+        self.taken += 1
         if self.begun:
             return self._detokenizer.add(token)
         self._tokens.append(token)

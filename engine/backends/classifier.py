@@ -1,4 +1,4 @@
-"""The backend of models with a classification head: labels texts, and gives pairs of texts a score."""
+"""The backend of models that score and label: those with a classification head, and causal rerankers."""
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +10,7 @@ from engine.classification import Classification, Classifier
 from engine.contract import Classified, Follow
 from engine.errors import AdapterError, ConfigurationError, Unsupported
 from engine.loading import Loaded
-from engine.loading.files import find_file
+from engine.loading.files import find_file, is_logit_score, read_json
 from engine.types import Answer, Chunk, Request, Usage
 
 # Requests that are classified together.
@@ -20,7 +20,7 @@ _SETTINGS = ("modules.json", "config_sentence_transformers.json", "sentence_bert
 
 
 class ClassifierEngine(LoadedModel):
-    """Runs a model with a classification head on this machine: a reranker, a reward model, a classifier.
+    """Runs a model that scores or labels on this machine: a reranker, a reward model, a classifier.
 
     Its answer to a request is the most likely of its labels, or of `labels`, with the probability of each.
     """
@@ -65,12 +65,21 @@ class ClassifierEngine(LoadedModel):
         """Writes the model, its tokenizer and a CrossEncoder's settings to a folder that `load` takes."""
         super().save(folder)
         if self.loaded.options is not None:
-            for name in _SETTINGS:
+            modules = read_json(self.loaded.options, "modules.json") or ()
+            paths = [f"{module['path']}/config.json" for module in modules if is_logit_score(module["type"])]
+            for name in (*_SETTINGS, *paths):
                 if file := find_file(self.loaded.options, name):
-                    shutil.copy(file, folder)
+                    (Path(folder) / name).parent.mkdir(exist_ok=True)
+                    shutil.copy(file, Path(folder) / name)
 
     def unsupported(self, name: str) -> Unsupported:
-        """The error of what a model without a language model head cannot do."""
+        """The error of what a model that scores cannot do."""
+        if self._classifier.settings.logit_score is not None:
+            return Unsupported(
+                f"{type(self.loaded.model).__name__} is a reranker by its folder's LogitScore module: it "
+                f"scores pairs of texts (score, rank, classify) and does not support {name}: take a model "
+                "that writes for that"
+            )
         ways = 'for embeddings set task = "embed" in its model file; for texts take a model that writes'
         return Unsupported(
             f"{type(self.loaded.model).__name__} has a classification head: it scores and labels texts "
@@ -79,6 +88,11 @@ class ClassifierEngine(LoadedModel):
 
     def _answer(self, request: Request, found: Classification) -> Answer:
         try:
+            if not self.labels:
+                raise Unsupported(
+                    f"{type(self.loaded.model).__name__} gives a score and has no labels, and it writes no "
+                    "text: ask score or rank"
+                )
             if found.error is not None:
                 raise found.error
             probabilities = self._chosen(request, found)
@@ -99,15 +113,9 @@ class ClassifierEngine(LoadedModel):
         """The probability of each label that the request allows.
 
         Raises:
-            Unsupported: the model has no labels.
             ConfigurationError: labels that the model does not have, or an option that needs another model.
         """
         options = request.options
-        if not found.labels:
-            raise Unsupported(
-                f"{type(self.loaded.model).__name__} gives a score and has no labels, and it writes no text: "
-                "ask score or rank"
-            )
         for key in ("label_prior", "response_format"):
             if getattr(options, key):
                 raise ConfigurationError(f"{key} is for a model that writes text: leave it out")

@@ -51,7 +51,7 @@ class JudgeWorker(WorkerWrapper):
             try:
                 second_model(judge, "generate").check_can_generate()
             except AdapterError as error:
-                self._failed[judge] = error
+                self._failed[judge] = type(error)(f"option 'judge': {error}")
         return self._failed.get(judge)
 
     def _judged(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:

@@ -16,15 +16,26 @@ class LoadedModel(Engine):
     """An engine with a loaded model, whose weights it prepacks."""
 
     def __init__(self, loaded: Loaded) -> None:
-        """Prepacks the model's weights."""
+        """Prepacks the model's weights.
+
+        Raises:
+            ConfigurationError: a model that cannot be run in the 8 bits that its options ask for.
+        """
         self.loaded = loaded
         self.tokenizer = loaded.tokenizer
         weights = {id(weight): weight for weight in loaded.model.parameters()}.values()
         self._weights = sum(weight.nbytes for weight in weights)
         self._devices = sorted({weight.device for weight in weights if weight.device.type != "meta"}, key=str)
         self._kv_cache = 0
-        self._dtypes = prepack(loaded.model)
+        self._int8 = loaded.options is not None and loaded.options.quantize == "int8"
+        self._dtypes = prepack(loaded.model, self._int8)
         self._process = os.getpid()
+
+    def __repr__(self) -> str:
+        """Says which model it is, and where it runs."""
+        model = self.loaded.model
+        name = f" {self.loaded.options.model_name}" if self.loaded.options else ""
+        return f"{type(model).__name__}{name}, {str(model.dtype).removeprefix('torch.')}, on {model.device}"
 
     @property
     def memory(self) -> MemoryUse:
@@ -47,9 +58,14 @@ class LoadedModel(Engine):
         In a bfloat16 model that is computed in float32, weights below 8e-6 are rounded to multiples of 6e-8.
 
         Raises:
-            Unsupported: a model that was loaded before a fork.
+            Unsupported: a model that was loaded before a fork, or with `quantize`.
         """
         self.check_process()
+        if self._int8:
+            raise Unsupported(
+                "quantize: int8 has rounded the weights, and the original ones are not kept: load the model "
+                "without quantize to save it"
+            )
         with model_lock(self.loaded.model):
             restore(self.loaded.model, self._dtypes)
             try:

@@ -37,12 +37,6 @@ class LocalEngine(LoadedModel):
         self.prompter = Prompter(loaded.tokenizer, loaded.model.config, loaded.context_length)
         self._revision = revision_of(loaded.options) if loaded.options is not None else None
 
-    def __repr__(self) -> str:
-        """Says which model it is, and where it runs."""
-        model = self.loaded.model
-        name = f" {self.loaded.options.model_name}" if self.loaded.options else ""
-        return f"{type(model).__name__}{name}, {str(model.dtype).removeprefix('torch.')}, on {model.device}"
-
     def stream(
         self, requests: Iterable[Request | None], follow: Follow | None = None, deltas: bool = True
     ) -> Iterator[Chunk]:
@@ -99,7 +93,8 @@ class LocalEngine(LoadedModel):
         Raises:
             Unsupported: a model that transformers itself cannot generate with.
         """
-        return find_batching(self.loaded.model, self.eos, self._pad)
+        compiled = self.loaded.options is not None and self.loaded.options.compile
+        return find_batching(self.loaded.model, self.eos, self._pad, compiled)
 
     def score(
         self, prompts: Sequence[Request | str], candidates: Sequence[Sequence[Candidate]]
@@ -202,6 +197,10 @@ class LocalEngine(LoadedModel):
         Raises:
             Unsupported: it has no language model head, or transformers itself cannot generate with it.
         """
+        if self.loaded.classifies:
+            raise Unsupported(
+                f"{type(self.loaded.model).__name__} scores or labels texts: take a model that writes"
+            )
         if not self.loaded.model.can_generate():
             raise Unsupported(f"{type(self.loaded.model).__name__} writes no text: it can only embed")
         _ = self.batching

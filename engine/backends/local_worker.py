@@ -64,5 +64,6 @@ class LocalWorker:
                 yield Chunk(index, streaming[1].rest(answer.text) if streaming else answer.text, answer)
             elif streaming:
                 answer_text, deltas = streaming
-                if text := deltas.add(answer_text.add(sequence.tokens[-1])):
+                news = sequence.generated.token_ids[answer_text.taken :]
+                if text := "".join(deltas.add(answer_text.add(token)) for token in news):
                     yield Chunk(index, text)

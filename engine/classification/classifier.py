@@ -1,4 +1,4 @@
-"""Classifies texts and pairs of texts, in batches of similar lengths, as the model classifies each alone."""
+"""Scores and labels texts and pairs of texts, each with the numbers it has alone."""
 
 import copy
 import inspect
@@ -15,6 +15,7 @@ from tokenizers.normalizers import Lowercase
 from engine import trial
 from engine.batching import Batching, length_batches, run_or_halve, token_budget
 from engine.classification.head_settings import read_settings
+from engine.classification.logit_score import PairTemplate
 from engine.contract import Classified
 from engine.errors import AdapterError, ConfigurationError, GenerationError, PromptError, Unsupported
 from engine.loading import Loaded
@@ -23,6 +24,8 @@ from engine.module_state import model_lock, reset_state
 from engine.options import GenerationOptions
 from engine.progress import progress_bar
 from engine.prompting.prompter import Prompter, to_chat
+from engine.scoring.batching import last_logits
+from engine.scoring.logits_readers import ScoringInput
 from engine.text import encodable
 from engine.types import Request
 
@@ -64,12 +67,13 @@ class _Encoded:
 
 
 class Classifier:
-    """A model with a classification head, as one function of texts.
+    """A model with a classification head, or one whose logits are a score, as a function of texts.
 
     Attributes:
         settings: how its numbers are meant.
         batching: how texts share a batch: the first of "padded", "equal_length" and "single" that gives some
-            examples the numbers they have alone.
+            examples the numbers they have alone; "packed" for a language model, whose batches
+            `engine.scoring` makes.
 
     Raises:
         Unsupported: the model fails by itself, or its folder has a setting that is not supported.
@@ -94,7 +98,15 @@ class Classifier:
         self._typed = "token_type_ids" in parameters and "token_type_ids" in named
         self._extra = {"use_cache": False} if "use_cache" in parameters else {}
         self._budget = token_budget(self.model.device)
-        self.batching: Batching = self._find_batching()
+        score = self.settings.logit_score
+        self._pairs = (
+            None
+            if score is None or score.arguments is None
+            else PairTemplate(
+                self._tokenizer, score.arguments, score.in_parts, self.settings.prompt, self._limit
+            )
+        )
+        self.batching: Batching = self._find_batching() if score is None else "packed"
         logger.info("%s classifies texts %s", type(self.model).__name__, self.batching)
 
     def classify(self, texts: Sequence[Classified]) -> list[Classification]:
@@ -114,9 +126,22 @@ class Classifier:
                 encoded[i] = self._encode(text)
             except AdapterError as error:
                 found[i] = Classification((), (), error=error)
+        run = self._by_head if self.settings.logit_score is None else self._by_logits
+        for batch, logits in run(encoded):
+            if isinstance(logits, AdapterError):
+                found[batch[0]] = Classification((), (), error=logits)
+            else:
+                counts = [len(encoded[i].tokens) for i in batch]
+                found |= zip(batch, self._meant(logits, counts), strict=True)
+        return [found[i] for i in range(len(texts))]
+
+    def _by_head(
+        self, encoded: Mapping[int, _Encoded]
+    ) -> Iterator[tuple[Sequence[int], torch.Tensor | AdapterError]]:
+        """Batches of texts with the numbers of the head, (texts, numbers), or the error of a text."""
         order = list(encoded)
         longrope = longrope_threshold(self.model) or math.inf
-        lengths = [len(encoded[i].tokens) for i in order]
+        lengths = [len(text.tokens) for text in encoded.values()]
 
         def run(batch: Sequence[int]) -> torch.Tensor:
             return self._logits([encoded[i] for i in batch])
@@ -126,13 +151,23 @@ class Classifier:
                 for batch, logits in run_or_halve([order[place] for place in whole], run):
                     if isinstance(logits, Exception):
                         reason = f"{type(logits).__name__}: {logits}"
-                        failed = GenerationError(f"the model failed on this text: {reason}")
-                        found[batch[0]] = Classification((), (), error=failed)
+                        yield batch, GenerationError(f"the model failed on this text: {reason}")
                     else:
-                        counts = [len(encoded[i].tokens) for i in batch]
-                        found |= zip(batch, self._meant(logits, counts), strict=True)
+                        yield batch, logits
                     bar.update(len(batch))
-        return [found[i] for i in range(len(texts))]
+
+    def _by_logits(
+        self, encoded: Mapping[int, _Encoded]
+    ) -> Iterator[tuple[Sequence[int], torch.Tensor | AdapterError]]:
+        """Texts with the score that the logits after each are, (1, 1), or the error of a text."""
+        assert self.settings.logit_score is not None
+        inputs = [ScoringInput(tuple(text.tokens), (), (i, len(text.tokens))) for i, text in encoded.items()]
+        logits = last_logits(self.model, inputs, self.settings.logit_score.tokens)
+        for i, one in zip(encoded, logits, strict=True):
+            yield (
+                [i],
+                one if isinstance(one, AdapterError) else (one[:1] - one[1:].sum()).reshape(1, 1),
+            )
 
     def _meant(self, logits: torch.Tensor, counts: Sequence[int]) -> Iterator[Classification]:
         """The results of the rows of logits, (texts, numbers)."""
@@ -154,7 +189,7 @@ class Classifier:
             ConfigurationError: an option that this model cannot follow.
         """
         if isinstance(text, Request):
-            if text.prompt is None and self._has_template(text.options):
+            if text.prompt is None and self._pairs is None and self._has_template(text.options):
                 tokens = self._prompter.encode(text.messages, text.options)
                 return _Encoded(tokens, [0] * len(tokens))
             if isinstance(text.prompt, tuple):
@@ -163,6 +198,8 @@ class Classifier:
                 return _Encoded(text.prompt, [0] * len(text.prompt))
             text = _last_message(text) if text.prompt is None else text.prompt
         first, *second = [text] if isinstance(text, str) else text
+        if self._pairs is not None:
+            return self._pair(first, *second)
         return self._tokenized(*(encodable(one) for one in (self.settings.prompt + first, *second)))
 
     def _tokenized(self, *texts: str) -> _Encoded:
@@ -177,8 +214,23 @@ class Classifier:
         if not tokens:
             raise PromptError("the text is empty: give it one")
         if len(tokens) == self._limit and (known := found.encodings) and known[0].overflowing:
-            logger.warning("a text is longer than %d tokens: its end is not read", self._limit)
+            self._warn_of_cut()
         return _Encoded(tokens, found["token_type_ids"][0] if self._typed else [])
+
+    def _pair(self, query: str, document: str | None = None) -> _Encoded:
+        if document is None:
+            raise PromptError("this reranker reads pairs: give it a query and a document")
+        assert self._pairs is not None
+        texts = (query, document)
+        if self.settings.lower_case:
+            texts = (Lowercase().normalize_str(query), Lowercase().normalize_str(document))
+        tokens, cut = self._pairs.encode(*texts)
+        if cut:
+            self._warn_of_cut()
+        return _Encoded(tokens, [0] * len(tokens))
+
+    def _warn_of_cut(self) -> None:
+        logger.warning("a text is longer than %d tokens: its end is not read", self._limit)
 
     def _has_template(self, options: GenerationOptions) -> bool:
         return bool(options.chat_template or self._prompter.tokenizer.chat_template)

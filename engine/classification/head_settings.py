@@ -1,6 +1,6 @@
 """Reads how the numbers of a classification head are meant: its labels, and a CrossEncoder's settings."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,7 +8,13 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig
 
-from engine.embedding.sentence_settings import activation, transformer_settings, unsupported
+from engine.classification.logit_score import LogitScore, read_logit_score
+from engine.embedding.sentence_settings import (
+    activation,
+    transformer_config,
+    transformer_settings,
+    unsupported,
+)
 from engine.errors import Unsupported
 from engine.loading.diagnosis import explain_load_errors
 from engine.loading.files import is_transformer, read_json
@@ -28,6 +34,7 @@ class HeadSettings:
         max_length: the most tokens of a text or a pair that are read; None for the tokenizer's or model's
             limit.
         lower_case: whether texts are lower-cased.
+        logit_score: how a model without a head scores; None for one with a head.
     """
 
     labels: tuple[str, ...]
@@ -36,6 +43,7 @@ class HeadSettings:
     prompt: str = ""
     max_length: int | None = None
     lower_case: bool = False
+    logit_score: LogitScore | None = None
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor | None:
         """The probability of each label, (texts, labels), as transformers' text classification has it."""
@@ -52,14 +60,19 @@ def read_settings(options: LoadOptions | None, config: PretrainedConfig) -> Head
         LoadError: a file of the folder cannot be read.
     """
     saved: Mapping[str, Any] = {}
-    max_length, lower_case = None, False
+    max_length, lower_case, logit_score = None, False, None
     if options is not None:
         with explain_load_errors(options):
-            max_length, lower_case = _transformer(options)
+            modules = read_json(options, "modules.json") or ()
+            logit_score = read_logit_score(options, modules, config.get_text_config().vocab_size)
+            if logit_score is None:
+                max_length, lower_case = _transformer(options, modules)
+            else:
+                max_length, lower_case = logit_score.max_length, logit_score.lower_case
             saved = read_json(options, "config_sentence_transformers.json") or {}
             if saved.get("keep_in_fp32_modules") and config.dtype not in (None, torch.float32):
                 raise unsupported(options, "keep_in_fp32_modules of its settings", "classify")
-    names: Any = config.id2label
+    names: Any = config.id2label if logit_score is None else ["score"]
     labels = tuple(str(names[i]) for i in range(len(names)))
     one = len(labels) == 1
     named = (getattr(config, "sentence_transformers", None) or {}).get("activation_fn")
@@ -80,15 +93,16 @@ def read_settings(options: LoadOptions | None, config: PretrainedConfig) -> Head
         max_length=max_length,
         lower_case=lower_case,
         prompt=(saved.get("prompts") or {}).get(saved.get("default_prompt_name")) or "",
+        logit_score=logit_score,
     )
 
 
-def _transformer(options: LoadOptions) -> tuple[int | None, bool]:
+def _transformer(options: LoadOptions, modules: Sequence[Mapping[str, str]]) -> tuple[int | None, bool]:
     """The settings of a CrossEncoder's only module, the model itself; those of no CrossEncoder: no limit."""
     found: tuple[int | None, bool] = None, False
-    for module in read_json(options, "modules.json") or ():
+    for module in modules:
         if not is_transformer(module["type"]):
             raise unsupported(options, f"its module {module['type']}", "classify")
         path = f"{module['path']}/".lstrip("/")
-        found = transformer_settings(options, path, "sequence-classification")
+        found = transformer_settings(options, transformer_config(options, path), "sequence-classification")
     return found

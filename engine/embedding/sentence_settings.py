@@ -29,6 +29,7 @@ _POOLING_FLAGS = {
 TASKS = {
     "feature-extraction": ("last_hidden_state", "embed"),
     "sequence-classification": ("logits", "classify"),
+    "text-generation": ("logits", "classify"),
 }
 
 
@@ -79,7 +80,8 @@ def _settings(options: LoadOptions, module_list: list[dict[str, str]]) -> Senten
         if package.split(".")[0] != "sentence_transformers":
             kind = ""  # Third-party code under a known name.
         if kind == "Transformer":
-            chosen["max_length"], chosen["lower_case"] = transformer_settings(options, path)
+            found = transformer_settings(options, transformer_config(options, path))
+            chosen["max_length"], chosen["lower_case"] = found
         elif kind == "Pooling":
             chosen |= _pooling(options, config)
         elif kind == "Dense":
@@ -99,21 +101,31 @@ def _settings(options: LoadOptions, module_list: list[dict[str, str]]) -> Senten
     )
 
 
+def transformer_config(options: LoadOptions, path: str) -> dict[str, Any]:
+    """The settings of a Transformer module as they are written; empty if it has none.
+
+    Args:
+        path: the module's subfolder with a slash, or "".
+
+    Raises:
+        LoadError: its file cannot be read.
+    """
+    files = (read_json(options, f"{path}sentence_{name}_config.json") for name in _MODEL_TYPES)
+    return next(filter(None, files), {})
+
+
 def transformer_settings(
-    options: LoadOptions, path: str, task: str = "feature-extraction"
+    options: LoadOptions, config: Mapping[str, Any], task: str = "feature-extraction"
 ) -> tuple[int | None, bool]:
     """The most tokens of a text (None: no limit) and whether texts are lower-cased, of a Transformer module.
 
     Args:
-        path: the module's subfolder with a slash, or "".
+        config: as `transformer_config` reads it.
         task: the only `transformer_task` that is taken, a key of `TASKS`.
 
     Raises:
         Unsupported: another task, or a setting that is not supported.
-        LoadError: its file cannot be read.
     """
-    files = (read_json(options, f"{path}sentence_{name}_config.json") for name in _MODEL_TYPES)
-    config: dict[str, Any] = next(filter(None, files), {})
     output, does = TASKS[task]
     reads_text = {"method": "forward", "method_output_name": output}
     inputs = config.get("modality_config", {"text": reads_text})

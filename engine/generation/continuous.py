@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 # The most prompt tokens that a step prefills, so that a long prompt does not stall the other answers.
 PREFILL_BUDGET = 512
+# The most running sequences whose next tokens are drafted. More share the reading of the weights.
+MOST_DRAFTING = 3
 # A sequence is deferred if waiting for a running one's prefill spares it this number of tokens.
 DEFER_TOKENS = 32
 
@@ -103,20 +105,20 @@ class ContinuousBatching:
 
     @torch.inference_mode()
     def step(self) -> list[SequenceState]:
-        """Runs the model once; returns the sequences that have a new token or have failed."""
+        """Runs the model once; returns the sequences that were sampled or have failed."""
         try:
             self._admit()
             chunks = list(self._schedule())
             # Those whose last token is computed have their next token sampled.
-            complete = [chunk for chunk in chunks if chunk.end == len(self._sequence(chunk).tokens)]
+            complete = [chunk for chunk in chunks if chunk.end >= len(self._sequence(chunk).tokens)]
             results = self._run(chunks, complete)
         except Exception as error:  # Third-party code: any exception is possible.
             return self._preempt_or_fail(error)
-        for chunk in chunks:
-            self.cached_tokens[chunk.slot] = self._sequence(chunk).tokens[: chunk.end]
         sequences = [self._sequence(chunk) for chunk in complete]
         if sequences:
-            extend(sequences, results)
+            extend(sequences, results, drafts=[self._draft_of(chunk) for chunk in complete])
+        for chunk in chunks:
+            self._keep(chunk)
         for chunk, sequence in zip(complete, sequences, strict=True):
             if not sequence.running:
                 self._release(chunk.slot)
@@ -127,12 +129,28 @@ class ContinuousBatching:
         assert sequence is not None
         return sequence
 
+    def _draft_of(self, chunk: QueryChunk) -> Sequence[int]:
+        """What a chunk has beyond its sequence's tokens."""
+        return chunk.tokens[len(self._sequence(chunk).tokens) - chunk.start :]
+
+    def _keep(self, chunk: QueryChunk) -> None:
+        """Takes note of the tokens that a chunk has cached, without a rejected draft or a failed sequence."""
+        sequence = self._sequence(chunk)
+        end = 0 if sequence.generated.error else min(chunk.end, len(sequence.tokens) - 1)
+        if end < chunk.end:
+            self.kv_cache.zero(chunk.slot, end, chunk.end)
+        self.cached_tokens[chunk.slot] = sequence.tokens[:end]
+
     def _run(self, chunks: Sequence[QueryChunk], complete: Sequence[QueryChunk]) -> torch.Tensor:
-        """(complete, vocabulary): the logits after the last token of each complete chunk."""
+        """(rows, vocabulary): the logits after each complete chunk's sequence and each token of its draft."""
         batch = ForwardBatch(self.kv_cache, chunks, self.model.device)
         ends = accumulate(len(chunk.tokens) for chunk in batch.chunks)
-        last = {chunk.slot: end - 1 for chunk, end in zip(batch.chunks, ends, strict=True)}
-        indices = [last[chunk.slot] for chunk in complete] or [0]
+        end_of = {chunk.slot: end for chunk, end in zip(batch.chunks, ends, strict=True)}
+        indices = [
+            index
+            for chunk in complete
+            for index in range(end_of[chunk.slot] - 1 - len(self._draft_of(chunk)), end_of[chunk.slot])
+        ] or [0]
         inputs = self.model, batch.tokens, batch.positions, batch, indices
         if self._replayed is None or len(batch.tokens) > MOST_TOKENS:
             return packed.logits(*inputs)
@@ -140,7 +158,7 @@ class ContinuousBatching:
             return packed.logits(*inputs)
 
     def _schedule(self) -> Iterator[QueryChunk]:
-        """The tokens of this step: one of each decoding sequence, and prefill chunks within the budget."""
+        """The tokens of this step: of decoding sequences the last and a draft, and prefill chunks."""
         pending = [
             (slot, len(self.cached_tokens[slot]), sequence)
             for slot, sequence in enumerate(self.running)
@@ -149,7 +167,7 @@ class ContinuousBatching:
         prefilling = []
         for slot, start, sequence in pending:
             if len(sequence.tokens) - start == 1:
-                yield QueryChunk(slot, start, sequence.tokens[start:])
+                yield QueryChunk(slot, start, [*sequence.tokens[start:], *self._draft(sequence)])
             else:
                 prefilling.append((slot, start, sequence))
         budget = PREFILL_BUDGET
@@ -159,6 +177,13 @@ class ContinuousBatching:
                 tokens = sequence.tokens[start : start + budget]
                 budget -= len(tokens)
                 yield QueryChunk(slot, start, tokens)
+
+    def _draft(self, sequence: SequenceState) -> list[int]:
+        """What may come after a sequence's last token, to be verified in this step."""
+        if self.num_running > MOST_DRAFTING or not sequence.sampler.plain:
+            return []
+        # The token after the draft is sampled, too.
+        return sequence.lookup.draft(sequence.request.max_new_tokens - len(sequence.generated.token_ids) - 1)
 
     def _admit(self) -> None:
         """Gives slots to waiting sequences, and moves the last ones into slots that stay empty."""
@@ -174,7 +199,7 @@ class ContinuousBatching:
             if moved is not None:
                 tokens = len(self.cached_tokens[last])
                 self.kv_cache.copy(last, gap, tokens)
-                self.kv_cache.zero(last, tokens)
+                self.kv_cache.zero(last, 0, tokens)
                 self.running[gap] = moved
                 self.cached_tokens[gap], self.cached_tokens[last] = self.cached_tokens[last], []
 
@@ -226,9 +251,6 @@ class ContinuousBatching:
         sequence = self.running[slot]
         assert sequence is not None
         self.running[slot] = None
-        if sequence.generated.error:
-            self.kv_cache.zero(slot, len(self.cached_tokens[slot]))
-            self.cached_tokens[slot] = []
         self._limit = min(2 * self._limit, self._ceiling)
 
     def _preempt_or_fail(self, error: Exception) -> list[SequenceState]:

@@ -81,7 +81,7 @@ class Generator:
                 batching.drop(sequence)
 
     def step(self) -> list[SequenceState]:
-        """Advances the running sequences and returns those that have a new token or have ended.
+        """Advances the running sequences and returns those that were sampled or have ended.
 
         A step is one forward pass in continuous batching, a whole batch in static batching. Where a model has
         both (longrope), static batches wait until continuous batching has no sequence left: they would stall

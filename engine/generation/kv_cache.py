@@ -93,11 +93,11 @@ class KVCache:
             for part in layer:
                 part[target, :, :tokens] = part[source, :, :tokens]
 
-    def zero(self, slot: int, tokens: int) -> None:
-        """Zeroes the first tokens of a slot, so that no NaN in it reaches the sequences beside it."""
+    def zero(self, slot: int, start: int, end: int) -> None:
+        """Zeroes a range of a slot's tokens, so that no NaN in it reaches the sequences beside it."""
         for layer in self._layers.values():
             for part in layer:
-                part[slot, :, :tokens] = 0
+                part[slot, :, start:end] = 0
 
     def write(
         self, layer: int, slots: torch.Tensor, positions: torch.Tensor, key: torch.Tensor, value: torch.Tensor

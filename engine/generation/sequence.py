@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from transformers import PreTrainedModel
 
 from engine.confidence import TOP_K, Evidence
 from engine.errors import GenerationError
+from engine.generation.prompt_lookup import PromptLookup
 from engine.generation.sampling import SampledToken, Sampler, TopTokens, sample
 from engine.model_properties import decoder_start
 from engine.options import GenerationOptions
@@ -81,6 +83,7 @@ class SequenceState:
             generated tokens.
         generated: the generated tokens and what was recorded of them.
         sampler: chooses the next token.
+        lookup: drafts the next tokens.
         running: False once the sequence has ended.
         cached_tokens: tokens of the prompt that were in the KV cache when the sequence got its slot.
     """
@@ -99,6 +102,7 @@ class SequenceState:
         """Discards what was generated."""
         self.generated = Generated()
         self.tokens = list(self._prompt)
+        self.lookup = PromptLookup(self.tokens)
         self.sampler.restart(self._prompt)
         self.running = True
         self._stops = self.request.stopping() if self.request.stopping else None
@@ -134,18 +138,44 @@ class SequenceState:
 
 
 def extend(
-    sequences: Sequence[SequenceState], logits: torch.Tensor, scores: torch.Tensor | None = None
+    sequences: Sequence[SequenceState],
+    logits: torch.Tensor,
+    scores: torch.Tensor | None = None,
+    drafts: Sequence[Sequence[int]] = (),
 ) -> None:
     """Samples the next token of each running sequence and appends it; a sequence without finite logits fails.
 
+    Where the token is the first of the sequence's draft, the next one is sampled, too, and so on. If the
+    logits of a draft are not finite, the sequence gets no token, because a NaN spreads to the whole chunk,
+    and drafting ends.
+
     Args:
-        logits: (sequences, vocabulary) the model's logits after each sequence.
-        scores: (sequences, vocabulary) the logits to choose by, where the checkpoint forces or suppresses
-            tokens; None: `logits`.
+        logits: (rows, vocabulary) the model's logits after each sequence and each token of its draft.
+        scores: (rows, vocabulary) the logits to choose by, where the checkpoint forces or suppresses tokens;
+            None: `logits`.
+        drafts: of each sequence; none of them has one if left out.
     """
-    samplers = [sequence.sampler if sequence.running else None for sequence in sequences]
-    for sequence, sampled in zip(sequences, sample(samplers, logits, scores), strict=True):
-        if sampled is not None:
-            sequence.append(sampled)
+    drafts = drafts or [()] * len(sequences)
+    samplers = [
+        sequence.sampler if sequence.running else None
+        for sequence, draft in zip(sequences, drafts, strict=True)
+        for _ in range(1 + len(draft))
+    ]
+    sampled = iter(sample(samplers, logits, scores))
+    for sequence, draft in zip(sequences, drafts, strict=True):
+        rows = list(islice(sampled, 1 + len(draft)))
+        tokens = [token for token in rows if token is not None]
+        if len(tokens) == len(rows):
+            _append(sequence, tokens, draft)
+        elif draft:
+            sequence.lookup.stop()
         elif sequence.running:
             sequence.fail(GenerationError(_NOT_FINITE))
+
+
+def _append(sequence: SequenceState, tokens: Sequence[SampledToken], draft: Sequence[int]) -> None:
+    """Appends sampled tokens as long as the token before each is that of the draft."""
+    for token, drafted in zip(tokens, [*draft, None], strict=True):
+        sequence.append(token)
+        if not sequence.running or token.token != drafted:
+            break

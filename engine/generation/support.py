@@ -36,12 +36,15 @@ class BatchingSupport:
     replayed: ReplayedStep | None = None
 
 
-def find_batching(model: PreTrainedModel, eos: frozenset[int], pad: int) -> BatchingSupport:
+def find_batching(
+    model: PreTrainedModel, eos: frozenset[int], pad: int, compiled: bool = False
+) -> BatchingSupport:
     """The fastest batching that leaves the model's logits as they are; the log says why it is not continuous.
 
     Args:
         eos: token ids that end a sequence.
         pad: the token id that fills short prompts.
+        compiled: has the forward pass over few tokens compiled.
 
     Raises:
         Unsupported: transformers itself cannot generate with the model.
@@ -57,7 +60,7 @@ def find_batching(model: PreTrainedModel, eos: frozenset[int], pad: int) -> Batc
             reason,
         )
         return BatchingSupport(batching)
-    return BatchingSupport("continuous", kv_token_bytes, record(model))
+    return BatchingSupport("continuous", kv_token_bytes, record(model, compiled))
 
 
 def check_continuous_batching(model: PreTrainedModel, eos: frozenset[int]) -> int:

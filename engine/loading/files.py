@@ -83,6 +83,11 @@ def transformer_subfolder(options: LoadOptions) -> str:
     return next(paths, "")
 
 
+def is_logit_score(module: str) -> bool:
+    """Whether a sentence-transformers module class is the one that makes a score of a model's logits."""
+    return module.split(".")[0] == "sentence_transformers" and module.endswith(".LogitScore")
+
+
 def is_transformer(module: str) -> bool:
     """Whether a sentence-transformers module class is the one that wraps a transformers model."""
     return module.split(".")[0] == "sentence_transformers" and module.endswith(".Transformer")

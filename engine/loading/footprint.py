@@ -35,6 +35,7 @@ class MemoryFootprint:
         dtype, quantized: the dtype and quantization its weights will have.
         context_length: the most tokens of a sequence; None if unbounded.
         free: free bytes of each device it will be on, by device name.
+        int8: whether the loaded weights are quantized to 8 bits for a CPU.
     """
 
     model: PreTrainedModel
@@ -42,6 +43,7 @@ class MemoryFootprint:
     quantized: BitsAndBytesConfig | None
     context_length: int | None
     free: Mapping[str, int]
+    int8: bool = False
 
     @property
     def weights(self) -> int:
@@ -70,6 +72,8 @@ class MemoryFootprint:
 
     def __str__(self) -> str:
         lines = [("weights", self.weights, f"in {self.precision}")]
+        if self.int8:
+            lines.append(("quantized", int8_bytes(self.model, self.dtype), "in 8 bits, once they are loaded"))
         if self.kv_cache is not None:
             lines.append(("KV cache", self.kv_cache, f"of a sequence of {self.sequence_tokens} tokens"))
         lines += [("free", size, f"on {device}") for device, size in self.free.items()]
@@ -138,6 +142,18 @@ def weight_bytes(
             continue
         if should_convert_module(name, kept):
             total += _quantized_bytes(module, quantized) - module.weight.numel() * dtype.itemsize
+    return total
+
+
+def int8_bytes(model: PreTrainedModel, dtype: torch.dtype) -> int:
+    """Bytes of a model's weights in a dtype, with linear layers in 8 bits by `quantize`, tied ones, too."""
+    total = weight_bytes(model, dtype)
+    embedding: Any = model.get_input_embeddings()
+    for module in model.modules():
+        if type(module) in (nn.Linear, Conv1D):
+            weight: Any = module.weight
+            # A tied output layer gets a copy.
+            total += weight.numel() * (1 - (0 if weight is embedding.weight else dtype.itemsize))
     return total
 
 

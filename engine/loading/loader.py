@@ -39,7 +39,8 @@ class Loaded:
         context_length: the most tokens of a sequence, for prompt and answer together (for each of them in an
             encoder-decoder model); None if unbounded.
         options: the options it was loaded with; None if it was not loaded from files.
-        classifies: whether it has a classification head, instead of one that writes text.
+        classifies: whether it scores or labels texts instead of writing them: it has a classification head,
+            or its folder makes a score of its logits.
     """
 
     model: PreTrainedModel
@@ -68,6 +69,7 @@ def load(options: LoadOptions, task: Literal["generate", "embed"] = "generate") 
     placement = place(options)
     attention_implementation(options, placement.device)  # This and the next raise before any file is read.
     quantization.quantization_config(options)
+    quantization.check_int8(options, placement)
     with explain_load_errors(options):
         adapter = lora.find_adapter(options, task)
         if adapter is None:
@@ -124,8 +126,7 @@ def _load(
                 trust_remote_code=options.trust_remote_code,
                 **made.hub,
             )
-        kind = "classify" if made.classifies else task
-        checkpoint.check_complete(options.model_name, model, report, kind)
+        checkpoint.check_complete(options.model_name, model, report, made.task)
         if model.device.type == "meta":  # Then each pass would read all weights into memory at once.
             raise LoadError(
                 f"{options.model_name} cannot be run from the disk alone: no device has room for its first "
@@ -155,6 +156,7 @@ def memory_footprint(
         ConfigurationError: as `load`.
     """
     placement = place(options)
+    quantization.check_int8(options, placement)
     with explain_load_errors(options):
         if lora.find_adapter(options, task) is not None:
             raise LoadError(f"{options.model_name} is an adapter: its base model takes the memory, show that")
@@ -168,12 +170,14 @@ class _Configured:
     """What is known of a model before its weights are read.
 
     Attributes:
+        task: "generate", "embed", or "classify" for a model with a classification head.
         auto_class: the class of transformers that loads it.
         quantized: the quantization of the weights; None if they are not quantized.
         hub: keyword arguments for the hub library, and the subfolder.
     """
 
     config: PretrainedConfig
+    task: str
     auto_class: Any
     dtype: torch.dtype
     quantized: BitsAndBytesConfig | None
@@ -189,15 +193,19 @@ def _configure(
     """Reads a model's configuration and, unless one is given, its tokenizer."""
     hub, config = read_config(options)
     with explain_load_errors(options):
-        classifies = task == "generate" and checkpoint.has_classification_head(config)
-        auto_class = _auto_class(options, config, "classify" if classifies else task)
-        if task == "generate" and not classifies:
+        if task == "generate" and checkpoint.has_classification_head(config):
+            task = "classify"
+        auto_class = _auto_class(options, config, task)
+        classifies = task == "classify"
+        if task == "generate":
             checkpoint.check_generates_text(options.model_name, config)
+            modules = files.read_json(options, "modules.json") or ()
+            classifies = any(files.is_logit_score(module["type"]) for module in modules)
         dtype = _dtype(options, config, placement)
         quantized = quantization.config_for_checkpoint(options, config, dtype)
     tokenizer = tokenizer or read_tokenizer(options, hub)
     context_length = context_length_of(config, tokenizer)
-    return _Configured(config, auto_class, dtype, quantized, tokenizer, context_length, hub, classifies)
+    return _Configured(config, task, auto_class, dtype, quantized, tokenizer, context_length, hub, classifies)
 
 
 def read_config(options: LoadOptions) -> tuple[dict[str, Any], PretrainedConfig]:
@@ -219,7 +227,8 @@ def _footprint(options: LoadOptions, placement: Placement, made: _Configured) ->
         return None
     with torch.device("meta"):
         empty = made.auto_class.from_config(made.config, trust_remote_code=options.trust_remote_code)
-    return MemoryFootprint(empty, made.dtype, made.quantized, made.context_length, placement.free)
+    int8 = options.quantize is not None
+    return MemoryFootprint(empty, made.dtype, made.quantized, made.context_length, placement.free, int8)
 
 
 def read_tokenizer(options: LoadOptions, hub: dict[str, Any]) -> PreTrainedTokenizerBase:

@@ -1,4 +1,4 @@
-"""Quantization by bitsandbytes: its configuration from the load options, and its kernels on a CPU."""
+"""Quantization: what the load options ask of bitsandbytes or refuse, and bitsandbytes' kernels on a CPU."""
 
 import copy
 import logging
@@ -9,6 +9,7 @@ import torch
 from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 
 from engine.errors import ConfigurationError
+from engine.loading.placement import Placement
 from engine.options import LoadOptions
 from engine.weights import cpu
 
@@ -49,6 +50,27 @@ def quantization_config(options: LoadOptions) -> BitsAndBytesConfig | None:
     return BitsAndBytesConfig(**{chosen: True}, **_given_options(options))
 
 
+def check_int8(options: LoadOptions, placement: Placement) -> None:
+    """Refuses `quantize` where it would not be in effect.
+
+    Raises:
+        ConfigurationError: another option quantizes too, the model is not on a CPU alone, or this CPU has no
+            kernel for 8 bits.
+    """
+    if options.quantize is None:
+        return
+    for name in ("load_in_8bit", "load_in_4bit", "use_quantization"):
+        if name in options.model_fields_set and getattr(options, name) is not None:
+            value = str(getattr(options, name)).lower()
+            if value == "true" or name == "use_quantization":
+                raise ConfigurationError(f"quantize is set and {name} is {value}: leave one of them out")
+    if placement.device.type != "cpu" or options.device_map is not None:
+        where = "device_map" if options.device_map is not None else str(placement.device)
+        raise ConfigurationError(f"quantize: int8 is for a CPU, not for {where}: set load_in_8bit instead")
+    if cpu.int8_kernel() is None:
+        raise ConfigurationError("quantize: int8 needs FBGEMM, which does not run on this CPU: leave it out")
+
+
 def config_for_checkpoint(
     options: LoadOptions, checkpoint: PretrainedConfig, dtype: torch.dtype
 ) -> BitsAndBytesConfig | None:
@@ -63,9 +85,12 @@ def config_for_checkpoint(
             the checkpoint is quantized in another way.
     """
     chosen = quantization_config(options)
+    own = getattr(checkpoint, "quantization_config", None)
+    if own is not None and options.quantize is not None:
+        method = own.get("quant_method") if isinstance(own, dict) else own.quant_method
+        raise ConfigurationError(f"the checkpoint is quantized already ({method}): leave quantize out")
     if chosen is None:
         return None
-    own = getattr(checkpoint, "quantization_config", None)
     if own is not None:
         own = own if isinstance(own, dict) else own.to_dict()
         if all(bool(own.get(key)) == getattr(chosen, key) for key in ("load_in_8bit", "load_in_4bit")):

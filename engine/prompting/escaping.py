@@ -90,14 +90,17 @@ class ControlTokenEscaper:
         ids: Any = self.tokenizer.convert_tokens_to_ids(list(self.controls(template)))
         return frozenset(ids) - {self.tokenizer.unk_token_id}
 
-    def tokenize(self, text: str) -> list[int]:
+    def tokenize(self, text: str, ending: str = "") -> list[int]:
         """The token ids of a text, without added special tokens; marked control tokens become plain text.
+
+        Args:
+            ending: the end of the text, without marks. Many endings of one text are tokenized faster.
 
         Raises:
             PromptError: there is a mark, and the tokenizer is written in Python and has no shadow.
         """
         if MARK not in text:
-            return self._tokenize(text)
+            return self._tokenize(text, ending)
         if self._backend is None:
             raise PromptError(
                 "it spells a control token of the model, which this model's tokenizer cannot read as text: "
@@ -105,7 +108,7 @@ class ControlTokenEscaper:
             )
         shadow, names = self._shadow_tokenizer
         marked = re.compile(f"({re.escape(MARK)})?({self.added_tokens.pattern})")
-        text = marked.sub(lambda found: found[2] if found[1] else names[found[2]], text)
+        text = marked.sub(lambda found: found[2] if found[1] else names[found[2]], text + ending)
         return shadow.encode(text.replace(MARK, ""), add_special_tokens=False).ids
 
     @cached_property  # As slow as loading the tokenizer, and rarely needed.

@@ -87,13 +87,13 @@ class Prompter:
         """
         return self._fit_window(messages, options)[0]
 
-    def tokenize(self, text: str, options: GenerationOptions) -> list[int]:
-        """The token ids of a text that begins with a conversation rendered with these options."""
-        return self._add_special_tokens(self._tokenize(text), options)
+    def tokenize(self, text: str, options: GenerationOptions, ending: str = "") -> list[int]:
+        """The token ids of a conversation rendered with these options, and of what follows it."""
+        return self._add_special_tokens(self._tokenize(text, ending), options)
 
-    def tokenize_plain(self, text: str) -> list[int]:
-        """The token ids of a plain text."""
-        return self._add_special_tokens(self._tokenize(text))
+    def tokenize_plain(self, text: str, ending: str = "") -> list[int]:
+        """The token ids of a plain text, and of what follows it."""
+        return self._add_special_tokens(self._tokenize(text, ending))
 
     @cached_property
     def fill(self) -> FillTokens | None:
@@ -141,8 +141,8 @@ class Prompter:
             raise PromptError("the prompt is empty and the tokenizer has no BOS token: give it a text")
         return self.begin_token
 
-    def _tokenize(self, text: str) -> list[int]:
-        return self.escaper.tokenize(encodable(text))
+    def _tokenize(self, text: str, ending: str = "") -> list[int]:
+        return self.escaper.tokenize(encodable(text), encodable(ending))
 
     def _fit_window(self, messages: Sequence[Message], options: GenerationOptions) -> tuple[str, list[int]]:
         template, _ = self._template(options.chat_template)

@@ -14,6 +14,8 @@ _SECTION, _CONTEXT = 1024, 48
 _MAX_TRIES = 8
 # A growing conversation is tokenized anew only from where it has changed.
 _CACHED_SECTIONS = 1024
+# Texts with many endings, whose beginnings are kept.
+_CACHED_TEXTS = 16
 # Where a token ends in nearly every vocabulary.
 _BORDER = re.compile(r"(?<=[a-z]) (?=[A-Za-z])")
 
@@ -35,9 +37,21 @@ class SectionTokenizer:
         self._added_tokens = added_tokens
         self._border_cache = lru_cache(_CACHED_SECTIONS)(self._is_token_border)
         self._encode_cached = lru_cache(_CACHED_SECTIONS)(lambda text: tuple(encode(text)))
+        self._begun_cache = lru_cache(_CACHED_TEXTS)(self._begun)
+        self._separate_cache = lru_cache(_CACHED_SECTIONS)(self._always_separate)
 
-    def __call__(self, text: str) -> list[int]:
-        """The token ids of a text, the same as if it were not split."""
+    def __call__(self, text: str, ending: str = "") -> list[int]:
+        """The token ids of a text, the same as if it were not split.
+
+        Args:
+            ending: the end of the text. Of a text with many endings, the beginning up to its last added token
+                is tokenized once, and the rest once for all texts that end alike.
+        """
+        if ending:
+            begun, rest = self._begun_cache(text)
+            if begun and len(rest + ending) <= _SECTION:
+                return [*begun, *self._encode_cached(rest + ending)]
+            text += ending
         if self._backend is None or len(text) <= 2 * _SECTION:
             return self._encode(text)
         *sections, last = self._split(text)
@@ -60,6 +74,22 @@ class SectionTokenizer:
                 if self._border_cache(text[place - _CONTEXT : place], text[place : place + _CONTEXT]):
                     return place
         return len(text)
+
+    def _begun(self, text: str) -> tuple[list[int], str]:
+        """The token ids before the last added token, if one surely ends there, and the text from there on."""
+        *_, last = None, *self._added_tokens.finditer(text)
+        if last is None or not self._separate_cache(last[0]):
+            return [], text
+        before, rest = text[: last.start()], text[last.start() :]
+        if not self._border_cache(before[-_CONTEXT:], rest[:_CONTEXT]):
+            return [], text
+        return self(before), rest
+
+    def _always_separate(self, name: str) -> bool:
+        """Whether an added token is one token wherever a text spells it."""
+        tokens = self._backend.get_added_tokens_decoder().values() if self._backend else ()
+        inside = any(name in token.content[1:] for token in tokens)
+        return not inside and any(token.content == name and not token.single_word for token in tokens)
 
     def _is_token_border(self, before: str, after: str) -> bool:
         """Whether a token ends between two texts, by the tokenizer's result and by its pre-tokenizer."""

@@ -92,18 +92,14 @@ class _Builder:
         return self._constant(one)
 
     def _number(self, one: int, other: int) -> Any:
-        """A number that is constant, a multiple of one of the counts, or a count plus a constant."""
-        if one == other:
+        found = dependence(one, other, [pair for _, *pair in self._counts])
+        if found is None:
             return one
-        for count, first, second in self._counts:
-            factor = one // first
-            if (one, other) == (first, second):
-                return count
-            if (one, other) == (factor * first, factor * second):
-                return self._computed(operator.mul, count, factor)
-            if one - first == other - second:
-                return self._computed(operator.add, count, one - first)
-        raise Unrecordable("a size in it depends on the tokens")
+        index, factor, addend = found
+        count = self._counts[index][0]
+        if addend:
+            return self._computed(operator.add, count, addend)
+        return count if factor == 1 else self._computed(operator.mul, count, factor)
 
     def _computed(self, function: Callable[[int, int], int], count: Node, number: int) -> Node:
         key = function, count, number
@@ -119,6 +115,30 @@ class _Builder:
             node.meta["constant"] = value  # Which also keeps its id unique.
             self._constants[id(value)] = node
         return self._constants[id(value)]
+
+
+def dependence(one: int, other: int, counts: Sequence[Sequence[int]]) -> tuple[int, int, int] | None:
+    """How a number depends on the counts of two passes; None if it is the same in both.
+
+    Args:
+        one, other: the number in each pass.
+        counts: each count, in both passes.
+
+    Returns:
+        The index of a count, a factor and an addend: a multiple of a count, or a count plus a constant.
+
+    Raises:
+        Unrecordable: it depends on them in another way.
+    """
+    if one == other:
+        return None
+    for index, (first, second) in enumerate(counts):
+        factor = one // first
+        if (one, other) == (factor * first, factor * second):
+            return index, factor, 0
+        if one - first == other - second:
+            return index, 1, one - first
+    raise Unrecordable("a size in it depends on the tokens")
 
 
 def _same(one: Any, other: Any) -> bool:

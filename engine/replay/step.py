@@ -2,12 +2,14 @@
 
 import functools
 import logging
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch import fx
 from transformers import PreTrainedModel
 
 from engine import trial
@@ -15,7 +17,7 @@ from engine.attention import packed
 from engine.attention.packed import AttentionMetadata
 from engine.attention.varlen import VarlenMetadata
 from engine.module_state import model_lock
-from engine.replay import code, graph, rewriting
+from engine.replay import code, compiling, graph, rewriting
 from engine.replay.recorder import Operation, Recorder, Value
 
 logger = logging.getLogger(__name__)
@@ -55,10 +57,13 @@ class ReplayedStep:
         return SimpleNamespace(logits=logits)
 
 
-def record(model: PreTrainedModel) -> ReplayedStep | None:
+def record(model: PreTrainedModel, compiled: bool = False) -> ReplayedStep | None:
     """Records the model's packed pass; None where it cannot be recorded, or gives other logits.
 
     The model has to support packing.
+
+    Args:
+        compiled: has its small operations compiled, where there is a compiler and it gives the same logits.
     """
     try:
         recordings, outputs = zip(*(_record(model, *counts) for counts in _RECORDED), strict=True)
@@ -72,7 +77,52 @@ def record(model: PreTrainedModel) -> ReplayedStep | None:
     if far > trial.tolerance(model):
         logger.info("decoding runs the model's own code: a recorded pass gave other logits (by %.1e)", far)
         return None
+    return (compiled and _compiled(model, recordings, outputs)) or step
+
+
+def _compiled(
+    model: PreTrainedModel, recordings: Sequence[Sequence[Operation]], outputs: Sequence[Value]
+) -> ReplayedStep | None:
+    """The pass with its small operations compiled; None where that fails, or gives other logits."""
+    start = time.perf_counter()
+    try:
+        if model.device.type != "cpu":
+            raise compiling.Uncompilable("it is for CPUs")
+        made = graph.build(recordings, _RECORDED, outputs)
+        one, other = (_values(model, made, *counts) for counts in _RECORDED)
+        values = {node: (value, other[node]) for node, value in one.items()}
+        pieces = compiling.compile_pieces(made, values, _RECORDED)
+        step = ReplayedStep(code.function(made))
+        far = max(_error(model, step, *counts) for counts in _TRIED)
+    except Exception as error:  # Of the compiler, or that there is none.
+        logger.debug("compiling failed", exc_info=error)
+        reason = str(error).strip().partition("\n")[0]
+        logger.warning(
+            "option 'compile': the decoding step stays as it is: %s: %s", type(error).__name__, reason
+        )
+        return None
+    if far > trial.tolerance(model):
+        logger.warning(
+            "option 'compile': the decoding step stays as it is: it gave other logits (by %.1e)", far
+        )
+        return None
+    seconds = time.perf_counter() - start
+    logger.info("compiled the decoding step in %.1f s (%d pieces)", seconds, pieces)
     return step
+
+
+def _values(model: PreTrainedModel, made: fx.Graph, count: int, wanted: int) -> dict[Any, Any]:
+    """What each node of a graph computes in a pass over `count` tokens."""
+    values: dict[Any, Any] = {}
+
+    def run(*inputs: Any) -> torch.Tensor:
+        values.update(compiling.evaluate(made, inputs))
+        logits: torch.Tensor = values[made.output_node().args[0]]
+        return logits
+
+    with replaced_forward(model, ReplayedStep(run).forward):
+        _logits(model, count, wanted)
+    return values
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Computes log-probabilities or logits of scoring inputs, in few forward passes within a token budget."""
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
 from typing import TypeVar
 
 import torch
@@ -48,12 +47,15 @@ def logprobs(model: PreTrainedModel, inputs: Sequence[ScoringInput]) -> list[lis
 
 
 def last_logits(
-    model: PreTrainedModel, inputs: Sequence[ScoringInput]
+    model: PreTrainedModel, inputs: Sequence[ScoringInput], tokens: Sequence[int] | None = None
 ) -> list[torch.Tensor | GenerationError]:
     """The logits at the last position of each input.
 
+    Args:
+        tokens: the tokens whose logits are wanted; None for the whole vocabulary.
+
     Returns:
-        For each input, in order, float32 (vocabulary,) on the CPU, or the error of the model.
+        For each input, in order, float32 (vocabulary,) or (tokens,) on the CPU, or the error of the model.
 
     Raises:
         Unsupported: the model cannot score.
@@ -62,7 +64,8 @@ def last_logits(
     def extract(
         inputs: Sequence[ScoringInput], logits: torch.Tensor, rows: list[list[int]]
     ) -> list[torch.Tensor]:
-        return list(logits[[wanted[-1] for wanted in rows]].float().cpu())
+        last = logits[[wanted[-1] for wanted in rows]]
+        return list((last if tokens is None else last[:, list(tokens)]).float().cpu())
 
     return _run(model, inputs, extract)
 
@@ -99,21 +102,25 @@ def _batches(reader: LogitsReader, inputs: Sequence[ScoringInput], batching: Bat
     threshold = longrope_threshold(reader.model)  # A longrope model's long inputs are read apart.
     most_rows = LOGITS_BYTES // (4 * vocabulary_size(reader.model))
 
-    def fits(batch: list[int]) -> bool:
-        tokens, rows = reader.cost([inputs[i] for i in batch])
-        return len(batch) == 1 or (tokens <= TOKENS and rows <= most_rows)
-
     def is_long(i: int) -> bool:
         return threshold is not None and len(inputs[i].tokens) > threshold
 
     order = sorted(range(len(inputs)), key=lambda i: (is_long(i), *reader.sort_key(inputs[i])))
-    batch: list[int] = []
-    for _, members in groupby(order, key=lambda i: (is_long(i), inputs[i].group)):
-        group = list(members)
-        for part in [group] if fits(group) else [[i] for i in group]:
-            if batch and (is_long(batch[0]) != is_long(part[0]) or not fits(batch + part)):
-                yield batch
-                batch = []
-            batch = batch + part
-    if batch:
-        yield batch
+
+    def end(start: int) -> int:
+        """Where a batch ends: before the group that exceeds the budget, or within the batch's first group."""
+        # A long prompt is read with as many tokens of its candidates, not anew for each of them.
+        most_tokens = max(TOKENS, 2 * len(inputs[order[start]].tokens))
+        costs = reader.costs(inputs[order[i]] for i in range(start, len(order)))
+        group = start
+        for i, (tokens, rows) in enumerate(costs, start):
+            if inputs[order[i]].group != inputs[order[group]].group:
+                group = i
+            mixed = is_long(order[i]) != is_long(order[start])
+            if i > start and (mixed or tokens > most_tokens or rows > most_rows):
+                return group if group > start else i
+        return len(order)
+
+    start = 0
+    while start < len(order):
+        yield order[start : (start := end(start))]

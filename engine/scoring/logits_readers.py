@@ -1,8 +1,9 @@
 """Three ways to get the logits of several sequences in one forward pass: packed trees, padding, a decoder."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -51,8 +52,8 @@ class LogitsReader(Protocol):
         """Sorts inputs so that neighbours are cheap to read together."""
         ...
 
-    def cost(self, inputs: Sequence[ScoringInput]) -> tuple[int, int]:
-        """The most tokens (with padding) and rows of logits that one pass over sorted inputs takes."""
+    def costs(self, inputs: Iterable[ScoringInput]) -> Iterator[tuple[int, int]]:
+        """The tokens (with padding) and rows of logits of one pass over sorted inputs, up to each of them."""
         ...
 
     def logits(self, inputs: Sequence[ScoringInput]) -> Logits:
@@ -61,47 +62,48 @@ class LogitsReader(Protocol):
 
 
 class TreeReader:
-    """Reads the inputs of a group as a tree: their common prefix once, then each continuation by itself.
+    """Reads inputs as prefix trees: a prefix that several inputs have in common is read once.
 
-    tokens       p p p p | a a | b b b |     one row of the trees of several prompts, nothing padded
-    positions    0 1 2 3 | 4 5 | 4 5 6 |
-    sees         the p before it; an a also the a before it, a b the b
+    inputs       p p p a b,  p p p a c d,  p p p e,  q q
+    tokens       p p p a b c d e q q     depth-first, in one row, nothing padded
+    positions    0 1 2 3 4 4 5 3 0 1
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
 
     def sort_key(self, item: ScoringInput) -> tuple[Any, ...]:
-        """By prompt."""
-        return (item.group,)
+        """By tokens, so that inputs with a common prefix are neighbours."""
+        return (item.tokens,)
 
-    def cost(self, inputs: Sequence[ScoringInput]) -> tuple[int, int]:
-        """Tokens and rows of logits, as if candidates had no common prefix."""
-        wanted = sum(len(item.positions) for item in inputs)
-        prompts = (next(group).positions[0] + 1 for _, group in groupby(inputs, key=lambda item: item.group))
-        return sum(prompts) + wanted - len(inputs), wanted
+    def costs(self, inputs: Iterable[ScoringInput]) -> Iterator[tuple[int, int]]:
+        """Distinct prefixes, and how many of them are followed by a target."""
+        before: tuple[int, ...] = ()
+        tokens = rows = 0
+        for item in inputs:
+            shared = common_prefix(before, item.tokens)
+            tokens += len(item.tokens) - shared
+            rows += len(item.tokens) - max(shared, item.positions.start)
+            before = item.tokens
+            yield tokens, rows
 
     def logits(self, inputs: Sequence[ScoringInput]) -> Logits:
         """One packed pass."""
         tokens: list[int] = []
         positions: list[int] = []
         wanted: list[list[int]] = []
-        trees: list[tuple[int, list[int]]] = []
-        for _, members in groupby(inputs, key=lambda item: item.group):
-            group = list(members)
-            trunk = min(common_prefix(group[0].tokens, item.tokens) for item in group)
-            start = len(tokens)
-            tokens += group[0].tokens[:trunk]
-            positions += range(trunk)
-            for item in group:
-                shift = len(tokens) - trunk
-                wanted.append([(start if place < trunk else shift) + place for place in item.positions])
-                tokens += item.tokens[trunk:]
-                positions += range(trunk, len(item.tokens))
-            trees.append((trunk, [len(item.tokens) - trunk for item in group]))
+        before: tuple[int, ...] = ()
+        path: list[int] = []  # Where the tokens of an input are in the row.
+        for item in inputs:
+            shared = common_prefix(before, item.tokens)
+            before = item.tokens
+            path[shared:] = range(len(tokens), len(tokens) + len(before) - shared)
+            tokens += before[shared:]
+            positions += range(shared, len(before))
+            wanted.append(path[item.positions.start :])
         keep = sorted(set(chain(*wanted)))
         row = {place: i for i, place in enumerate(keep)}
-        results = logits(self.model, tokens, positions, TreeMetadata(trees), keep)
+        results = logits(self.model, tokens, positions, TreeMetadata(positions), keep)
         return results, [[row[place] for place in places] for places in wanted]
 
 
@@ -115,10 +117,12 @@ class PaddedReader:
         """By length, the longest first."""
         return (-len(item.tokens),)
 
-    def cost(self, inputs: Sequence[ScoringInput]) -> tuple[int, int]:
+    def costs(self, inputs: Iterable[ScoringInput]) -> Iterator[tuple[int, int]]:
         """Tokens with padding, and rows of logits from the first position that is wanted."""
-        width = len(inputs[0].tokens)
-        return len(inputs) * width, len(inputs) * (width - min(item.positions[0] for item in inputs))
+        width, first = 0, sys.maxsize
+        for count, item in enumerate(inputs, 1):
+            width, first = max(width, len(item.tokens)), min(first, item.positions.start)
+            yield count * width, count * (width - first)
 
     def logits(self, inputs: Sequence[ScoringInput]) -> Logits:
         """One padded pass."""
@@ -143,10 +147,13 @@ class EncoderDecoderReader:
         """By the encoder's length, the longest first, then by prompt and the decoder's length."""
         return -len(item.encoder_tokens), item.group, len(item.tokens)
 
-    def cost(self, inputs: Sequence[ScoringInput]) -> tuple[int, int]:
+    def costs(self, inputs: Iterable[ScoringInput]) -> Iterator[tuple[int, int]]:
         """Tokens of encoder and decoder with padding, and rows of logits."""
-        width = max(len(item.tokens) for item in inputs)
-        return len(inputs) * (len(inputs[0].encoder_tokens) + width), len(inputs) * width
+        encoder = decoder = 0
+        for count, item in enumerate(inputs, 1):
+            encoder = max(encoder, len(item.encoder_tokens))
+            decoder = max(decoder, len(item.tokens))
+            yield count * (encoder + decoder), count * decoder
 
     def logits(self, inputs: Sequence[ScoringInput]) -> Logits:
         """One padded pass of the encoder over distinct prompts, and one of the decoder."""

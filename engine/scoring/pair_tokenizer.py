@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from engine.contract import Candidate
 from engine.errors import PromptError
@@ -13,7 +14,8 @@ from engine.types import Request
 
 logger = logging.getLogger(__name__)
 
-Encode = Callable[[str], list[int]]
+# Encodes a text and what follows it as one.
+Encode = Callable[[str, str], list[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class PairTokenizer:
     def __init__(self, prompter: Prompter) -> None:
         self.prompter = prompter
         self.tokenizer = prompter.tokenizer
+        # Many prompts may have the same candidates.
+        self._tokenize_candidate = cache(self._tokenize)
 
     def split(self, prompt: Request | str, candidates: Sequence[Candidate]) -> list[Pair]:
         """One pair per candidate, in order; each fits the context length.
@@ -55,7 +59,7 @@ class PairTokenizer:
         whole, encode = self._render(prompt, texts)
         text = whole.rstrip()
         spaces = whole[len(text) :]
-        context = encode(text) if text else []
+        context = encode(text, "") if text else []
         pairs = [
             self._pair(context, text, spaces + candidate, encode)
             if isinstance(candidate, str)
@@ -71,26 +75,26 @@ class PairTokenizer:
             PromptError: a conversation exceeds the context length.
         """
         text, encode = self._render(prompt)
-        ids = encode(text) if text else []
+        ids = encode(text, "") if text else []
         return self._truncate(ids or [self.prompter.require_begin_token()])
 
     def _render(self, prompt: Request | str, candidates: Sequence[Candidate] = ()) -> tuple[str, Encode]:
-        """The prompt as text, and the function that encodes texts that begin with it."""
+        """The prompt as text, and the function that encodes it with what follows it."""
         if isinstance(prompt, str):
             return encodable(prompt), self.prompter.tokenize_plain
         # Turns are dropped until the longest candidate fits, not until the longest answer does.
-        sizes = [len(self._tokenize(one) if isinstance(one, str) else one) for one in candidates]
+        sizes = [len(self._tokenize_candidate(one) if isinstance(one, str) else one) for one in candidates]
         room = max(sizes, default=1)
         options = prompt.options.model_copy(update={"max_new_tokens": room})
         text = with_reasoning_closed(self.prompter.render(prompt.messages, options))
-        return text, lambda text: self.prompter.tokenize(text, options)
+        return text, lambda text, ending: self.prompter.tokenize(text, options, ending)
 
     def _tokenize(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
     def _pair(self, context: list[int], prompt: str, candidate: str, encode: Encode) -> Pair:
         if context and not self.prompter.seq2seq:
-            return Pair(context, encode(prompt + candidate)[len(context) :])
+            return Pair(context, encode(prompt, candidate)[len(context) :])
         ids = self._tokenize(candidate)
         if context:
             return Pair(context, ids)

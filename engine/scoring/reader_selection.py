@@ -77,9 +77,9 @@ def _fastest(model: PreTrainedModel) -> tuple[_ReaderClass, Batching]:
 
 
 def _trial_inputs(model: PreTrainedModel) -> list[ScoringInput]:
-    """Three candidates for each trial prompt."""
+    """Candidates for each trial prompt, some with a common prefix."""
     first, second, third = trial.token_ids(model, 3, step=29)
-    candidates = (first, second), (second, first, third), (third,)
+    candidates = (first, second), (second, first, third), (second, third, first), (third,)
     inputs = []
     for group, prompt in enumerate(trial.prompts(model)):
         for candidate in candidates:

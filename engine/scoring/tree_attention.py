@@ -1,4 +1,4 @@
-"""Tree attention: sequences with a common prefix in one packed pass, the prefix read once."""
+"""Tree attention: sequences with common prefixes in one packed pass, each distinct prefix read once."""
 
 from collections.abc import Sequence
 
@@ -6,34 +6,41 @@ import torch
 
 from engine.attention.parameters import AttentionParameters
 
-# Query tokens whose attention is computed at a time, over the keys up to the last of them.
-_BLOCK = 512
-# Masks of trees of up to this many tokens are kept for all layers; larger ones would fill the memory.
-_CACHED_TOKENS = 4096
+# Query tokens whose attention is computed at a time.
+_BLOCK = 128
+# Masks over up to this many keys are kept for all layers; larger ones would fill the memory.
+_CACHED_KEYS = 4096
 
 
 class TreeMetadata:
-    """Attention of trees: each has a trunk, and branches that continue it without seeing one another.
+    """Attention of packed prefix trees: each token attends to its ancestors and itself.
 
     Scoring candidates this way is the verification step of tree-structured speculative decoding (SpecInfer,
     2023) with every branch given in advance.
 
+    In depth-first order the descendants of a token follow it, up to its end. So what a block of tokens
+    attends to lies in the block and on the path from the root to its first token.
+
     Args:
-        trees: for each tree the number of tokens of its trunk and of each branch, in packed order.
+        depths: the depth of each token in its tree, which is its position; depth-first, the roots at 0.
     """
 
-    def __init__(self, trees: Sequence[tuple[int, list[int]]]) -> None:
-        self.sizes = [trunk + sum(branches) for trunk, branches in trees]
-        # For each tree, the position of each token in its sequence, and its branch (-1 for the trunk).
-        self.positions = [
-            torch.tensor([*range(trunk), *(trunk + i for n in branches for i in range(n))])
-            for trunk, branches in trees
-        ]
-        self.branches = [
-            torch.tensor([-1] * trunk + [i for i, n in enumerate(branches) for _ in range(n)])
-            for trunk, branches in trees
-        ]
-        self.masks: dict[tuple[object, ...], torch.Tensor] = {}
+    def __init__(self, depths: Sequence[int]) -> None:
+        ends = [len(depths)] * len(depths)
+        # For each block, the tokens that it attends to: a slice where they are contiguous.
+        self.keys: list[slice | torch.Tensor] = []
+        path: list[int] = []
+        for i, depth in enumerate(depths):
+            for ended in path[depth:]:
+                ends[ended] = i
+            del path[depth:]
+            if i % _BLOCK == 0:
+                start, end = i - len(path), min(i + _BLOCK, len(depths))
+                contiguous = not path or path[0] == start
+                self.keys.append(slice(start, end) if contiguous else torch.tensor([*path, *range(i, end)]))
+            path.append(i)
+        self.depths, self.ends = torch.tensor(depths), torch.tensor(ends)
+        self._cache: dict[tuple[object, ...], tuple[slice | torch.Tensor, torch.Tensor]] = {}
 
     def attend(
         self,
@@ -53,30 +60,30 @@ class TreeMetadata:
             (tokens, heads, value dim).
         """
         outputs = []
-        parts = zip(*(part[None].split(self.sizes, dim=2) for part in (query, key, value)), strict=True)
-        for tree, (q, k, v) in enumerate(parts):
-            for start in range(0, self.sizes[tree], _BLOCK):
-                end = min(start + _BLOCK, self.sizes[tree])
-                mask = self._mask(tree, start, end, parameters.sliding_window, q)
-                outputs.append(parameters.attend(q[:, :, start:end], k[:, :, :end], v[:, :, :end], mask))
+        for block, q in enumerate(query[None].split(_BLOCK, dim=2)):
+            keys, mask = self._visible(block, parameters.sliding_window, q)
+            outputs.append(parameters.attend(q, key[None, :, keys], value[None, :, keys], mask))
         return torch.cat(outputs, dim=2)[0].transpose(0, 1)
 
-    def _mask(self, tree: int, start: int, end: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
-        """The additive mask of a tree's tokens from start to end over those up to end.
+    def _visible(
+        self, block: int, window: int | None, like: torch.Tensor
+    ) -> tuple[slice | torch.Tensor, torch.Tensor]:
+        """The tokens that a block attends to, and its additive mask over them.
 
         Returns:
-            (1, 1, end - start, end), 0 or -inf, with the dtype and device of `like`.
+            The keys, and (1, 1, tokens, keys), 0 or -inf, with the dtype and device of `like`.
         """
-        key = (tree, start, window, like.device, like.dtype)
-        if key in self.masks:
-            return self.masks[key]
-        position, branch = self.positions[tree][:end], self.branches[tree][:end]
-        distance = position[start:, None] - position
-        hidden = (distance < 0) | ((branch >= 0) & (branch != branch[start:, None]))
+        cached = (block, window, like.device, like.dtype)
+        if cached in self._cache:
+            return self._cache[cached]
+        keys = self.keys[block]
+        everything = torch.arange(len(self.depths))
+        key, token = everything[keys], everything[block * _BLOCK :][:_BLOCK, None]
+        hidden = (key > token) | (token >= self.ends[key])
         if window is not None:
-            hidden |= distance >= window
+            hidden |= self.depths[token] - self.depths[key] >= window
         mask = torch.zeros(1, 1, *hidden.shape, dtype=like.dtype).masked_fill_(hidden, -torch.inf)
-        mask = mask.to(like.device)
-        if self.sizes[tree] <= _CACHED_TOKENS:
-            self.masks[key] = mask
-        return mask
+        visible = keys if isinstance(keys, slice) else keys.to(like.device), mask.to(like.device)
+        if len(key) <= _CACHED_KEYS:
+            self._cache[cached] = visible
+        return visible

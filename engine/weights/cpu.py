@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from engine.weights.int8 import Int7Kernel, Int8Kernel, changes_little
 from engine.weights.kernels import HALF_DTYPES, FbgemmKernel, Kernel, OneDnnKernel, TorchKernel
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,42 @@ def fp16_storage_is_faster() -> bool:
     speedup = _speedup(FbgemmKernel(weight, None), _native_kernel(torch.float32)(weight, None), cold=True)
     logger.debug("float16 weights are multiplied %.2f times as fast as float32 ones", speedup)
     return speedup > _MIN_SPEEDUP
+
+
+@cache
+def int8_kernel() -> type[Int8Kernel] | None:
+    """The kernel for weights in 8 bits that is exact here; None if there is none."""
+    return next((kernel for kernel in (Int8Kernel, Int7Kernel) if is_exact(kernel)), None)
+
+
+def int8_kernel_for(weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> Int8Kernel | None:
+    """Quantizes a weight to 8 bits; None where that changes what its layer computes of an input.
+
+    Args:
+        weight: (outputs, inputs).
+        bias: (outputs,) or None.
+        x: an input of the layer, (..., inputs).
+    """
+    if not computes_natively(weight.dtype):
+        weight, bias = weight.float(), None if bias is None else bias.float()
+    made = (int8_kernel() or Int7Kernel)(weight, bias)
+    return made if changes_little(made, weight, bias, x) else None
+
+
+def is_exact(kernel: type[Int8Kernel]) -> bool:
+    """Whether a kernel runs here and sums its integers exactly, the largest ones, too."""
+    weight = (127 * _random(_CHECK_OUTPUTS, _CHECK_INPUTS).clamp(-1, 1)).round()
+    x = (kernel.largest * _random(max(_CHECK_ROWS), _CHECK_INPUTS).clamp(-1, 1)).round()
+    weight[0], x[0] = 127, kernel.largest
+    try:
+        with torch.inference_mode():
+            made = kernel(weight, None)
+            return all(
+                torch.allclose(made(x[:rows]), x[:rows] @ weight.t(), rtol=_STORAGE_TOLERANCE, atol=1)
+                for rows in _CHECK_ROWS
+            )
+    except (RuntimeError, AttributeError):  # The library is missing, or does not support this CPU.
+        return False
 
 
 @cache

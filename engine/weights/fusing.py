@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from engine import trial
 from engine.module_state import reset_state
-from engine.weights.cpu import best_kernel
+from engine.weights.cpu import best_kernel, int8_kernel_for
 
 LinearLayer = nn.Linear | Conv1D
 
@@ -80,15 +80,25 @@ class FusedProjection:
 
     Attributes:
         dtype: the dtype of its input and output.
+        is_int8: whether its weight is in 8 bits.
     """
 
-    def __init__(self, layers: Sequence[LinearLayer]) -> None:
+    def __init__(self, layers: Sequence[LinearLayer], int8_input: torch.Tensor | None = None) -> None:
+        """Prepacks the layers' weights.
+
+        Args:
+            int8_input: an input of the layers; their weights are in 8 bits if that changes their outputs for
+                it little. None: they are not.
+        """
         weights = [layer.weight.t() if isinstance(layer, Conv1D) else layer.weight for layer in layers]
         self._sizes = [len(weight) for weight in weights]
         bias = None
         if any(layer.bias is not None for layer in layers):
             bias = torch.cat([_bias(layer) for layer in layers]).detach()
-        self._kernel = best_kernel(torch.cat(weights).detach(), bias)
+        weight = torch.cat(weights).detach()
+        int8 = None if int8_input is None else int8_kernel_for(weight, bias, int8_input)
+        self.is_int8 = int8 is not None
+        self._kernel = int8 or best_kernel(weight, bias)
         self.dtype = self._kernel.dtype
         # One tuple, so that another thread never sees an input without its outputs.
         self._last: tuple[torch.Tensor | None, tuple[torch.Tensor, ...]] = None, ()

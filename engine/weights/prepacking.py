@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from engine import trial
+from engine.errors import ConfigurationError
 from engine.loading.placement import is_sharded
 from engine.memory import usable_memory
 from engine.progress import progress_bar
@@ -26,19 +27,27 @@ logger = logging.getLogger(__name__)
 _WIDENED_TOLERANCE = 0.5
 
 
-def prepack(model: PreTrainedModel) -> dict[str, torch.dtype]:
+def prepack(model: PreTrainedModel, int8: bool = False) -> dict[str, torch.dtype]:
     """On a CPU, replaces linear layers by fused projections with prepacked weights, and simplifies modules.
 
     Where the CPU computes half precision no faster than float32 and memory allows it, a half-precision model
     computes in float32 from then on. Where memory allows it, an output layer tied to the embedding gets a
     prepacked copy of the weight. A model that computes something else with prepacked weights is restored.
 
+    Args:
+        int8: has layers compute in 8 bits, but for those whose outputs that would change; they cannot be
+            restored.
+
     Returns:
         The dtype of each weight before, by name; `restore` takes it.
+
+    Raises:
+        ConfigurationError: a model that cannot be run in 8 bits.
     """
     dtypes = {name: weight.dtype for name, weight in model.state_dict().items()}
     if model.device.type != "cpu" or is_sharded(model):
         return dtypes
+    size = sum(weight.numel() for weight in model.parameters())
     quantized = getattr(model, "is_quantized", False)  # Quantized layers cannot be cast.
     widen = model.dtype in HALF_DTYPES and not cpu.computes_natively(model.dtype) and not quantized
     embedding: Any = getattr(model.get_input_embeddings(), "weight", None)  # Not every model has one.
@@ -50,20 +59,29 @@ def prepack(model: PreTrainedModel) -> dict[str, torch.dtype]:
     ]
     prepacked = {layer.weight for layer in layers} - {embedding}
     if widen and not _fits_in_memory(_widening_bytes(model, prepacked)):
+        if int8:
+            raise _not_int8("has no memory to compute in float32")
         logger.warning("%s is emulated on this CPU and slow: there is no memory for float32", model.dtype)
         return dtypes
     with trial.narrowed_windows(model):
         try:
             traced = trace(model, layers)
         except Exception as error:  # Third-party code: any exception is possible.
+            if int8:
+                raise _not_int8(f"fails on a trial ({error})") from error
             logger.info("the weights stay as they are, for the model fails on a trial: %s", error)
             return dtypes
         before = [traced.output, *_answer_logits(model)]
-        _fuse_all(fusable_groups(model, traced))
+        share = _fuse_all(fusable_groups(model, traced), dict(traced.inputs) if int8 else {}) / size
         if widen:
             model.float()
         simplify(model)
-        why = _changed(model, before, _WIDENED_TOLERANCE if widen else trial.tolerance(model))
+        rounded = _WIDENED_TOLERANCE if widen else trial.ROUNDED if int8 else trial.tolerance(model)
+        why = _changed(model, before, rounded)
+    if int8:
+        if why is not None or not share:
+            raise _not_int8(why or "has no layer that gives about the same numbers")
+        logger.info("computing in 8 bits with %.0f %% of the weights", 100 * share)
     if why is not None:
         restore(model, dtypes)
         logger.warning("the weights stay as they are, for the model %s with others", why)
@@ -92,30 +110,52 @@ def restore(model: PreTrainedModel, dtypes: Mapping[str, torch.dtype]) -> None:
     model.tie_weights()
 
 
-def fuse(layers: Sequence[LinearLayer]) -> None:
-    """Has layers with the same input compute by one fused projection, and frees their own weights."""
-    projection = FusedProjection(layers)
+def fuse(layers: Sequence[LinearLayer], int8_input: torch.Tensor | None = None) -> int:
+    """Has layers with the same input compute by one fused projection, and frees their own weights.
+
+    Args:
+        int8_input: as `FusedProjection` has it.
+
+    Returns:
+        How many weights are in 8 bits.
+    """
+    size = sum(layer.weight.numel() for layer in layers)
+    projection = FusedProjection(layers, int8_input)
     # Code that reads a weight directly finds an empty one, and fails.
-    empty = nn.Parameter(torch.empty(0, dtype=projection.dtype), requires_grad=False)
+    dtype = torch.int8 if projection.is_int8 else projection.dtype
+    empty = nn.Parameter(torch.empty(0, dtype=dtype), requires_grad=False)
     for index, layer in enumerate(layers):
         layer.weight = empty
         layer.forward = functools.partial(  # type: ignore[method-assign]
             FusedProjection.run, projection, index
         )
+    return size if projection.is_int8 else 0
 
 
-def _fuse_all(groups: Sequence[Sequence[LinearLayer]]) -> None:
+def _fuse_all(
+    groups: Sequence[Sequence[LinearLayer]], int8_inputs: Mapping[LinearLayer, torch.Tensor]
+) -> int:
+    """Fuses each group; returns how many weights are in 8 bits."""
+
+    def fuse_group(group: Sequence[LinearLayer]) -> int:
+        return fuse(group, int8_inputs.get(group[0]))
+
     # One thread prepacks 20 million weights a second.
     with (
         ThreadPoolExecutor(torch.get_num_threads()) as pool,
         progress_bar("prepacking weights", len(groups), "matrix") as bar,
     ):
         # The first alone: it may time kernels, once per process.
-        for group in groups[:1]:
-            fuse(group)
+        total = sum(map(fuse_group, groups[:1]))
+        bar.update(len(groups[:1]))
+        for size in pool.map(fuse_group, groups[1:]):
+            total += size
             bar.update()
-        for _ in pool.map(fuse, groups[1:]):
-            bar.update()
+    return total
+
+
+def _not_int8(why: str) -> ConfigurationError:
+    return ConfigurationError(f"quantize: int8 cannot be used, for the model {why}: leave it out")
 
 
 def _changed(model: PreTrainedModel, before: Sequence[torch.Tensor], tolerance: float) -> str | None:

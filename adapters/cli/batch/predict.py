@@ -49,8 +49,8 @@ def answer_batch(paths: Sequence[str], form: bool, out: Path | None, load: Calla
         finally:
             signals.hold()
             results.close()
-    for said, count in results.reasons.items():
-        say(f"error: {results.places[said]}: {said}" + (f" (and {count - 1} more)" if count > 1 else ""))
+    for said, (first, count) in results.reasons.items():
+        say(f"error: {first}: {said}" + (f" ({count} requests)" if count > 1 else ""))
     say(results.summary)
     say_reused(model)
     if code:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -26,8 +25,7 @@ class Results:
         done: the requests that had an answer before this run.
         answered: how many have got one.
         failed: how many have none.
-        reasons: why not, with how many; the first `REASONS` of them.
-        places: by reason, the first request that has it.
+        reasons: why not, with the first of which that is so, and how many; the first `REASONS` of them.
     """
 
     def __init__(self, source: Path, out: Path | None, held: Held) -> None:
@@ -46,8 +44,7 @@ class Results:
             raise ConfigurationError(f"{str(self.output)!r} is no file: choose another one by --out")
         self.errors = self.output.with_name(f"{self.output.stem.removesuffix('_output')}_error.jsonl")
         self.answered = self.failed = 0
-        self.reasons = Counter[str]()
-        self.places: dict[str, str] = {}
+        self.reasons: dict[str, tuple[str, int]] = {}
         self._held = held
         self._errors: BinaryIO | None = None
         for path in (self.output, self.errors):
@@ -65,17 +62,17 @@ class Results:
             self.answered += 1
             _write(self._output, line)
 
-    def fail(self, line: bytes, place: str, reason: str) -> None:
+    def fail(self, line: bytes, name: str, reason: str) -> None:
         """Writes the line of a request that has no answer.
 
         Args:
-            place: what the request goes by; that of the first one is told with the reason.
+            name: which request it is, for the user.
         """
         with self._held():
             self.failed += 1
             if reason in self.reasons or len(self.reasons) < REASONS:
-                self.reasons[reason] += 1
-                self.places.setdefault(reason, place)
+                first, count = self.reasons.get(reason, (name, 0))
+                self.reasons[reason] = first, count + 1
             if self._errors is None:
                 with _writable(self.errors):
                     self._errors = self.errors.open("wb", buffering=0)

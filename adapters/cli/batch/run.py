@@ -186,5 +186,5 @@ class BatchRun:
 
     def _fail(self, custom_id: str, error: AdapterError) -> None:
         self._open.pop(custom_id, None)
-        self._results.fail(batch_lines.failed(custom_id, error), f"custom_id {custom_id!r}", str(error))
+        self._results.fail(batch_lines.failed(custom_id, error), f"request {custom_id!r}", str(error))
         self._told()

@@ -154,14 +154,21 @@ def test_what_is_no_request_has_a_line_of_its_own_and_costs_no_other_its_answer(
     assert "error: line 2: this is no JSON" in said
 
 
-def test_a_batch_for_another_model_is_told_once_with_the_way_out(engine, batch, capsys):
-    batch(*(request(name, model="gpt-4o-mini") for name in "abc"))
+def test_an_error_names_its_first_request_and_how_many_have_it(engine, batch, capsys):
+    batch(request("a"), request("b", temprature=1), request("c", temprature=1))
     assert main(["predict", "batch.jsonl"]) == 1
-    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert re.fullmatch(
-        r"error: custom_id 'a': this model is not called 'gpt-4o-mini': its names are .*; the option "
-        r"model_deploys gives it others \(and 2 more\)",
-        line,
+    [said] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert said.startswith("error: request 'b': ")
+    assert said.endswith(" (2 requests)")
+
+
+def test_a_batch_for_another_model_is_told_the_way_out(engine, batch, capsys):
+    batch(request("a", model="gpt-4o-mini"))
+    assert main(["predict", "batch.jsonl"]) == 1
+    assert re.search(
+        r"error: request 'a': this model is not called 'gpt-4o-mini': its names are .*; the option "
+        r"model_deploys gives it others\n",
+        capsys.readouterr().err,
     )
 
 

@@ -37,9 +37,15 @@ def test_the_columns_of_a_table(capsys):
         (
             "t.csv:5",
             None,
-            "it has no {review title} of prompt_template: it has id, review title",
+            "it has no {review title} of prompt_template: it has id",
         ),
     ]
+
+
+def test_a_table_with_two_columns_of_one_name_is_refused(capsys):
+    table = "country,year,country\nJapan,1,Peru\n"
+    said = "has two columns 'country': give each its own name"
+    assert asked("t.csv", table, "{country}?", capsys, 1) == [("t.csv", None, said)]
 
 
 def test_the_keys_of_json_lines_and_prompt_items_among_them(capsys, questions):

@@ -1,5 +1,8 @@
 """A second model judges the answers by a rubric: the probability of its yes."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from engine.backends.local import LocalEngine
@@ -11,6 +14,7 @@ from engine.errors import ConfigurationError
 from engine.options import GenerationOptions
 from engine.types import Message, Request
 from tests import tiny
+from tests.helpers import classifiers
 from tests.helpers.talk import ask, said
 
 
@@ -99,6 +103,13 @@ def test_a_judge_that_is_missing_is_tried_once_and_costs_no_other_answer(
     assert ["no folder is missing" in str(answer.error) for answer in failed] == [True, True]
     assert well.error is None
     assert len(tried) == 1
+    assert all(str(answer.error).startswith("option 'judge': ") for answer in failed)
+
+
+def test_a_judge_that_writes_no_text_is_refused(engine: LocalEngine, tmp_path: Path):
+    reranker = classifiers.save(tmp_path, "bert", 1)
+    [answer] = engine.generate([ask("a", judge=str(reranker), max_new_tokens=2)])
+    assert re.search("option 'judge': .* scores or labels texts: take a model that writes", str(answer.error))
 
 
 def test_a_question_of_several_turns_is_one_message_to_the_judge():

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import CrossEncoder
+from sentence_transformers.base.modules.transformer import Transformer
 from sentence_transformers.cross_encoder.modules.logit_score import LogitScore
 
+import models
 from engine.backends.classifier import ClassifierEngine
-from engine.errors import Unsupported
+from engine.errors import PromptError, Unsupported
 from engine.loading import load
 from engine.options import LoadOptions
+from tests import tiny
 from tests.helpers import classifiers
 
 PAIRS = [pair for pair in classifiers.TEXTS if isinstance(pair, tuple)]
@@ -88,7 +91,101 @@ def test_a_module_that_is_not_the_model_is_refused(tmp_path: Path):
     folder = tmp_path / "saved"
     encoder.save_pretrained(str(folder))
     modules = json.loads((folder / "modules.json").read_text())
-    kind = f"{LogitScore.__module__}.{LogitScore.__name__}"
+    kind = "sentence_transformers.base.modules.dense.Dense"
     (folder / "modules.json").write_text(json.dumps([*modules, {"name": "1", "path": "1", "type": kind}]))
-    with pytest.raises(Unsupported, match=r"cannot classify: its module .*LogitScore"):
+    with pytest.raises(Unsupported, match=r"cannot classify: its module .*Dense"):
         engine(folder)
+
+
+QUERY = "(messages | selectattr('role', 'eq', 'query') | first).content"
+DOCUMENT = "(messages | selectattr('role', 'eq', 'document') | first).content"
+FLAT = (
+    "<s>{% for m in messages if m.role == 'system' %}[I]{{ m.content }}{% endfor %}[Q]{{ " + QUERY + " }}"
+    "[D]{{ " + DOCUMENT + " }}</s>{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+IN_PARTS = "<s>[Q]{{ " + QUERY + "[0].text }}[D]{{ " + DOCUMENT + "[0].text }}</s>[A]"
+
+
+def logit_folder(folder: Path, template: str | None = FLAT, no: int | None = 80, **kwargs) -> Path:
+    """A CrossEncoder's folder: a causal language model whose logits of two tokens are the score."""
+    plain = tiny.save(folder / "plain", kwargs.pop("architecture", "qwen3"), template)
+    settings = {key: kwargs.pop(key) for key in ("processing_kwargs", "processor_kwargs") if key in kwargs}
+    model = Transformer(str(plain), transformer_task="text-generation", **settings)
+    CrossEncoder(modules=[model, LogitScore(90, no)], device="cpu", **kwargs).save_pretrained(
+        str(folder / "saved")
+    )
+    return folder / "saved"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"template": None, "prompts": {"web": "Rank: "}, "default_prompt_name": "web"},
+        {
+            "prompts": {"web": "Is it relevant?"},
+            "default_prompt_name": "web",
+            "processing_kwargs": {"chat_template": {"add_generation_prompt": True}},
+        },
+        {"template": IN_PARTS, "no": None, "activation_fn": torch.nn.Identity()},
+        {"processor_kwargs": {"model_max_length": 64}},
+    ],
+    ids=str,
+)
+def test_the_logits_of_a_causal_models_yes_and_no_are_the_score(tmp_path: Path, settings: dict):
+    folder = logit_folder(tmp_path, **settings)
+    expected = np.array([CrossEncoder(str(folder), device="cpu").predict([pair]) for pair in PAIRS])
+    np.testing.assert_allclose(scores(folder), expected, rtol=0, atol=1e-4)
+
+
+def test_a_causal_reranker_ranks_and_writes_no_text(tmp_path: Path):
+    model = models.load("auto_causal_lm", {"model_name": str(logit_folder(tmp_path))})
+    documents = ["On the mat.", "x", "Here, and it will not move."]
+    ranked = CrossEncoder(str(tmp_path / "saved"), device="cpu").rank("Where?", documents)
+    assert [text for text, _ in model.rank("Where?", documents)] == [
+        documents[one["corpus_id"]] for one in ranked
+    ]
+    assert repr(model).startswith("<auto_causal_lm: Qwen3ForCausalLM")
+    asked = [{"role": "user", "content": "Where?"}]
+    found = model.rank("Where?", documents)
+    assert model.rank(asked, documents) == found
+    model.save(tmp_path / "again")
+    again = models.load("auto_causal_lm", {"model_name": str(tmp_path / "again")})
+    assert again.rank("Where?", documents) == found
+    with pytest.raises(Unsupported, match="writes no text: ask score or rank"):
+        model.generate("Where?", raise_errors=True)
+    with pytest.raises(PromptError, match="reads pairs"):
+        model.score(["Where?"])
+
+
+def test_a_document_that_spells_a_control_token_is_read_as_text(tmp_path: Path):
+    model = engine(logit_folder(tmp_path))
+    plain, spelled = model.classify([("Where?", "Here."), ("Where?", "Here.</s>")])
+    assert spelled.num_tokens == plain.num_tokens + len("</s>")
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "message"),
+    [
+        ("1_LogitScore/config.json", {"true_token_id": 999}, r"true_token_id 999 .*vocabulary"),
+        ("1_LogitScore/config.json", {"module_input_name": "logits"}, "module_input_name 'logits'"),
+        (
+            "sentence_bert_config.json",
+            {"processing_kwargs": {"text": {"max_length": 9}}},
+            "processing_kwargs",
+        ),
+        ("sentence_bert_config.json", {"transformer_task": "any-to-any"}, "transformer_task 'any-to-any'"),
+        ("sentence_bert_config.json", {"processing_kwargs": {"chat_template": {"padding": 1}}}, "padding"),
+    ],
+)
+def test_what_a_causal_reranker_cannot_follow_is_refused(
+    tmp_path: Path, file: str, values: dict, message: str
+):
+    folder = logit_folder(tmp_path)
+    rewrite(folder / file, **values)
+    with pytest.raises(Unsupported, match=message):
+        engine(folder)
+
+
+def test_a_template_that_leaves_out_the_document_is_refused(tmp_path: Path):
+    with pytest.raises(Unsupported, match="leaves out"):
+        engine(logit_folder(tmp_path, "<s>{{ " + QUERY + " }}"))

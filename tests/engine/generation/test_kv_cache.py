@@ -62,7 +62,7 @@ def test_a_slot_is_copied_as_far_as_it_is_told_to():
 def test_a_wiped_slot_is_zero_and_the_others_are_not():
     kv_cache = filled(3, 10)
     before = cached(kv_cache)
-    kv_cache.zero(1, 10)
+    kv_cache.zero(1, 0, 10)
     after = cached(kv_cache)
     assert after[:, 1].count_nonzero() == 0
     assert torch.equal(after[:, ::2], before[:, ::2])

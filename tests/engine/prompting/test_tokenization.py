@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 
 from engine.options import GenerationOptions
 from engine.prompting.escaping import ControlTokenEscaper
@@ -39,6 +40,43 @@ def test_a_long_text_has_the_tokens_it_has_as_a_whole(kind, text: str):
     tokenizer = made(kind)
     whole = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert ControlTokenEscaper(tokenizer).tokenize(text) == whole
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(parts=st.lists(st.sampled_from(PARTS), min_size=1, max_size=12), cut=st.data())
+def test_a_text_and_its_ending_have_the_tokens_of_both_as_a_whole(kind, parts: list[str], cut: st.DataObject):
+    tokenizer, text = made(kind), "".join(parts)
+    place = cut.draw(st.integers(0, len(text)))
+    whole = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert ControlTokenEscaper(tokenizer).tokenize(text[:place], text[place:]) == whole
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("added", ["</s>it", "is </s>it", "<end>"])
+def test_an_ending_may_make_another_token_of_the_last_one(kind, added: str):
+    tokenizer = made(kind)
+    tokenizer.add_tokens([AddedToken(added, single_word=added == "<end>", normalized=False)])
+    for text in ("it is </s>", "it is <end>"):
+        whole = tokenizer(f"{text}it", add_special_tokens=False)["input_ids"]
+        assert ControlTokenEscaper(tokenizer).tokenize(text, "it") == whole
+
+
+def test_endings_are_read_once_for_many_texts_and_texts_for_many_endings():
+    tokenizer, read = made(byte_level), []
+
+    def encode(text: str) -> list[int]:
+        read.append(len(text))
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    sections = SectionTokenizer(
+        encode, tokenizer.backend_tokenizer, ControlTokenEscaper(tokenizer).added_tokens
+    )
+    texts, endings = [f"{i} " * 200 + "</s>" for i in range(20)], [f"ending {i}" for i in range(20)]
+    for text in texts:
+        for ending in endings:
+            sections(text, ending)
+    assert sum(read) < 2 * sum(map(len, texts))
 
 
 def test_a_tokenizer_in_python_reads_texts_whole():

@@ -1,8 +1,12 @@
 """Scoring equals one forward pass per pair, and lm-evaluation-harness; a prompt is read once for all."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
@@ -35,6 +39,9 @@ def loaded(request: pytest.FixtureRequest) -> Loaded:
 @pytest.fixture(scope="module")
 def llama() -> Loaded:
     return made("llama")
+
+
+made_once = cache(made)
 
 
 class Seen:
@@ -76,6 +83,28 @@ def test_each_candidate_scores_what_a_forward_pass_of_its_own_gives(loaded: Load
             assert candidate.token_ids == tuple(ids)
             assert candidate.logprobs == pytest.approx(expected, abs=1e-3)
             assert candidate.total == pytest.approx(sum(expected), abs=1e-3 * len(expected))
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "gemma2", "gpt_oss"])
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(
+    prompts=st.lists(st.text("ab", min_size=1, max_size=12), min_size=1, max_size=3),
+    candidates=st.lists(st.text("ab", min_size=1, max_size=9), min_size=1, max_size=8),
+    block=st.integers(1, 20),
+)
+def test_candidates_and_prompts_of_any_common_prefixes_score_as_each_alone(
+    name: str, prompts: list[str], candidates: list[str], block: int
+):
+    loaded = made_once(name)
+    scores(loaded, ["warm"], [["up"]])
+    with pytest.MonkeyPatch.context() as patch, Seen(loaded.model) as seen:
+        patch.setattr(tree_attention, "_BLOCK", block)
+        results = scores(loaded, prompts, [candidates] * len(prompts))
+    assert len(seen.passes) == 1
+    for prompt, result in zip(prompts, results, strict=True):
+        for text, candidate in zip(candidates, result.candidates, strict=True):
+            ids = [loaded.tokenizer(part)["input_ids"] for part in (prompt, text)]
+            assert candidate.logprobs == pytest.approx(logprobs_alone(loaded.model, *ids), abs=1e-4)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mistral", "bloom", "t5", "bart"])
@@ -159,9 +188,40 @@ def test_a_prompt_is_read_once_for_all_its_candidates(name: str):
     prompt, candidates = "p" * 40, ["abcd", "bcda", "cdab", "d"]
     scores(loaded, ["warm"], [["up"]])
     with Seen(loaded.model) as seen:
-        scores(loaded, [prompt, prompt], [candidates, candidates])
+        scores(loaded, [prompt, prompt[::-1].swapcase()], [candidates, candidates])
     assert seen.passes == [2 * (40 + 3 * 3)]
     assert seen.logits == 2 * (1 + 3 * 3)
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_what_candidates_have_in_common_is_read_once(name: str):
+    loaded = made(name)
+    scores(loaded, ["warm"], [["up"]])
+    with Seen(loaded.model) as seen:
+        scores(loaded, ["p" * 40], [["abcd", "abde", "abcd", "ab", "a", "abce"]])
+    assert seen.passes == [40 + len("abcd")]  # a, ab, abc, abd: what follows the last token is not wanted.
+    assert seen.logits == 1 + len("abcd")
+
+
+def test_what_prompts_have_in_common_is_read_once(llama: Loaded):
+    prompts = ["p" * 40 + "first", "p" * 40 + "second", "p" * 40 + "first"]
+    candidates = [["ab", "cd"], ["ab"], ["ab", "ef"]]
+    expected = [
+        scores(llama, [prompt], [texts])[0] for prompt, texts in zip(prompts, candidates, strict=True)
+    ]
+    with Seen(llama.model) as seen:
+        results = scores(llama, prompts, candidates)
+    assert seen.passes == [40 + len("first" + "ace") + len("second" + "a")]
+    assert_close(results, expected)
+
+
+def test_a_prompt_longer_than_a_pass_is_read_once_for_its_candidates(
+    llama: Loaded, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(batching, "TOKENS", 16)
+    with Seen(llama.model) as seen:
+        scores(llama, ["p" * 40], [["abcd", "bcda", "cdab", "d"]])
+    assert seen.passes == [40 + 3 * 3]
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -196,7 +256,7 @@ def test_passes_keep_to_the_budget_and_split_no_prompt_that_fits(
 
 
 def test_candidates_too_many_for_a_pass_go_through_several(llama: Loaded, monkeypatch: pytest.MonkeyPatch):
-    candidates = [f"number {i}" for i in range(30)]
+    candidates = [f"{i} is the number" for i in range(30)]
     expected = scores(llama, ["Which?"], [candidates])
     monkeypatch.setattr(batching, "TOKENS", 64)
     monkeypatch.setattr(batching, "LOGITS_BYTES", 30 * 4 * tiny.VOCABULARY)
@@ -212,7 +272,7 @@ def test_a_long_prompt_is_attended_to_block_by_block(monkeypatch: pytest.MonkeyP
     prompts, candidates = work(seed=6)
     expected = scores(loaded, prompts, candidates)
     monkeypatch.setattr(tree_attention, "_BLOCK", 7)
-    monkeypatch.setattr(tree_attention, "_CACHED_TOKENS", 20)
+    monkeypatch.setattr(tree_attention, "_CACHED_KEYS", 20)
     assert_close(scores(loaded, prompts, candidates), expected)
 
 
