@@ -99,8 +99,8 @@ def choose(
         if asked or generation.max_error is not None:
             name = "confidence" if asked else "max_error"
             raise ConfigurationError(
-                f"option {name!r} needs {FILE} among the model's artifacts or beside its weights: "
-                "python -m adapters evaluate writes it"
+                f"option {name!r} needs {FILE}, which `python -m adapters evaluate` writes: copy it to "
+                f"{_place(configuration)}"
             )
         return generation, None
     if differences := calibration.differences(model, described(configuration, generation)):
@@ -110,6 +110,15 @@ def choose(
             return generation, None
     calibration.check(generation.max_error)
     return override(generation, {"confidence": calibration.confidence}), calibration
+
+
+def _place(configuration: Configuration) -> str:
+    """Where `find` looks for the calibration of a model that has none."""
+    load = configuration.load
+    folder = load and (load.local_path or load.model_name)
+    if folder and Path(folder).is_dir():
+        return folder
+    return "the model's artifacts, or beside its weights in a folder (docs/confidence.md shows how)"
 
 
 @cache

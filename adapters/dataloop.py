@@ -218,7 +218,7 @@ class ModelAdapter(PlainItemsAdapter, EmbeddingAdapter, dl.BaseModelAdapter):
 
         Raises:
             Unsupported: a package that evaluation needs is not installed.
-            ConfigurationError: no answer has a true one.
+            ConfigurationError: no right answer is known.
         """
         evaluation.require_packages()
         self.load_from_model(model_entity=model)
@@ -237,7 +237,7 @@ class ModelAdapter(PlainItemsAdapter, EmbeddingAdapter, dl.BaseModelAdapter):
         The figures become metrics of the model; the report and `calibration.json` its artifacts.
 
         Raises:
-            ConfigurationError: no answer has a true one.
+            ConfigurationError: no right answer is known.
         """
         from adapters.evaluation.report import Subject
 

@@ -1,13 +1,12 @@
 """How this repository's engines answer the conversations of the other contenders."""
 
+from unittest.mock import patch
+
 from benchmarks.workload import Answers, Conversation
 from engine.contract import Engine
 from engine.generation import continuous
 from engine.options import GenerationOptions
 from engine.types import Answer, Message, Request
-
-# The models have random weights, which repeat themselves: drafts would be accepted as no text's are.
-continuous.MOST_DRAFTING = 0
 
 
 def ours(engine: Engine, conversations: list[Conversation]) -> Answers:
@@ -28,5 +27,7 @@ def ours(engine: Engine, conversations: list[Conversation]) -> Answers:
         histories[i] += (Message("assistant", (answer.text,)), conversations[i][len(answers[i])].message)
         return request(i)
 
-    engine.generate([request(i) for i in range(len(conversations))], follow)
+    # Random weights repeat themselves: drafts would be accepted as no text's are.
+    with patch.object(continuous, "MOST_DRAFTING", 0):
+        engine.generate([request(i) for i in range(len(conversations))], follow)
     return answers

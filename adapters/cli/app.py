@@ -100,4 +100,4 @@ def _program(
         bool, typer.Option("--debug", help="Log everything, and print errors with their tracebacks.")
     ] = False,
 ) -> None:
-    """Hugging Face models: prompt items and questions in, answers out, without the platform."""
+    """Hugging Face models: prompt items and questions in, answers out; and their app for Dataloop."""

@@ -45,7 +45,7 @@ def chat(
         bool, typer.Option("--open-to-all", help="Allow an address that others reach.")
     ] = False,
 ) -> int:
-    """Talk to a model; /help lists the commands, Ctrl-C stops an answer and not the program.
+    """Talk to a model. /help lists the commands; Ctrl-C stops an answer and not the program.
 
     Off a terminal, each line of standard input is a question.
     """

@@ -118,7 +118,7 @@ def platform_login() -> Finding:
     found = state()
     text = f"{found.environment}: {'logged in' if found.logged_in else 'not logged in'}, {found.reach}"
     if not found.logged_in:
-        return Finding(text, "to publish: dlp login")
+        return Finding(f"{text}; only publishing needs it: dlp login")
     return Finding(text, None if found.reachable else "check the network and the proxy, then try again")
 
 

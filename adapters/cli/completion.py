@@ -47,7 +47,7 @@ class Shell(StrEnum):
 
 
 def completion(shell: Annotated[Shell, typer.Argument(help="For which shell.")]) -> int:
-    """Print a shell command `adapters` with completion: source <(python -m adapters completion bash)."""
+    """Print a shell command with completion. Source it: source <(python -m adapters completion bash)."""
     run = f"env PYTHONPATH={shlex.quote(str(ROOT))} {shlex.quote(sys.executable)} -m adapters"
     template = {Shell.bash: BASH, Shell.zsh: ZSH, Shell.fish: FISH}[shell]
     with printing() as output:

@@ -9,7 +9,7 @@ HEADERS = ("", "what", "found", "what to do")
 
 
 def doctor() -> int:
-    """Check this machine: packages, CPU kernels, GPU, memory, disk, tokens, the platform.
+    """Check this machine. Looks at packages, CPU kernels, GPU, memory, disk, tokens and the platform.
 
     Each line is good, or says what to do; the exit code is 1 where one is not good. Tokens are never shown.
     """

@@ -26,15 +26,18 @@ def embed(
         Path | None, typer.Option(metavar="FILE.npy", help="Write a float32 array (texts, dim) there.")
     ] = None,
 ) -> int:
-    """Embed texts: a line of JSON with the text and its vector for each, or one array with --out."""
+    """Embed texts. Prints a line of JSON with the text and its vector for each; --out writes one array."""
     with printing() as output:
         if out is not None and out.suffix != ".npy":
             raise ConfigurationError(f"--out {str(out)!r} is not a .npy file: numpy's form is written")
         given = [line for text in texts for line in (_stdin() if text == STDIN else [text])]
-        adapter = loaded(model, settings)
         if not given:
-            return 0
-        vectors = adapter.encode(given, kind)
+            raise ConfigurationError("there is no text to embed: give one, or lines of standard input")
+        if "" in given:
+            raise ConfigurationError(
+                f"text {given.index('') + 1} is empty, and has no embedding: leave it out"
+            )
+        vectors = loaded(model, settings).encode(given, kind)
         if out is None:
             for text, vector in zip(given, vectors, strict=True):
                 output.write(output.json({"text": text, "embedding": vector.tolist()}) + "\n")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from adapters.cli.options import Model, Settings, named
-from adapters.cli.output import printing
+from adapters.cli.output import printing, say
 from engine.errors import ConfigurationError
 
 
@@ -36,7 +36,7 @@ def evaluate(
         "0.01,0.05,0.1"
     ),
 ) -> int:
-    """Judge answers, calibrate the confidence, and find thresholds for accepting answers."""
+    """Judge answers and calibrate their confidence. Finds thresholds for accepting answers, too."""
     with printing() as output:
         rates = _rates(max_error)
         stem, configuration = named(model, settings)
@@ -54,7 +54,9 @@ def evaluate(
             max_errors=rates,
         )
         output.write(summary(report.figures) + f"report: {Path(out) / 'report.html'}\n")
-    return 0
+    for failure in report.failures:
+        say(f"error: {failure}")
+    return 1 if report.failures else 0
 
 
 def summary(figures: Mapping[str, Any]) -> str:

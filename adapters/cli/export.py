@@ -29,7 +29,7 @@ def export(
     ],
     out: Annotated[str, typer.Option(metavar="FILE.jsonl", help="The file to write.")],
 ) -> int:
-    """Write the answers that people have corrected as training data, JSON lines."""
+    """Write answers that people have corrected as training data. They are lines of JSON."""
     with printing() as output:
         from adapters.evaluation.answering import read_items
         from adapters.items.training import write

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ STDIN = "-"
 LINES = {".csv", ".jsonl", ".txt"}
 # Characters of a cell at most.
 MAX_CELL = 2**23
+QUESTION = "ask a question by standard input: echo 'QUESTION' | python -m adapters predict -"
 NO_ITEM = "is not a prompt item: a JSON object with 'prompts' is needed"
 # A name, and its content (a text or a JSON object) or why there is none.
 Source = tuple[str, Any, str | None]
@@ -68,10 +70,9 @@ def prompt_template(stem: str, configuration: Mapping[str, Any]) -> PromptTempla
 
 
 def _expanded(name: str) -> list[str]:
-    path = Path(name)
-    if path.is_dir():
-        return sorted(map(str, path.rglob("*.json"))) or [name]
-    if name == STDIN or path.exists() or not glob.has_magic(name):
+    if os.path.isdir(name):  # Path.is_dir raises where a name is too long.
+        return sorted(map(str, Path(name).rglob("*.json"))) or [name]
+    if name == STDIN or os.path.exists(name) or not glob.has_magic(name):
         return [name]
     return sorted(glob.glob(name, recursive=True)) or [name]
 
@@ -84,21 +85,30 @@ def _read(path: str, tables: bool) -> Iterator[Source]:
             return
         if path == STDIN:
             name = "stdin"
-            yield from _lines_or_item(name, sys.stdin)
-        elif Path(path).is_dir():
+            yield from _some(name, _lines_or_item(name, sys.stdin))
+        elif os.path.isdir(path):
             yield path, None, "has no prompt items: a folder needs .json files"
         elif Path(path).suffix in LINES:
             with open(path, encoding="utf-8-sig", newline="" if path.endswith(".csv") else None) as lines:
                 if Path(path).suffix == ".csv":
                     yield from _rows(path, lines)
                 else:
-                    yield from _lines(path, enumerate(lines, 1), Path(path).suffix == ".jsonl")
+                    as_json = Path(path).suffix == ".jsonl"
+                    yield from _some(path, _lines(path, enumerate(lines, 1), as_json))
         else:
-            yield _item(path, Path(path).read_text(encoding="utf-8-sig"))
+            yield _file(path, Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
-        yield name, None, f"cannot be read ({error.strerror})"
+        question = f": {QUESTION}" if " " in path and not os.path.exists(path) else ""
+        yield name, None, f"cannot be read ({error.strerror}){question}"
     except ValueError as error:  # Its bytes are no UTF-8.
         yield name, None, f"is not text ({error})"
+
+
+def _some(name: str, sources: Iterator[Source]) -> Iterator[Source]:
+    """The sources; without any, why there is none."""
+    first = next(sources, None)
+    yield (name, None, "has nothing to ask: every line is empty") if first is None else first
+    yield from sources
 
 
 def _lines_or_item(name: str, stream: TextIO) -> Iterator[Source]:
@@ -139,11 +149,19 @@ def _rows(name: str, lines: TextIO) -> Iterator[Source]:
         yield name, None, f"cannot be read on ({error})"
 
 
+def _file(path: str, text: str) -> Source:
+    """A prompt item; a file of another form has to be told so."""
+    name, content, reason = _item(path, text)
+    if reason and Path(path).suffix not in {".json", ""}:
+        reason += f", and its ending is none of {', '.join(sorted({'.json', *LINES}))}"
+    return name, content, reason
+
+
 def _item(name: str, text: str) -> Source:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        return name, None, f"is no JSON ({error})"
+        return name, None, f"is not JSON ({error})"
     return (name, content, None) if isinstance(content, dict | str) else (name, None, NO_ITEM)
 
 

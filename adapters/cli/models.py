@@ -10,7 +10,7 @@ HEADERS = ("model", "size", "task", "here", "what it is")
 
 
 def models() -> int:
-    """List the models: their sizes, tasks, and whether their weights are on this machine.
+    """List the models. Tells their sizes, tasks, and whether their weights are on this machine.
 
     Off a terminal, a line for each model with tabs between the cells.
     """

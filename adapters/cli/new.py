@@ -1,4 +1,4 @@
-"""`new`: adds a model file for a model of the hub, with its test and its manifest entry."""
+"""`new`: adds a model file for a model of the hub, with its manifest entry and, where possible, its test."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The file's name in models/, as smollm2_360m.")],
     hub_id: Annotated[str, typer.Option("--from", metavar="HUB_ID", help="The model, as owner/name.")],
 ) -> int:
-    """Add a model: writes its file in models/, its line in tests/test_models.py, and the manifest.
+    """Add a model: writes its file in models/ and the manifest.
 
-    Where the model's configuration is on this machine, it is checked first. Nothing is downloaded.
+    Where the model's configuration is on this machine, it is checked first, and gives embeddings_size and the
+    line in tests/test_models.py, which else are left to you. Nothing is downloaded.
     """
     with printing() as output:
         new_model.add(name, hub_id, configuration_of(hub_id), output.write)

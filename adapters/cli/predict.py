@@ -29,7 +29,7 @@ def predict(
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write there; .json and .jsonl choose the form."),
+        typer.Option(metavar="FILE", help="Write there; .json, .jsonl or .txt chooses the form."),
     ] = None,
     ray: Annotated[bool, typer.Option("--ray", help="Answer on Ray: RAY_ADDRESS, or this machine.")] = False,
     replicas: Annotated[
@@ -52,7 +52,7 @@ def predict(
     with printing() as output:
         stem, configuration = named(model, settings)  # Reports a misspelt name before the slow imports.
         from adapters.cli.batch.run import is_batch
-        from adapters.cli.forms import Document, Lines, Table
+        from adapters.cli.forms import Document, Lines
         from adapters.cli.inputs import expand, inputs, prompt_template
 
         paths, total = expand(files)
@@ -64,7 +64,7 @@ def predict(
             from adapters.cli.batch.predict import answer_batch
 
             return answer_batch(paths, json or jsonl, out, lambda: registry.load(stem, configuration))
-        kind: Callable[[Output], Form] = Lines if jsonl else Document if json else _by_suffix(out) or Table
+        kind: Callable[[Output], Form] = Lines if jsonl else Document if json else _by_suffix(out)
         with _written(out, paths, output) as target:
             coming = inputs(paths, stem, prompt_template(stem, configuration))
             return _answer(coming, total, stem, lambda: registry.load(stem, configuration), kind(target))
@@ -145,8 +145,19 @@ def _written(out: Path | None, paths: list[str], output: Output) -> Iterator[Out
         yield Output(file)
 
 
-def _by_suffix(out: Path | None) -> Callable[[Output], Form] | None:
-    from adapters.cli.forms import Document, Lines
+def _by_suffix(out: Path | None) -> Callable[[Output], Form]:
+    from adapters.cli.forms import Document, Lines, Table
 
-    kinds: dict[str, Callable[[Output], Form]] = {".json": Document, ".jsonl": Lines}
-    return None if out is None else kinds.get(out.suffix)
+    if out is None:
+        return Table
+    kinds: dict[str, Callable[[Output], Form]] = {
+        ".json": Document,
+        ".jsonl": Lines,
+        ".txt": Table,
+        "": Table,
+    }
+    if out.suffix not in kinds:
+        raise ConfigurationError(
+            f"--out {str(out)!r}: answers are written as .json, .jsonl or .txt (a table): choose one of these"
+        )
+    return kinds[out.suffix]

@@ -8,7 +8,7 @@ HANDED_ON = True
 
 
 def publish(context: typer.Context) -> int:
-    """Publish the app to a Dataloop project; its options are those of creation.py (--help lists them)."""
+    """Publish the app to a Dataloop project. Its options are those of creation.py (--help lists them)."""
     import creation
 
     return int(creation.main(context.args, prog="python -m adapters publish"))

@@ -25,11 +25,12 @@ def score(
     ] = False,
     json: Json = False,
 ) -> int:
-    """Score candidates: the log-probability of each as the continuation of the prompt, the likeliest first.
+    """Score candidate continuations of a prompt, likeliest first.
 
-    A candidate is read as it is: " Tokyo" begins with a space. The probabilities are of the candidates among
-    each other, and sum to 1. A reranker or reward model scores each pair of prompt and candidate instead; a
-    model with labels gives the probability of each label.
+    A score is the log-probability of the candidate after the prompt. A candidate is read as it is: " Tokyo"
+    begins with a space. The probabilities are of the candidates among each other, and sum to 1. A reranker or
+    reward model scores each pair of prompt and candidate instead; a model with labels gives the probability
+    of each label.
     """
     with printing() as output:
         adapter = loaded(model, settings)

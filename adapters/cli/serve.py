@@ -29,12 +29,14 @@ def serve(
     ] = False,
     max_requests: Annotated[int, typer.Option(help="Answers that run and wait at a time.")] = 512,
 ) -> int:
-    """Serve a model by OpenAI's routes over HTTP, until Ctrl-C or SIGTERM."""
+    """Serve a model by OpenAI's routes over HTTP. Ctrl-C or SIGTERM ends it."""
     with printing():
         from adapters import server
 
         key = api_key if api_key is not None else os.environ.get(KEY_VARIABLE)
-        server.check_exposure(host, key, open_to_all)  # Before the model is loaded, which may take minutes.
+        # Before the model is loaded, which may take minutes.
+        server.check_exposure(host, key, open_to_all)
+        server.check_address(host, port)
         stem, configuration = named(model, settings)
         adapter = registry.load(stem, configuration)
         if not hasattr(adapter, "engine"):

@@ -25,7 +25,7 @@ def show(
     settings: Settings = None,
     all_options: Annotated[bool, typer.Option("--all", help="Options that have their default, too.")] = False,
 ) -> int:
-    """Show a model: its options, where each value comes from, and whether its memory fits here.
+    """Show a model's options. Tells where each value comes from, and whether the model fits into memory.
 
     No weights are read, and nothing is downloaded.
     """

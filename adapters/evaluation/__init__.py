@@ -22,7 +22,7 @@ RIGHT_FROM = 0.5
 
 
 def evaluate(
-    items: Iterable[str | Path | Mapping[str, Any]],
+    items: str | Path | Mapping[str, Any] | Iterable[str | Path | Mapping[str, Any]],
     truth: str | Path | Truth | None = None,
     model: Any = "tiny_talk",
     *,
@@ -36,20 +36,20 @@ def evaluate(
     """Answers items whose right answers are known, and judges the answers and the model's confidence in them.
 
     Args:
-        items: files of prompt items, folders of them, or their JSON.
+        items: files of prompt items, folders of them, or their JSON; one, or several.
         truth: CSV or JSON lines with "item", "prompt" and "answer"; None: what people have annotated on the
             items. A `truth.Truth` is taken as well.
         model: a model's name, hub id or folder, or a loaded one.
         configuration: of the model that is named; a loaded one has its own.
         out: the folder that gets report.html, report.json, answers.csv, calibration.json and the pictures.
-        measure: a name of `measures.MEASURES`, FILE.py:FUNCTION, or a function of an answer and a true one
+        measure: a name of `measures.MEASURES`, FILE.py:FUNCTION, or a function of an answer and a right one
             that returns a number from 0 to 1.
         right_from: the least score of a right answer.
         methods: of confidence, to be compared; by default all that need one pass.
         max_errors: error rates for which a threshold is found.
 
     Raises:
-        ConfigurationError: an option, a file or a measure that cannot be used, or no answer has a true one.
+        ConfigurationError: an option, a file or a measure that cannot be used, or no right answer is known.
         Unsupported: scikit-learn or matplotlib is not installed.
     """
     require_packages()
@@ -79,14 +79,15 @@ def evaluate(
         method, name, described = adapter.evaluated()
         options = {"confidence": method, "confidence_methods": compared}
     judge = answering.Judge(decides, right_from, method)
-    read = answering.read_items(items)
+    read = answering.read_items([items] if isinstance(items, str | Path | Mapping) else items)
     answers = answering.answered(adapter, read, known, judge, name, options)
     answering.require_truth(answers, None if truth is None else str(truth))
     present = {key for one in answers.judged for key in one.confidences}
     shown = [key for key in dict.fromkeys([method, *compared]) if key in present]
     measure_name = measure if isinstance(measure, str) else getattr(measure, "__name__", "measure")
     subject = Subject(name, described, measure_name, right_from, method)
-    report = assess(answers.judged, subject, shown, max_errors, answering.notes(answers, shown))
+    notes = answering.notes(answers, shown, measure_name)
+    report = assess(answers.judged, subject, shown, max_errors, notes, answers.failures)
     if out is not None:
         files.write(report, Path(out))
     return report

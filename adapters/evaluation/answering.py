@@ -14,10 +14,11 @@ from adapters.evaluation.truth import Truth, by_people, names_of
 from adapters.items.item import Item
 from adapters.items.stored import answer_of, get_path, is_from_model, prompt_of, rank_of
 from adapters.prediction.batches import accepts_stream, predict_batches
-from adapters.prediction.failures import Failure
+from adapters.prediction.failures import Failure, left_out
 from engine.errors import ConfigurationError
 
 AT_ONCE = 8
+READ = "evaluate reads prompt items, .json files or folders of them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +104,11 @@ def read_items(given: Iterable[str | Path | Mapping[str, Any]]) -> Iterator[Mapp
         for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
             try:
                 content = json.loads(file.read_text(encoding="utf-8-sig"))
-            except (OSError, ValueError, RecursionError) as error:
-                yield Failure(str(file), None, f"it cannot be read ({error})")
+            except OSError as error:
+                yield Failure(str(file), None, f"it cannot be read ({error.strerror})")
+                continue
+            except (ValueError, RecursionError) as error:
+                yield Failure(str(file), None, f"it is not JSON ({error}): {READ}")
                 continue
             if isinstance(content, dict):
                 yield {**content, "filename": str(file)}
@@ -177,7 +181,7 @@ def require_truth(answers: Answers, source: str | None) -> None:
         source: the file of true answers; None: the items' annotations.
 
     Raises:
-        ConfigurationError: no answer has a true one; the text says what to do.
+        ConfigurationError: no right answer is known; the text says what to do.
     """
     if answers.judged:
         return
@@ -187,20 +191,22 @@ def require_truth(answers: Answers, source: str | None) -> None:
     hint = (
         f"no row of {source} has the item's file name and the prompt's key of one of them"
         if source
-        else "have people annotate the prompts, or name a file of true answers"
+        else "have people annotate them, or name a file of right answers"
     )
-    raise ConfigurationError(f"none of {answers.without_truth} answers has a true one: {hint}")
+    raise ConfigurationError(f"the right answer to none of {answers.without_truth} prompts is known: {hint}")
 
 
-def notes(answers: Answers, methods: Sequence[str]) -> list[str]:
-    """What is left out, in sentences."""
+def notes(answers: Answers, methods: Sequence[str], measure: str) -> list[str]:
+    """What is left out, in sentences, and what may be wrong with a measure by which nothing is right."""
     total = len(answers.judged) + answers.without_truth
     said = []
+    if not any(one.right for one in answers.judged):
+        said += _other_measure(answers.judged, measure)
     if answers.without_truth:
-        said.append(f"{answers.without_truth} of {total} answers have no true one and are left out")
+        counted = f"{answers.without_truth} of {total} answers"
+        said.append(f"left out, because no right answer is known: {counted}")
     if answers.failures:
-        first = "; ".join(map(str, answers.failures[:3]))
-        said.append(f"{len(answers.failures)} prompts or items have no answer and are left out: {first}")
+        said.append(left_out(answers.failures))
     for method in methods:
         unknown = sum(one.confidences.get(method) is None for one in answers.judged)
         if unknown:
@@ -209,3 +215,10 @@ def notes(answers: Answers, methods: Sequence[str]) -> list[str]:
                 "not a number) and are left out of its figures"
             )
     return said
+
+
+def _other_measure(judged: Sequence[Judged], measure: str) -> list[str]:
+    means = {name: sum(one.scores[name] for one in judged) / len(judged) for name in judged[0].scores}
+    other, mean = max(means.items(), key=lambda item: item[1])
+    hint = f"no answer is right by {measure}; by {other} the mean score is {mean:.2f}: choose by --measure"
+    return [hint] if mean else []

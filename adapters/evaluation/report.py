@@ -12,7 +12,8 @@ from adapters.evaluation import fitting, guarantee
 from adapters.evaluation.answering import Judged
 from adapters.evaluation.discrimination import Bools, Floats, estimates, risk_coverage
 from adapters.evaluation.reliability import bins, brier, ece
-from engine.confidence.calibration import Calibration
+from adapters.prediction.failures import Failure
+from engine.confidence.calibration import FILE, Calibration
 
 # Rows of each table of answers to read.
 TO_READ = 20
@@ -44,12 +45,15 @@ class Report:
     Attributes:
         figures: all figures, as JSON: what report.json holds.
         judged: the answers.
-        calibration: None if the answers are too few or too similar; `figures["notes"]` says why.
+        calibration: None if the answers are too few or too similar, or none is of use; `figures["notes"]`
+            says why.
+        failures: prompts and items that have no answer.
     """
 
     figures: dict[str, Any]
     judged: Sequence[Judged]
     calibration: Calibration | None
+    failures: Sequence[Failure] = ()
 
 
 def assess(
@@ -58,6 +62,7 @@ def assess(
     methods: Sequence[str],
     max_errors: Sequence[float],
     notes: Sequence[str] = (),
+    failures: Sequence[Failure] = (),
 ) -> Report:
     """All figures of judged answers.
 
@@ -66,6 +71,7 @@ def assess(
         methods: of confidence, whose figures are compared.
         max_errors: error rates that thresholds are found for.
         notes: sentences at the top of the report.
+        failures: prompts and items that have no answer.
     """
     said = list(notes)
     right = sum(one.right for one in judged)
@@ -90,17 +96,25 @@ def assess(
         reason = fitting.too_few(correct)
         if reason is None:
             fit = fitting.fit(raw, correct)
-            figures["calibration"] = _calibration(fit, raw, correct)
-            calibration = Calibration(
-                fit.method,
-                fit.points,
-                len(correct),
-                subject.method,
-                subject.measure,
-                tuple(found),
-                subject.model,
-                subject.options,
-            )
+            compared = _calibration(fit, raw, correct)
+            thresholds = any(one.threshold is not None for one in found)
+            method, points = fit.method, fit.points
+            if all(compared["after"][figure] < compared["before"][figure] for figure in ("ece", "brier")):
+                figures["calibration"] = compared
+            else:
+                said.append(_no_improvement(compared, len(correct), thresholds))
+                method, points = "none", ((0.0, 0.0), (1.0, 1.0))
+            if figures["calibration"] or thresholds:
+                calibration = Calibration(
+                    method,
+                    points,
+                    len(correct),
+                    subject.method,
+                    subject.measure,
+                    tuple(found),
+                    subject.model,
+                    subject.options,
+                )
         else:
             said.append(f"no calibration: {reason}")
     else:
@@ -110,7 +124,7 @@ def assess(
         :TO_READ
     ]
     figures["unsure_right"] = [_row(known[i], raw[i]) for i in order if known[i].right][:TO_READ]
-    return Report(figures, judged, calibration)
+    return Report(figures, judged, calibration, failures)
 
 
 def curves(report: Report) -> dict[str, tuple[Floats, Floats]]:
@@ -152,6 +166,23 @@ def _calibration(fit: fitting.Fit, raw: Floats, right: Bools) -> dict[str, Any]:
         "before": state(raw),
         "after": state(fit.held_out),
     }
+
+
+def _no_improvement(compared: Mapping[str, Any], n: int, thresholds: bool) -> str:
+    """Why a fitted calibration is not used, and what to do.
+
+    Args:
+        thresholds: whether there is one, so that calibration.json is written all the same.
+    """
+    kept = f"; {FILE} has the thresholds, and leaves confidences as they are" if thresholds else ""
+    figures = "; ".join(
+        f"{name} {compared['after'][key]:.3f}, raw {compared['before'][key]:.3f}"
+        for name, key in (("ECE", "ece"), ("Brier", "brier"))
+    )
+    return (
+        f"no calibration: {compared['method']} is no improvement on answers that it was not fitted to "
+        f"({figures}): label more than these {n}{kept}"
+    )
 
 
 def _row(one: Judged, confidence: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 from adapters.evaluation.truth import by_people
 from adapters.items.item import Item
 from adapters.items.stored import answer_of, by_turn, get_path, prompt_of, text_at, upload_tag
-from adapters.prediction.failures import Failure
+from adapters.prediction.failures import Failure, left_out
 from engine.errors import ConfigurationError
 from engine.types import Dialogue, Image, Message, Turn
 
@@ -65,8 +65,7 @@ class Export:
         """What was written, and what is left out, in sentences."""
         said = [f"{self.lines} lines of {self.corrected} corrected answers on {self.items} items"]
         if self.failures:
-            first = "; ".join(map(str, self.failures[:3]))
-            said.append(f"{len(self.failures)} prompts or items are left out: {first}")
+            said.append(left_out(self.failures))
         return said
 
 

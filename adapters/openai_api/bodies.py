@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.openai_api import responses, responses_api
 from adapters.openai_api.errors import Refused
-from adapters.openai_api.prompts import Texts, texts_of
+from adapters.openai_api.prompts import Texts, inputs_of
 from adapters.openai_api.requests import Call, OpenAICalls
 from adapters.openai_api.responses import Echo, Stream
 from engine.errors import ConfigurationError, Unsupported
@@ -87,7 +87,7 @@ def response(model: OpenAICalls, body: dict[str, Any]) -> Generation:
 
 def embedding(model: OpenAICalls, body: dict[str, Any]) -> Embedding:
     """The embeddings of texts."""
-    texts, name = texts_of(taken(body, "input")), model.named(body.pop("model", None))
+    texts, name = inputs_of(taken(body, "input")), model.named(body.pop("model", None))
     encode = _ENCODINGS.get(str(body.pop("encoding_format", None) or "float"))
     if encode is None:
         raise ConfigurationError(f"encoding_format is one of {', '.join(_ENCODINGS)}")

@@ -45,6 +45,19 @@ def texts_of(given: Prompt) -> Texts:
     return ids
 
 
+def inputs_of(given: Prompt) -> Texts:
+    """What is to be embedded: as `texts_of`, and no text is empty.
+
+    Raises:
+        PromptError: it is neither a list of texts nor of token ids, or a text is empty.
+    """
+    texts = texts_of(given)
+    for i, text in enumerate(texts):
+        if not text:
+            raise PromptError(f"input {i} is empty, and has no embedding: leave it out")
+    return texts
+
+
 def _message(i: int, given: Mapping[str, Any]) -> Message:
     role = OPENAI_ROLES.get(str(given.get("role")))
     if role is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from adapters.openai_api import responses
 from adapters.openai_api.parameters import IGNORED, check_plain_prompt, split
-from adapters.openai_api.prompts import Chat, Prompt, Texts, messages_of, texts_of
+from adapters.openai_api.prompts import Chat, Prompt, Texts, inputs_of, messages_of, texts_of
 from adapters.openai_api.responses import Certainty, Echo, Head
 from engine.configuration import Configuration, override
 from engine.contract import Engine
@@ -202,7 +202,7 @@ class OpenAICalls(ABC):
         Raises:
             AdapterError: an invalid option or input, or no embeddings.
         """
-        [found] = self.embedded_together([texts_of(input)], kind, options)
+        [found] = self.embedded_together([inputs_of(input)], kind, options)
         return found
 
     def embedded_together(
@@ -259,7 +259,10 @@ class OpenAICalls(ABC):
             names.append(self.configuration.load.model_name)
         if model is None or str(model).casefold() in map(str.casefold, names):
             return model or self.name
-        raise UnknownModel(f"this model is not called {model!r}: its names are {', '.join(names)}")
+        raise UnknownModel(
+            f"this model is not called {model!r}: its names are {', '.join(names)}; the option "
+            "model_deploys gives it others"
+        )
 
 
 def _repeated(requests: Sequence[Request], n: int) -> list[Request]:

@@ -36,7 +36,7 @@ def assessed(
         max_errors: error rates to find thresholds for, besides the usual ones.
 
     Raises:
-        ConfigurationError: no answer has a true one.
+        ConfigurationError: no right answer is known.
         RemoteError: items or annotations could not be listed.
     """
     from adapters.evaluation.report import assess
@@ -48,7 +48,7 @@ def assessed(
         dict.fromkeys([subject.method, *(key for one in answers.judged for key in one.confidences)])
     )
     rates = sorted({*MAX_ERRORS, *max_errors})
-    return assess(answers.judged, subject, methods, rates, notes(answers, methods))
+    return assess(answers.judged, subject, methods, rates, notes(answers, methods, subject.measure))
 
 
 def judged(dataset_id: str, query: Record, model_name: str, judge: Judge) -> Answers:

@@ -31,6 +31,12 @@ class Failure:
         return f"{self.item}: {prompt}{self.reason}"
 
 
+def left_out(failures: Sequence[Failure]) -> str:
+    """Which items and prompts are left out: the first three with their reasons, and how many more."""
+    more = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""
+    return f"left out: {'; '.join(map(str, failures[:3]))}{more}"
+
+
 def collect_or_log(failed: Sequence[Failure], failures: list[Failure] | None) -> None:
     """Adds failures to a list; without a list they are logged as warnings."""
     if failures is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import resource
+import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +37,11 @@ def serve(
         max_requests: answers that may run and wait at a time; a client beyond that gets status 429.
 
     Raises:
-        ConfigurationError: an address that other machines reach, without a key; or a missing package.
+        ConfigurationError: an address that other machines reach, without a key, or that cannot be listened
+            at; or a missing package.
     """
     check_exposure(host, api_key, open_to_all)
+    check_address(host, port)
     _server(adapter, host, port, api_key=api_key, max_requests=max_requests).run()
 
 
@@ -84,6 +87,26 @@ def check_exposure(host: str, api_key: str | None, open_to_all: bool) -> None:
             f"{host} is reached from other machines, and anyone could ask: set an API key (--api-key), "
             "or allow that (--open-to-all)"
         )
+
+
+def check_address(host: str, port: int) -> None:
+    """Refuses an address at which a server cannot listen now.
+
+    Raises:
+        ConfigurationError: the port is in use or no port, or this machine has no such address.
+    """
+    try:
+        family, *_, address = min(
+            socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        )  # IPv4 before IPv6.
+        with socket.socket(family) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind((address[0], port))
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(
+            f"the server cannot listen at {host}:{port} ({reason}): choose another --port, or --host"
+        ) from None
 
 
 def is_loopback(host: str) -> bool:

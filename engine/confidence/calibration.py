@@ -43,7 +43,7 @@ class Calibration:
     """A map from the raw confidence to a calibrated one, with thresholds for acceptance.
 
     Attributes:
-        method: how the map was fitted: "isotonic", "platt" or "histogram".
+        method: how the map was fitted: "isotonic", "platt" or "histogram"; "none" changes nothing.
         points: (raw, calibrated) by ascending raw confidence; linear between them, constant outside. Two
             points with one raw confidence are a step.
         n: labelled answers that it was fitted to.

@@ -81,9 +81,9 @@ class Results:
     @property
     def summary(self) -> str:
         """What came of this run, in a line."""
-        before = f", {len(self.done)} were before" if self.done else ""
-        failed = f"; {self.failed} have no answer: {self.errors}" if self.failed else ""
-        return f"{self.answered} requests are answered{before}: {self.output}{failed}"
+        before = f" ({len(self.done)} before)" if self.done else ""
+        failed = f"; without an answer: {self.failed}, in {self.errors}" if self.failed else ""
+        return f"requests answered: {self.answered}{before}, in {self.output}{failed}"
 
     def close(self) -> None:
         """Closes both files; one with nothing in it goes."""

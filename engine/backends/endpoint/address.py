@@ -80,7 +80,8 @@ def find(options: EndpointOptions, token: str | None) -> Address:
         token: the hub's token from the environment.
 
     Raises:
-        ConfigurationError: no server is named, more than one is, or the address is invalid.
+        ConfigurationError: no server is named, more than one is, the address is invalid, or the hub's router
+            has no token.
     """
     named = [key for key in ("base_url", "app_id", "provider") if getattr(options, key)]
     if len(named) > 1:
@@ -98,7 +99,9 @@ def find(options: EndpointOptions, token: str | None) -> Address:
         raise ConfigurationError(
             "HF_HUB_OFFLINE is set and no server is named: set base_url, or unset it for the hub's router"
         )
-    return Address("the hub's router", token=token or get_token())
+    if not (token := token or get_token()):
+        raise ConfigurationError("the hub's router needs a token: set HF_TOKEN, or run `hf auth login`")
+    return Address("the hub's router", token=token)
 
 
 def safe(url: str) -> bool:

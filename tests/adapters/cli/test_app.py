@@ -14,11 +14,13 @@ ROOT = Path(__file__).parents[3]
 COMMANDS = [name for name in app.COMMANDS if (ROOT / "adapters" / "cli" / f"{name}.py").exists()]
 
 
-def test_the_help_lists_every_command_with_what_it_does(capsys):
+def test_the_help_lists_every_command_with_what_it_does(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["--help"]) == 0
     listed = capsys.readouterr().out.partition("Commands:")[2].splitlines()
     assert [line.split()[0] for line in listed if line.startswith("  ") and line[2] != " "] == COMMANDS
     assert all(len(line.split()) > 2 for line in listed if line.strip())
+    assert not [line for line in listed if line.endswith("...")], "a summary is longer than its line"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,6 +1,7 @@
 """`predict` answers OpenAI's batch files: each request once, whatever becomes of the others and the run."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def test_each_request_is_answered_in_the_official_types_and_all_in_one_run(
     assert engine.requests[-1].options.max_new_tokens == 3
     assert len(runs) == 1
     assert not Path("batch_error.jsonl").exists()
-    assert capsys.readouterr().err.endswith("4 requests are answered: batch_output.jsonl\n")
+    assert capsys.readouterr().err.endswith("requests answered: 4, in batch_output.jsonl\n")
 
 
 def test_what_is_no_request_has_a_line_of_its_own_and_costs_no_other_its_answer(engine, batch, capsys):
@@ -149,7 +150,7 @@ def test_what_is_no_request_has_a_line_of_its_own_and_costs_no_other_its_answer(
     assert "take one of /v1/chat/completions" in found["images", "invalid_url"]
     assert len(errors()) == 14
     said = capsys.readouterr().err
-    assert "2 requests are answered: batch_output.jsonl; 14 have no answer: batch_error.jsonl" in said
+    assert "requests answered: 2, in batch_output.jsonl; without an answer: 14, in batch_error.jsonl" in said
     assert "error: line 2: this is not JSON" in said
 
 
@@ -159,6 +160,16 @@ def test_an_error_names_its_first_request_and_how_many_have_it(engine, batch, ca
     [said] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert said.startswith("error: request 'b': ")
     assert said.endswith(" (2 requests)")
+
+
+def test_a_batch_for_another_model_is_told_the_way_out(engine, batch, capsys):
+    batch(request("a", model="gpt-4o-mini"))
+    assert main(["predict", "batch.jsonl"]) == 1
+    assert re.search(
+        r"error: request 'a': this model is not called 'gpt-4o-mini': its names are .*; the option "
+        r"model_deploys gives it others\n",
+        capsys.readouterr().err,
+    )
 
 
 def test_a_killed_run_is_gone_on_with(model, batch, capsys):
@@ -171,7 +182,7 @@ def test_a_killed_run_is_gone_on_with(model, batch, capsys):
     assert main(["predict", "batch.jsonl"]) == 0
     assert texts(output()) == {name: f"{name}!" for name in "abcd"}
     assert list(map(asked, engine.requests)) == ["b", "d"]
-    assert capsys.readouterr().err.endswith("2 requests are answered, 2 were before: batch_output.jsonl\n")
+    assert capsys.readouterr().err.endswith("requests answered: 2 (2 before), in batch_output.jsonl\n")
 
 
 @pytest.mark.parametrize("cut", [1, 17, 18, 60])

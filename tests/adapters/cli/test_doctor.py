@@ -6,6 +6,7 @@ import pytest
 
 from adapters.cli import checks, main
 from adapters.cli.checks import CHECKS, Finding
+from adapters.platform import login
 
 
 def found(capsys: pytest.CaptureFixture, code: int) -> dict[str, list[str]]:
@@ -34,6 +35,15 @@ def test_a_machine_with_a_login_is_good(gateway, project, capsys):
     assert "logged in, 127.0.0.1 answers" in table["Dataloop"][1]
     assert "float32: " in table["CPU"][1]
     assert "GiB free" in table["memory"][1]
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_without_a_login_the_machine_is_good_all_the_same(reachable: bool, only, capsys, monkeypatch):
+    only(Dataloop=checks.platform_login)
+    monkeypatch.setattr(login, "state", lambda: login.State("https://x", False, reachable, "x answers"))
+    mark, text, remedy = found(capsys, 0)["Dataloop"]
+    assert (mark, remedy) == ("ok", "")
+    assert text == "https://x: not logged in, x answers; only publishing needs it: dlp login"
 
 
 def test_what_is_not_good_says_what_to_do(only, capsys):

@@ -26,6 +26,19 @@ def test_lines_of_standard_input_become_one_array(tmp_path, capsys, monkeypatch)
     assert capsys.readouterr().out == ""
 
 
+def test_an_empty_text_has_no_vector(capsys):
+    assert main(["embed", "A cat.", ""]) == 2
+    assert capsys.readouterr().err == "error: text 2 is empty, and has no embedding: leave it out\n"
+
+
+def test_nothing_to_embed_is_told(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    assert main(["embed", "-"]) == 2
+    assert (
+        capsys.readouterr().err == "error: there is no text to embed: give one, or lines of standard input\n"
+    )
+
+
 def test_a_file_of_another_kind_or_place_is_refused(tmp_path, capsys):
     assert main(["embed", "A cat.", "--out", "vectors.csv"]) == 2
     assert "is not a .npy file" in capsys.readouterr().err

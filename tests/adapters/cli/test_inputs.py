@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -74,12 +75,42 @@ def test_each_line_of_jsonl_is_an_item_or_a_question_and_a_bad_one_costs_no_othe
         (json.dumps(json.loads(item("x")), indent=2), [("stdin", "x", "x!")]),
         (f'{item("x")}\n"y"\n', [("stdin:1", "x", "x!"), ("stdin:2", "y", "y!")]),
         ("12\n", [("stdin:1", "12", "12!")]),
-        ("", []),
     ],
 )
 def test_standard_input_is_an_item_json_lines_or_questions(given: str, rows: list, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO(given))
     assert asked("-", capsys=capsys) == rows
+
+
+@pytest.mark.parametrize("name", ["empty.txt", "empty.jsonl", "-"])
+@pytest.mark.parametrize("text", ["", " \n\n"])
+def test_what_has_no_line_to_ask_is_named(name: str, text: str, folder, monkeypatch, capsys):
+    (folder / name).write_text(text)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    assert main(["predict", name, "lines.txt"]) == 1
+    said = capsys.readouterr()
+    assert said.err == f"error: {'stdin' if name == '-' else name}: has nothing to ask: every line is empty\n"
+    assert "two!" in said.out
+
+
+@pytest.mark.parametrize("question", ["What is the capital of Peru?", "Add up all of these: " + "1 " * 500])
+def test_a_question_in_the_place_of_a_file_is_told_where_it_belongs(question: str, folder, capsys):
+    assert main(["predict", question]) == 1
+    assert capsys.readouterr().err.endswith(
+        "): ask a question by standard input: echo 'QUESTION' | python -m adapters predict -\n"
+    )
+
+
+def test_an_unknown_ending_is_read_as_an_item_and_named_where_that_fails(folder, capsys):
+    (folder / "notes.md").write_text("Hello!")
+    (folder / "item.prompt").write_text(item("x"))
+    assert main(["predict", "notes.md", "item.prompt", "--jsonl"]) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out.splitlines()[-1])["answer"] == "x!"
+    assert re.fullmatch(
+        r"error: notes.md: is not JSON \(.*\), and its ending is none of .csv, .json, .jsonl, .txt\n",
+        said.err,
+    )
 
 
 def test_what_has_nothing_to_ask_is_named(folder, capsys):
@@ -103,6 +134,15 @@ def test_out_writes_a_file_in_the_form_of_its_name(name: str, folder, capsys):
         assert [json.loads(line)["answer"] for line in text.splitlines()] == ["one!", "two!"]
     else:
         assert "│ lines.txt:1 │" in text
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.npy"])
+def test_out_in_a_form_that_is_not_written_is_refused(name: str, folder, capsys):
+    assert main(["predict", "lines.txt", "--out", name]) == 2
+    assert f"--out '{name}': answers are written as .json, .jsonl or .txt" in capsys.readouterr().err
+    assert not (folder / name).exists()
+    assert main(["predict", "lines.txt", "--jsonl", "--out", name]) == 0
+    assert json.loads((folder / name).read_text().splitlines()[0])["answer"] == "one!"
 
 
 def test_out_overwrites_no_input(folder, capsys):

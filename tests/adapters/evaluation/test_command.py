@@ -1,12 +1,15 @@
 """`python -m adapters evaluate`, and what docs/confidence.md says of evaluation, in this process."""
 
 import json
+import random
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
+import models
 from adapters.cli import main
 
 ROOT = Path(__file__).parents[3]
@@ -34,13 +37,36 @@ def test_the_python_of_the_page_runs(monkeypatch: pytest.MonkeyPatch, capsys):
     assert capsys.readouterr().out.startswith("0.")
 
 
+def test_the_way_from_labelled_items_to_accepted_answers_is_as_the_page_shows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
+):
+    _, evaluate, copy, _ = re.findall(r"```sh\n(.*?)\n```", PAGE, re.DOTALL)[0].splitlines()
+    (code,) = re.findall(r"```py\n(.*?)\n```", PAGE, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(models.find("tiny_talk").model_name, "weights")
+    prompts, rows, draw = {}, ["item,prompt,answer"], random.Random(0)
+    for key in range(60):
+        a, b = draw.randint(1, 30), draw.randint(1, 30)
+        prompts[str(key)] = {"1": {"mimetype": "application/text", "value": f"How much is {a}+{b}?"}}
+        rows.append(f"sums,{key},{a} + {b} = {a + b}")
+    Path("sums.json").write_text(json.dumps({"prompts": prompts}))
+    Path("TRUTH.csv").write_text("\n".join(rows))
+    words = shlex.split(evaluate.replace("ITEMS", "sums.json").replace("0.05", "0.5"))[3:]
+    assert main(words) == 0
+    _, source, target = shlex.split(copy)
+    shutil.copy(source, target)
+    names = {"models": models, "item": {"prompts": {"a": prompts["0"]}}}
+    exec(code.replace("0.05", "0.5"), names)
+    assert names["answer"]["metadata"]["user"]["accept"] in (True, False)
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
         (["--truth", "nobody.csv"], "nobody.csv cannot be read"),
         (["--measure", "vibes"], "there is no measure 'vibes': take one of exact_match"),
         (["--max-error", "5"], "max_error 5 is not an error rate: give one between 0 and 1"),
-        ([], "none of 16 answers has a true one: have people annotate the prompts"),
+        ([], "the right answer to none of 16 prompts is known: have people annotate them"),
         (["--truth", "{other}"], "no row of .* has the item's file name and the prompt's key"),
     ],
 )

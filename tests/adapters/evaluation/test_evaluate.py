@@ -4,11 +4,15 @@ import csv
 import html.parser
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
 
 import models
+from adapters.evaluation.answering import Judged
+from adapters.evaluation.files import write
+from adapters.evaluation.report import Report, Subject, assess
 from adapters.evaluation.truth import Truth
 from engine.confidence.calibration import FILE, Calibration
 from engine.errors import ConfigurationError
@@ -130,7 +134,8 @@ def test_for_other_options_a_warning_says_so_and_the_raw_number_stays(evaluated:
     [
         (
             {"confidence": "calibrated"},
-            "option 'confidence' needs calibration.json among the model's artifacts",
+            "option 'confidence' needs calibration.json, which `python -m adapters evaluate` writes: copy it "
+            "to the model's artifacts, or beside its weights in a folder",
         ),
         ({"max_error": 0.05}, "option 'max_error' needs calibration.json"),
     ],
@@ -138,6 +143,12 @@ def test_for_other_options_a_warning_says_so_and_the_raw_number_stays(evaluated:
 def test_what_needs_a_calibration_says_how_to_get_one(adding, options: dict, reason: str):
     with pytest.raises(ConfigurationError, match=reason):
         adding.predict(sums(10), **options)
+
+
+def test_the_folder_of_local_weights_is_named_for_the_calibration(tiny_model: Path):
+    adapter = models.load("auto_causal_lm", {"model_name": str(tiny_model), "max_error": 0.05})
+    with pytest.raises(ConfigurationError, match=f"copy it to {re.escape(str(tiny_model))}"):
+        adapter.predict(sums(10))
 
 
 def test_an_error_rate_that_was_not_fitted_is_named(evaluated: Path, adding):
@@ -177,15 +188,26 @@ def test_people_answer_in_the_items_annotations(adding):
 
 
 def test_no_truth_for_any_item(adding):
-    with pytest.raises(ConfigurationError, match="none of 10 answers has a true one: have people annotate"):
+    with pytest.raises(
+        ConfigurationError, match="the right answer to none of 10 prompts is known: have people annotate"
+    ):
         models.evaluate(sums(10), model=adding)
+
+
+def test_one_folder_needs_no_list(adding, tmp_path):
+    items = sums(10)
+    (tmp_path / "sums.json").write_text(json.dumps(items[0]))
+    truth = Truth()
+    truth.add("sums", "0+0", "It is 0")
+    for given in (str(tmp_path), tmp_path, {**items[0], "filename": "sums.json"}):
+        assert models.evaluate(given, truth, adding).figures["n"] == 1
 
 
 def test_truth_for_half(adding):
     items = sums(100)
     report = models.evaluate(items, truth_of(items, 0.5), adding)
     assert report.figures["n"] == 50
-    assert "50 of 100 answers have no true one and are left out" in report.figures["notes"]
+    assert "left out, because no right answer is known: 50 of 100 answers" in report.figures["notes"]
 
 
 def test_one_class_only(adding, tmp_path):
@@ -197,6 +219,41 @@ def test_one_class_only(adding, tmp_path):
     )
     assert report.figures["methods"]["min_token"]["auroc"]["value"] is None
     assert not (tmp_path / FILE).exists()
+
+
+def assessed(pairs: list[tuple[float, bool]]) -> Report:
+    """The report on answers of these confidences that are right or wrong."""
+    judged = [
+        Judged("a", str(i), "", "", ("",), float(right), right, {"min_token": sure}, {})
+        for i, (sure, right) in enumerate(pairs)
+    ]
+    return assess(judged, Subject("m", {}, "exact_match", 0.5, "min_token"), ["min_token"], [0.05])
+
+
+def test_a_calibration_that_improves_nothing_is_not_written(tmp_path):
+    as_sure_as_right = [(tenths / 10, i < tenths) for i in range(10) for tenths in (2, 5, 8) for _ in "ab"]
+    report = assessed(as_sure_as_right)
+    [note] = report.figures["notes"]
+    assert re.fullmatch(
+        r"no calibration: (platt|isotonic|histogram) is no improvement on answers that it was not fitted to "
+        r"\(ECE 0.\d{3}, raw 0.\d{3}; Brier 0.\d{3}, raw 0.\d{3}\): label more than these 60",
+        note,
+    )
+    assert report.figures["calibration"] is None
+    write(report, tmp_path)
+    assert note in (tmp_path / "report.html").read_text()
+    assert not (tmp_path / FILE).exists()
+
+
+def test_thresholds_are_written_where_no_calibration_improves(tmp_path):
+    report = assessed([(0.0, False)] * 40 + [(1.0, True)] * 400)
+    [note] = report.figures["notes"]
+    assert note.endswith("; calibration.json has the thresholds, and leaves confidences as they are")
+    write(report, tmp_path)
+    found = Calibration.read(tmp_path / FILE)
+    assert [found.apply(raw) for raw in (0.0, 0.3, 1.0)] == [0.0, 0.3, 1.0]
+    assert found.accepts(1.0, 0.05)
+    assert not found.accepts(0.3, 0.05)
 
 
 def test_ten_answers(adding, tmp_path):
@@ -234,7 +291,7 @@ def nan_first(answer):
 def test_an_item_without_an_answer_is_named(adding):
     items = [*sums(10), {"filename": "broken.json", "prompts": 3}]
     report = models.evaluate(items, truth_of(items[:1]), adding)
-    assert "broken.json" in " ".join(report.figures["notes"])
+    assert any(note.startswith("left out: broken.json: ") for note in report.figures["notes"])
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,6 @@ def test_the_command_writes_files_and_names_what_it_leaves_out(tmp_path: Path, c
     assert main(["export", str(tmp_path / "items"), "--format", "chosen_rejected", "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "1 lines of 1 corrected answers on 1 items" in said
-    assert "1 prompts or items are left out" in said
+    assert "left out: " in said
     assert json.loads(out.read_text())["rejected"] == [says("5")]
     assert main(["export", str(tmp_path / "items"), "--format", "ppo", "--out", str(out)]) == 2

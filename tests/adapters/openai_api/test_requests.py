@@ -278,6 +278,12 @@ def test_texts_and_their_token_ids_have_the_same_vectors(model):
     )
 
 
+@pytest.mark.parametrize("given", ["", ["Hi", ""]])
+def test_an_empty_text_has_no_embedding(given, model):
+    with pytest.raises(PromptError, match=r"input \d is empty, and has no embedding: leave it out"):
+        model.embeddings(input=given)
+
+
 def test_token_ids_that_the_model_does_not_have_are_refused(model):
     with pytest.raises(ConfigurationError, match="token ids outside the vocabulary"):
         model.embeddings(input=[10**6])

@@ -56,7 +56,9 @@ def test_answers_meet_people_by_the_prompts_key(answering, upload, dl, dataset):
 def test_a_dataset_that_nobody_has_answered_says_what_to_do(answering, upload, dataset):
     adapter = answering(lambda request: "yes")
     adapter.predict_items([upload("a.json", {"prompts": {"1": {"1": {"value": "Is it?"}}}})])
-    with pytest.raises(ConfigurationError, match="none of 1 answers has a true one: have people annotate"):
+    with pytest.raises(
+        ConfigurationError, match="the right answer to none of 1 prompts is known: have people annotate"
+    ):
         adapter.evaluate(adapter.model_entity, dataset)
 
 

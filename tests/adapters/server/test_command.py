@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters import registry
 from adapters.cli import main
 
 ROOT = Path(__file__).parents[3]
@@ -77,6 +79,17 @@ def test_what_cannot_be_served_is_said(words: list[str], message: str, capsys, m
     monkeypatch.delenv("SERVER_API_KEY", raising=False)
     assert main(["serve", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_address_that_cannot_be_listened_at_is_said_before_the_model_is_loaded(capsys, monkeypatch):
+    monkeypatch.setattr(registry, "load", lambda *_: pytest.fail("the model is loaded"))
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        port = used.getsockname()[1]
+        assert main(["serve", "--port", str(port)]) == 2
+    reason = f"the server cannot listen at 127.0.0.1:{port} (Address already in use)"
+    assert capsys.readouterr().err == f"error: {reason}: choose another --port, or --host\n"
+    assert main(["serve", "--port", "65536"]) == 2
+    assert "cannot listen at 127.0.0.1:65536 (" in capsys.readouterr().err
 
 
 def test_a_key_of_the_environment_opens_an_address(capsys, monkeypatch: pytest.MonkeyPatch):

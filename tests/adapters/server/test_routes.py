@@ -34,6 +34,7 @@ def test_what_is_no_json_object_is_refused(talk: Ours):
         (CHAT, ASK | {"logit_bias": {"1": 101}}, "logit_bias"),
         ("/v1/completions", {"prompt": [[]]}, "neither a text nor token ids"),
         ("/v1/embeddings", {"input": 5}, "neither a text nor token ids"),
+        ("/v1/embeddings", {"input": ["Hi", ""]}, "input 1 is empty"),
         ("/v1/completions", {"prompt": "a", "echo": True, "stream": True}, "echo and stream"),
         ("/v1/responses", {"input": 3}, "input is a text or a list of messages"),
         ("/v1/responses", {"input": [{"type": "item_reference", "id": "x"}]}, "only messages are read"),

@@ -224,6 +224,14 @@ def hub(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("where", [{}, {"provider": "together"}])
+def test_the_hubs_router_needs_a_token(where: dict, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(address, "get_token", lambda: None)
+    with pytest.raises(ConfigurationError, match="the hub's router needs a token: set HF_TOKEN"):
+        address.find(EndpointOptions(model_name="o/m", **where), None)
+
+
+@pytest.mark.usefixtures("hub")
 def test_the_hubs_router_finds_a_provider(server: Server):
     engine = EndpointEngine(EndpointOptions(model_name="o/m"))
     answer = engine.generate([ask("hi")])[0]
