@@ -48,7 +48,7 @@ SIZES = {
     confidence: confidence.Size(rounds=1, questions=3, alone=1, tokens=3, changes={"n_layer": 1}),
     adapter: adapter.Size(rounds=1, items=4, answer_tokens=4, changes=SMALL),
     platform: platform.Size(rounds=1, items=4, latency=0.0),
-    growth: growth.Size(rounds=1, divide=25),
+    growth: growth.Size(rounds=1, divide=50),
     server: server.Size(rounds=1, clients=(server.MANY,), requests=1, shorten=10, changes=SMALL),
 }
 
