@@ -85,9 +85,13 @@ def transformer_subfolder(options: LoadOptions) -> str:
 
 def is_logit_score(module: str) -> bool:
     """Whether a sentence-transformers module class is the one that makes a score of a model's logits."""
-    return module.split(".")[0] == "sentence_transformers" and module.endswith(".LogitScore")
+    return _is_module(module, "LogitScore")
 
 
 def is_transformer(module: str) -> bool:
     """Whether a sentence-transformers module class is the one that wraps a transformers model."""
-    return module.split(".")[0] == "sentence_transformers" and module.endswith(".Transformer")
+    return _is_module(module, "Transformer")
+
+
+def _is_module(module: str, name: str) -> bool:
+    return module.split(".")[0] == "sentence_transformers" and module.endswith(f".{name}")

@@ -62,7 +62,8 @@ def test_an_ending_may_make_another_token_of_the_last_one(kind, added: str):
         assert ControlTokenEscaper(tokenizer).tokenize(text, "it") == whole
 
 
-def test_endings_are_read_once_for_many_texts_and_texts_for_many_endings():
+def counting_sections() -> tuple[SectionTokenizer, list[int]]:
+    """A tokenizer of sections, and the length of each text that it has encoded so far."""
     tokenizer, read = made(byte_level), []
 
     def encode(text: str) -> list[int]:
@@ -72,6 +73,11 @@ def test_endings_are_read_once_for_many_texts_and_texts_for_many_endings():
     sections = SectionTokenizer(
         encode, tokenizer.backend_tokenizer, ControlTokenEscaper(tokenizer).added_tokens
     )
+    return sections, read
+
+
+def test_endings_are_read_once_for_many_texts_and_texts_for_many_endings():
+    sections, read = counting_sections()
     texts, endings = [f"{i} " * 200 + "</s>" for i in range(20)], [f"ending {i}" for i in range(20)]
     for text in texts:
         for ending in endings:
@@ -89,15 +95,7 @@ def test_a_tokenizer_in_python_reads_texts_whole():
 
 @pytest.mark.parametrize("between", ["</s>", " and so on, "], ids=["control tokens", "words"])
 def test_a_text_that_grows_is_read_where_it_has_grown(between: str):
-    tokenizer, read = made(byte_level), []
-
-    def encode(text: str) -> list[int]:
-        read.append(len(text))
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    sections = SectionTokenizer(
-        encode, tokenizer.backend_tokenizer, ControlTokenEscaper(tokenizer).added_tokens
-    )
+    sections, read = counting_sections()
     turns = [f"this is what is said in turn {i}{between}" for i in range(400)]
     for count in range(1, len(turns)):
         sections("".join(turns[:count]))
