@@ -51,6 +51,7 @@ def contest(
     rounds: int,
     sample: int = 1,
     guests: Mapping[str, Guest | VLLMBackend] = MappingProxyType({}),
+    engines: Mapping[str, LocalEngine] = MappingProxyType({}),
 ) -> dict[str, float]:
     """Each contender's tokens per second and its share of the limit, and the engine's lead over each.
 
@@ -62,6 +63,7 @@ def contest(
             answers them one by one, so that none costs it less for the others.
         guests: contenders in processes of their own, by name. They round otherwise, so that the share of
             equal answers is a figure only.
+        engines: this repository's engine with other options, by name.
 
     Raises:
         AssertionError: as `_equal`.
@@ -73,6 +75,7 @@ def contest(
         "continuous_batching": Contender(model, continuous.answer, given),
         "loop": Contender(model, partial(peers.loop, model), given[::sample]),
         **{name: Contender(None, guest.answer, given) for name, guest in guests.items()},
+        **{name: Contender(engine.model, partial(ours, engine), given) for name, engine in engines.items()},
         "engine": Contender(own.model, partial(ours, LocalEngine(own)), given),
     }
 

@@ -3,6 +3,7 @@
 import tempfile
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -25,6 +26,7 @@ class Size:
         shorten_rest: the same for all else.
         sample: of the conversations for the loop, as `contest` has it.
         fp32_sample: the same where bfloat16 is emulated and L runs again, in float32; None: it does not.
+        compiled: whether the engine runs L with `compile: true`, too.
         memory: changes to L's configuration where memory is measured.
         output_scores: whether the memory of `output_scores` is measured, too.
         answers: of the two runs whose costs per answer are compared.
@@ -38,6 +40,7 @@ class Size:
     shorten_rest: int = 1
     sample: int = 1
     fp32_sample: int | None = 4
+    compiled: bool = True
     memory: dict[str, int] = field(default_factory=dict)
     output_scores: bool = True
     answers: tuple[int, int] = (64, 1024)
@@ -55,6 +58,7 @@ QUICK = Size(
     shorten_rest=8,
     sample=8,
     fp32_sample=None,
+    compiled=False,
     memory={"num_hidden_layers": 2},
     output_scores=False,
     answer_tokens=4,
@@ -75,8 +79,14 @@ def run(size: Size, here: Machine) -> dict[str, float]:
         vocabulary = loaded.model.config.vocab_size
         given = workload.conversations(size.conversations, 2, vocabulary, shorten)
         with tempfile.TemporaryDirectory() as folder, guests(folder, loaded, others) as found:
-            figures = contest(f"generation.{title}", loaded, given, size.rounds, sample, found)
-            return figures | {f"generation.{title}.engine.load_seconds": _load_seconds(folder)}
+            load_seconds = {"engine": _load(folder)[1]}
+            engines = {}
+            if size.compiled and title == "L":
+                engines["engine_compiled"], load_seconds["engine_compiled"] = _load(folder, compile=True)
+            figures = contest(f"generation.{title}", loaded, given, size.rounds, sample, found, engines)
+            return figures | {
+                f"generation.{title}.{name}.load_seconds": seconds for name, seconds in load_seconds.items()
+            }
 
     figures = compare("L", "L", torch.bfloat16, size.sample, size.shorten, *GUESTS)
     if size.fp32_sample and not here.has_bfloat16:
@@ -95,8 +105,9 @@ def run(size: Size, here: Machine) -> dict[str, float]:
     return figures
 
 
-def _load_seconds(folder: str) -> float:
-    """Seconds until an engine with the model of a folder may answer, without the imports."""
+def _load(folder: str, **options: Any) -> tuple[LocalEngine, float]:
+    """An engine with the model of a folder, and the seconds until it may answer, without the imports."""
     started = time.perf_counter()
-    _ = LocalEngine(load(LoadOptions(model_name=folder, device="cpu"))).batching
-    return time.perf_counter() - started
+    engine = LocalEngine(load(LoadOptions(model_name=folder, device="cpu", **options)))
+    _ = engine.batching
+    return engine, time.perf_counter() - started

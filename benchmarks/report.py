@@ -1,6 +1,7 @@
 """Figures → JSON documents, a table, and the measured part of docs/performance.md."""
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ GOALS = {
     "generation.S.vs_loop": ("the one-at-a-time loop", "≥ 5"),
     "generation.S.vs_best": ("the better of batched `generate` and continuous batching", "≥ 1.5"),
     "generation.L.share_of_limit": ("the machine's limit at the mean number of rows", "≥ 0.20"),
+    "generation.L.engine.load_seconds": ("until the engine may answer, in seconds; imports left out", "≤ 5"),
     "generation.extra_memory_mb": ("over weights and live keys and values, 32 rows", "≤ 150"),
     "generation.cost_growth": ("cost per answer, 1,024 answers over 64", "≤ 1.1"),
     "scoring.vs_pairs": ("one forward pass per pair of prompt and candidate", "≥ 9"),
@@ -64,9 +66,17 @@ GUEST_GOALS = {
     "generation.L.vllm_backend.overhead": ("`backend: vllm` over vLLM's own offline run", "≤ 0.10"),
 }
 
+MACHINE = ["benchmark", "machine", "instructions", "torch", "GB/s", "TFLOP/s float32", "bfloat16"]
 # What is shown of each contender of generation.
-COLUMNS = ("tokens_per_second", "rows", "limit", "share_of_limit", "share_of_mixed_limit")
-SHARES = ("share of it", "of the mixed one")
+COLUMNS = {
+    "tokens_per_second": "tokens/s",
+    "engine_over_it": "engine over it",
+    "load_seconds": "loads in, s",
+    "rows": "rows",
+    "limit": "limit, tokens/s",
+    "share_of_limit": "share of it",
+    "share_of_mixed_limit": "of the mixed one",
+}
 
 
 def document(name: str, figures: dict[str, float], here: Machine, quick: bool) -> Document:
@@ -108,19 +118,15 @@ def with_measured(page: str, documents: list[Document]) -> str:
 def _measured(documents: list[Document]) -> list[str]:
     """Lines of Markdown: the machine, the goals, the contenders' speeds and shares."""
     figures = {name: value for document in documents for name, value in document["figures"].items()}
-    here = Machine(**documents[0]["machine"])
     goals = [
         (f"`{name}`", peer, goal, _number(figures[name]))
         for name, (peer, goal) in (GOALS | GUEST_GOALS).items()
         if name in figures
     ]
-    shown = [name.removesuffix(".limit") for name in figures if name.endswith(".limit")]
-    contenders = [
-        (
-            *contender.removeprefix("generation.").split("."),
-            *(_number(figures[f"{contender}.{c}"]) for c in COLUMNS),
-        )
-        for contender in shown
+    shown = [
+        name.removesuffix(".tokens_per_second")
+        for name in figures
+        if name.startswith("generation.") and name.endswith(".tokens_per_second")
     ]
     grown = [
         (
@@ -136,18 +142,16 @@ def _measured(documents: list[Document]) -> list[str]:
         for name, value in figures.items()
         if name not in GOALS | GUEST_GOALS
         and not name.startswith((*(f"{contender}." for contender in shown), "growth."))
+        and not re.match(r"generation\.\w+\.vs_", name)
     ]
     return [
-        f"Machine: {here.cpu}, {here.cores} cores, {here.threads} threads, {here.memory_gb:.0f} GB,",
-        f"{', '.join(here.instructions)}, torch {here.torch}.",
-        f"It reads {here.bandwidth / 1e9:.1f} GB/s and multiplies at {here.matmul['float32'] / 1e12:.3f}",
-        f"TFLOP/s in float32 and {here.matmul['bfloat16'] / 1e12:.3f} in bfloat16.",
+        _markdown([_machine(document) for document in documents], MACHINE),
         "",
         _markdown(goals, ["figure", "beside", "goal", "measured"]),
         "",
         "Generation, each contender at its own mean number of rows:",
         "",
-        _markdown(contenders, ["model", "contender", "tokens/s", "rows", "limit, tokens/s", *SHARES]),
+        _markdown([_contender(name, figures) for name in shown], ["model", "contender", *COLUMNS.values()]),
         "",
         "Growth, processor time at each length; an exponent of at most 1.25 is the goal:",
         "",
@@ -157,6 +161,27 @@ def _measured(documents: list[Document]) -> list[str]:
         "",
         _markdown(others, ["figure", "value"]),
     ]
+
+
+def _machine(document: Document) -> tuple[str, ...]:
+    """What a benchmark ran on: not all of them are run on one machine."""
+    here = Machine(**document["machine"])
+    return (
+        document["benchmark"],
+        f"{here.cpu}, {here.cores} cores, {here.memory_gb:.0f} GB",
+        ", ".join(here.instructions),
+        here.torch,
+        f"{here.bandwidth / 1e9:.1f}",
+        *(f"{here.matmul[dtype] / 1e12:.2f}" for dtype in ("float32", "bfloat16")),
+    )
+
+
+def _contender(prefix: str, figures: dict[str, float]) -> tuple[str, ...]:
+    """A row of the contenders' table; of those in other processes the steps are not counted."""
+    _, model, name = prefix.split(".")
+    own = {column: figures.get(f"{prefix}.{column}") for column in COLUMNS}
+    own["engine_over_it"] = figures.get(f"generation.{model}.vs_{name}")
+    return model, name, *("" if value is None else _number(value) for value in own.values())
 
 
 def _lengths(exponent: str, figures: dict[str, float]) -> list[tuple[int, float]]:

@@ -1,7 +1,7 @@
 """A program that is called as an interpreter with vLLM is, and hands what it is asked on to `VLLMApi`.
 
 `vllm_python` may name it: it runs as a file, needs the standard library only, and starts at once. It notes
-its arguments in the file FAKE_VLLM_NOTES and hands on to the port FAKE_VLLM_API; FAKE_VLLM_FAULT ends it,
+its arguments and settings in the file FAKE_VLLM_NOTES and hands on to the port FAKE_VLLM_API; FAKE_VLLM_FAULT ends it,
 and with FAKE_VLLM_HANGS nothing but SIGKILL does.
 """
 
@@ -21,7 +21,14 @@ def main() -> None:
     child = subprocess.Popen(["sleep", "600"])
     key = os.environ["VLLM_API_KEY"]
     with open(os.environ["FAKE_VLLM_NOTES"], "a") as notes:
-        line = {"arguments": sys.argv[1:], "pid": os.getpid(), "child": child.pid, "key": key}
+        settings = {name: value for name, value in os.environ.items() if name.startswith("VLLM_CPU")}
+        line = {
+            "arguments": sys.argv[1:],
+            "pid": os.getpid(),
+            "child": child.pid,
+            "key": key,
+            "settings": settings,
+        }
         notes.write(f"{json.dumps(line)}\n")
     print("INFO loading weights", flush=True)
     if fault := os.environ.get("FAKE_VLLM_FAULT"):

@@ -73,6 +73,25 @@ def test_options_become_arguments(engines: Engines, noted: Noted):
     assert "--enforce-eager" in noted()["arguments"]
 
 
+@pytest.mark.parametrize(
+    ("cores", "own", "reserved"),
+    [(2, None, "0"), (64, None, None), (None, None, "0"), (2, "1", "1")],
+)
+def test_of_few_cores_none_is_kept_from_computing_unless_the_user_says_so(
+    cores: int | None,
+    own: str | None,
+    reserved: str | None,
+    engines: Engines,
+    noted: Noted,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    if own is not None:
+        monkeypatch.setenv("VLLM_CPU_NUM_OF_RESERVED_CPU", own)
+    engines()
+    assert noted()["settings"].get("VLLM_CPU_NUM_OF_RESERVED_CPU") == reserved
+
+
 def test_weights_among_the_artifacts_win(fake: str, noted: Noted, tiny_model: Path):
     adapter = HuggingAdapter(
         {"backend": "vllm", "model_name": "owner/elsewhere", "revision": "v2", "vllm_python": fake}
