@@ -75,7 +75,10 @@ def contest(
         "continuous_batching": Contender(model, continuous.answer, given),
         "loop": Contender(model, partial(peers.loop, model), given[::sample]),
         **{name: Contender(None, guest.answer, given) for name, guest in guests.items()},
-        **{name: Contender(engine.model, partial(ours, engine), given) for name, engine in engines.items()},
+        **{
+            name: Contender(engine.loaded.model, partial(ours, engine), given)
+            for name, engine in engines.items()
+        },
         "engine": Contender(own.model, partial(ours, LocalEngine(own)), given),
     }
 
