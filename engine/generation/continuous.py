@@ -116,7 +116,7 @@ class ContinuousBatching:
             return self._preempt_or_fail(error)
         sequences = [self._sequence(chunk) for chunk in complete]
         if sequences:
-            extend(sequences, results, drafts=[self._draft_of(chunk) for chunk in complete])
+            extend(sequences, results, drafts=[chunk.draft for chunk in complete])
         for chunk in chunks:
             self._keep(chunk)
         for chunk, sequence in zip(complete, sequences, strict=True):
@@ -128,10 +128,6 @@ class ContinuousBatching:
         sequence = self.running[chunk.slot]
         assert sequence is not None
         return sequence
-
-    def _draft_of(self, chunk: QueryChunk) -> Sequence[int]:
-        """What a chunk has beyond its sequence's tokens."""
-        return chunk.tokens[len(self._sequence(chunk).tokens) - chunk.start :]
 
     def _keep(self, chunk: QueryChunk) -> None:
         """Takes note of the tokens that a chunk has cached, without a rejected draft or a failed sequence."""
@@ -149,7 +145,7 @@ class ContinuousBatching:
         indices = [
             index
             for chunk in complete
-            for index in range(end_of[chunk.slot] - 1 - len(self._draft_of(chunk)), end_of[chunk.slot])
+            for index in range(end_of[chunk.slot] - 1 - len(chunk.draft), end_of[chunk.slot])
         ] or [0]
         inputs = self.model, batch.tokens, batch.positions, batch, indices
         if self._replayed is None or len(batch.tokens) > MOST_TOKENS:
@@ -167,7 +163,7 @@ class ContinuousBatching:
         prefilling = []
         for slot, start, sequence in pending:
             if len(sequence.tokens) - start == 1:
-                yield QueryChunk(slot, start, [*sequence.tokens[start:], *self._draft(sequence)])
+                yield QueryChunk(slot, start, sequence.tokens[start:], self._draft(sequence))
             else:
                 prefilling.append((slot, start, sequence))
         budget = PREFILL_BUDGET
@@ -212,8 +208,9 @@ class ContinuousBatching:
         slot = max(free, key=prefixes.__getitem__)
         self.running[slot : slot + 1] = [sequence]
         if slot >= self.kv_cache.slots or sequence.max_length > self.kv_cache.capacity:
-            slots = min(self._limit, self._affordable_slots(sequence.max_length))
-            self.kv_cache.resize(slots, sequence.max_length, [len(cached) for cached in self.cached_tokens])
+            tokens = self._slot_tokens(sequence.max_length)
+            slots = min(self._limit, self._affordable_slots(tokens))
+            self.kv_cache.resize(slots, tokens, [len(cached) for cached in self.cached_tokens])
             del self.cached_tokens[slots:], prefixes[slots:]
         source = max(range(len(prefixes)), key=prefixes.__getitem__)
         if prefixes[source] > prefixes[slot]:
@@ -230,6 +227,15 @@ class ContinuousBatching:
             for running in self.running
             if running is not None
         )
+
+    def _slot_tokens(self, tokens: int) -> int:
+        """How long to make the slots for a sequence of so many tokens.
+
+        Each growth copies all that is cached, so they grow by half, if all slots then fit into the memory.
+        """
+        grown = self.kv_cache.capacity * 3 // 2 if tokens > self.kv_cache.capacity else 0
+        longer = max(tokens, grown)
+        return longer if self._affordable_slots(longer) >= self._limit else tokens
 
     def _affordable_slots(self, tokens: int) -> int:
         """How many slots of at least `tokens` fit into the memory; not less than are in use."""

@@ -26,12 +26,19 @@ class QueryChunk:
     Attributes:
         slot: the sequence's KV-cache slot.
         start: number of its tokens that are cached.
-        tokens: token ids that follow them.
+        known: token ids that follow them.
+        draft: token ids that may follow these.
     """
 
     slot: int
     start: int
-    tokens: Sequence[int]
+    known: Sequence[int]
+    draft: Sequence[int] = ()
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """All token ids that are computed."""
+        return [*self.known, *self.draft] if self.draft else self.known
 
     @property
     def end(self) -> int:

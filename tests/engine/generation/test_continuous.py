@@ -4,6 +4,7 @@ import pytest
 
 from engine.batching import common_prefix
 from engine.generation import continuous
+from engine.generation.kv_cache import KVCache
 from tests import tiny
 from tests.helpers.sequences import (
     alone,
@@ -102,6 +103,46 @@ def test_sequences_are_added_while_others_are_answered(llama):
         run.step()
     finish(run)
     assert [sequence.generated.token_ids for sequence in sequences] == [alone(llama, one) for one in requests]
+
+
+# Slots grow
+
+
+@pytest.fixture
+def lengths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The length of the slots after each time that they change."""
+    resize, found = KVCache.resize, []
+
+    def noted(kv_cache: KVCache, *arguments) -> None:
+        resize(kv_cache, *arguments)
+        found.append(kv_cache.capacity)
+
+    monkeypatch.setattr(KVCache, "resize", noted)
+    return found
+
+
+def test_slots_grow_by_at_least_half_since_each_growth_copies_what_is_cached(llama, lengths):
+    run, history = generator(llama, eos=()), prompt(60)
+    lengths.clear()  # The model was tried, in slots of its own.
+    for turn in range(30):
+        sequence = run.add(request(history, 2))
+        finish(run)
+        history = [*sequence.tokens, *prompt(58, salt=1 + turn)]
+    assert lengths[-1] > 30 * 60
+    assert all(later >= 1.5 * earlier for earlier, later in zip(lengths, lengths[1:], strict=False))
+
+
+def test_slots_grow_no_longer_than_needed_where_that_would_cost_other_sequences_theirs(
+    llama, monkeypatch, lengths
+):
+    room = continuous.MAX_SEQUENCES * 256 * kv_token_bytes(llama)
+    monkeypatch.setattr(continuous, "usable_memory", lambda device: room)
+    run = generator(llama, eos=())
+    lengths.clear()
+    for length in (120, 185, 250):
+        run.add(random_request(length, 4))
+        finish(run)
+    assert lengths == [128, 192, 256]
 
 
 # A long prompt
