@@ -231,11 +231,12 @@ class ContinuousBatching:
     def _slot_tokens(self, tokens: int) -> int:
         """How long to make the slots for a sequence of so many tokens.
 
-        Each growth copies all that is cached, so they grow by half, if all slots then fit into the memory.
+        A growth copies all that is cached, so that they get twice the length on a CPU, which does not commit
+        the memory before it is written, if all slots then fit into the memory.
         """
-        grown = self.kv_cache.capacity * 3 // 2 if tokens > self.kv_cache.capacity else 0
-        longer = max(tokens, grown)
-        return longer if self._affordable_slots(longer) >= self._limit else tokens
+        if self.model.device.type != "cpu" or tokens <= self.kv_cache.capacity:
+            return tokens
+        return 2 * tokens if self._affordable_slots(2 * tokens) >= self._limit else tokens
 
     def _affordable_slots(self, tokens: int) -> int:
         """How many slots of at least `tokens` fit into the memory; not less than are in use."""

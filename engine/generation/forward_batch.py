@@ -16,7 +16,7 @@ from engine.generation.kv_cache import KVCache
 
 # The overhead of an attention call, as the bytes of KV cache that could be read in the same time: measured on
 # CPUs, estimated from the launch overhead of kernels elsewhere.
-CALL_BYTES, CALL_BYTES_GPU = 1_000_000, 100_000_000
+CALL_BYTES, CALL_BYTES_GPU = 400_000, 100_000_000
 
 
 @dataclass(frozen=True, slots=True)

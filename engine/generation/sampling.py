@@ -141,13 +141,14 @@ def sample(
     """
     logits = logits.float()
     scores = logits if scores is None else scores.float()
-    highest = logits.amax(1, keepdim=True)
+    likeliest = _argmax(logits)
+    highest = logits.gather(1, likeliest[:, None])
     shifted = logits - highest
     weights = shifted.exp()
     normalizer = weights.sum(1).log() + highest[:, 0]
     finite = normalizer.isfinite().tolist()
     samplers = [sampler if ok else None for sampler, ok in zip(samplers, finite, strict=True)]
-    chosen = _argmax(scores)
+    chosen = likeliest if scores is logits else _argmax(scores)
     for i, sampler in enumerate(samplers):
         if sampler is not None and not sampler.plain:
             chosen[i] = sampler(scores[i])
@@ -155,13 +156,13 @@ def sample(
     logprobs = (logits.gather(1, chosen[:, None])[:, 0] - normalizer).tolist()
     counts = [0 if sampler is None else sampler.top_count for sampler in samplers]
     most = max(counts, default=0)
-    likeliest = logits.topk(min(most, logits.shape[1])) if most else None
+    best = logits.topk(min(most, logits.shape[1])) if most else None
 
     def top(i: int) -> TopTokens:
-        if likeliest is None or not counts[i]:
+        if best is None or not counts[i]:
             return ()
-        values = (likeliest.values[i, : counts[i]] - normalizer[i]).tolist()
-        return tuple(zip(likeliest.indices[i, : counts[i]].tolist(), values, strict=True))
+        values = (best.values[i, : counts[i]] - normalizer[i]).tolist()
+        return tuple(zip(best.indices[i, : counts[i]].tolist(), values, strict=True))
 
     def asking(field: str) -> list[int]:
         return [i for i, one in enumerate(samplers) if one is not None and field in one.evidence]

@@ -1,8 +1,8 @@
 """A program that is called as an interpreter with vLLM is, and hands what it is asked on to `VLLMApi`.
 
 `vllm_python` may name it: it runs as a file, needs the standard library only, and starts at once. It notes
-its arguments and settings in the file FAKE_VLLM_NOTES and hands on to the port FAKE_VLLM_API; FAKE_VLLM_FAULT ends it,
-and with FAKE_VLLM_HANGS nothing but SIGKILL does.
+its arguments and settings in the file FAKE_VLLM_NOTES and hands on to the port FAKE_VLLM_API;
+FAKE_VLLM_FAULT ends it, and with FAKE_VLLM_HANGS nothing but SIGKILL does.
 """
 
 import json
