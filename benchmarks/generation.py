@@ -38,7 +38,7 @@ class Size:
     changes: dict[str, int] = field(default_factory=dict)
     shorten: int = 1
     shorten_rest: int = 1
-    sample: int = 1
+    sample: int = 4
     fp32_sample: int | None = 4
     compiled: bool = True
     memory: dict[str, int] = field(default_factory=dict)

@@ -1,8 +1,8 @@
 """The KV cache: keys and values of the cached tokens, a slot for each running sequence.
 
-This is not paged attention: a slot is one contiguous range, as long as its sequence may become. On a CPU its
-memory is committed lazily, by the operating system, page by page as tokens are written. So a sequence takes
-the memory of the tokens it has, and attention reads plain tensors.
+This is not paged attention: a slot is one contiguous range, at least as long as its sequence may become. On a
+CPU its memory is committed lazily, by the operating system, page by page as tokens are written. So a sequence
+takes the memory of the tokens it has, and attention reads plain tensors.
 """
 
 import math
