@@ -236,7 +236,7 @@ class ContinuousBatching:
         """
         if self.model.device.type != "cpu" or tokens <= self.kv_cache.capacity:
             return tokens
-        return 2 * tokens if self._affordable_slots(2 * tokens) >= self._limit else tokens
+        return 2 * tokens if self._affordable_slots(2 * tokens) >= self._ceiling else tokens
 
     def _affordable_slots(self, tokens: int) -> int:
         """How many slots of at least `tokens` fit into the memory; not less than are in use."""

@@ -147,6 +147,28 @@ def test_slots_grow_no_longer_than_needed_where_that_would_cost_other_sequences_
     assert lengths == [192, 256]
 
 
+def test_slots_are_as_long_after_a_failed_step_since_as_many_sequences_will_run_again(
+    llama, monkeypatch, lengths, caplog
+):
+    monkeypatch.setattr(continuous, "MAX_SEQUENCES", 8)
+    monkeypatch.setattr(continuous, "usable_memory", lambda device: 8 * 256 * kv_token_bytes(llama))
+    run, forward, left = generator(llama, eos=()), continuous.packed.logits, [RuntimeError("once")]
+
+    def failing(*inputs):
+        if left:
+            raise left.pop()
+        return forward(*inputs)
+
+    monkeypatch.setattr(continuous.packed, "logits", failing)
+    lengths.clear()
+    for salt in range(8):
+        run.add(random_request(170, 4, salt=salt))
+    next(steps(run))
+    caplog.clear()  # This one was to fail.
+    finish(run)
+    assert set(lengths) == {192}
+
+
 # A long prompt
 
 
